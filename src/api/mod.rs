@@ -1,0 +1,1 @@
+//! The doors: axum routes, wire types, and nothing that decides.

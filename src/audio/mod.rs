@@ -1,0 +1,9 @@
+//! Sound as numbers: samples with their rate in the type, resampling, containers, end-pointing.
+//!
+//! Layer 0: pure functions and small state machines. Nothing here knows a model, a task or a socket, and nothing
+//! here reads a clock. A sample rate is a run-time value only in [`container`], at the door; everywhere else it is
+//! part of the type, so that mixing rates does not compile.
+
+pub mod pcm;
+
+pub use pcm::{MIC_HZ, Mic, Pcm, SPEECH_HZ, Samples, Speech};

@@ -1,0 +1,27 @@
+//! Local inference: the models of `nn` behind `provider`'s traits.
+//!
+//! Each model is owned by one named OS thread (candle's default CUDA stream is per thread: sharing a device between
+//! threads is a race). Commands go in, streams of PCM, text and numbers come out; a tensor never crosses a thread.
+//! Dropping a reply's stream cancels its work.
+
+pub mod worker;
+
+use std::path::PathBuf;
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("{}: {reason}", path.display())]
+    BadFile { path: PathBuf, reason: String },
+    #[error("{what} needs about {needed_mb} MB of memory and {free_mb} MB are free")]
+    DoesNotFit { what: String, needed_mb: u64, free_mb: u64 },
+    #[error("device {device}: {reason}")]
+    Device { device: String, reason: String },
+    #[error("the thread {name} failed: {reason}")]
+    Thread { name: String, reason: String },
+    /// The model loaded but gave a wrong answer to a question with a known one.
+    #[error("{what} failed its first check: {reason}")]
+    Canary { what: String, reason: String },
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}

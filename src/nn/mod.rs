@@ -1,0 +1,4 @@
+//! Neural networks as candle definitions, one architecture per folder or file, and nothing else.
+//!
+//! Config names mirror the upstream config.json, `vb.pp("…")` mirrors the checkpoint's names, and every file reads
+//! config → blocks → layer → model. No thread, no channel, no tokenizer: `engine` runs these.

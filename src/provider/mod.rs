@@ -1,0 +1,63 @@
+//! The seam between conversation and inference: four object-safe traits, their requests, items and one error.
+//!
+//! Local engines (`engine`) and remote services (`remote`) implement these traits; `session` and `api` call them and
+//! cannot tell which is behind. Streaming is the base case: an answer that is wanted whole is a fold over its stream.
+//!
+//! The contract of every method:
+//! - work starts at the call, not at the first poll;
+//! - a stream ends after exactly one terminal item: its last kind of item, or an error;
+//! - dropping the stream cancels the work and frees its slot;
+//! - a stream never blocks a tokio thread.
+
+pub mod chat;
+pub mod error;
+pub mod speech;
+pub mod transcript;
+
+use futures::stream::BoxStream;
+
+use crate::audio::Mic;
+pub use chat::{ChatMessage, ChatRequest, Delta, FinishReason, Role, Sampling, Usage};
+pub use error::ProviderError;
+pub use speech::{Language, SpeakRequest, SpeechChunk, Urgency, VoiceInfo, WordMark};
+pub use transcript::{FinalTranscript, Segment, SttOptions, SttTask, Transcript, Word};
+
+/// A stream of `T` that ends after one terminal item.
+pub type Flow<T> = BoxStream<'static, Result<T, ProviderError>>;
+
+/// Hears: audio in, text out.
+pub trait SpeechToText: Send + Sync {
+    /// Transcribes one utterance, which ends where `audio` ends. Yields any number of [`Transcript::Partial`] and one
+    /// terminal [`Transcript::Final`].
+    fn transcribe(&self, audio: BoxStream<'static, Mic>, options: SttOptions) -> Flow<Transcript>;
+}
+
+/// Thinks: messages in, text out.
+pub trait ChatModel: Send + Sync {
+    /// Writes one reply. Yields [`Delta::Begin`], any number of [`Delta::Text`], and one terminal [`Delta::Done`].
+    fn reply(&self, request: ChatRequest) -> Flow<Delta>;
+}
+
+/// Speaks: text in, audio out.
+pub trait SpeechSynthesizer: Send + Sync {
+    /// Speaks one sentence or clause. The terminal item is the chunk with `last` set.
+    fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk>;
+
+    /// The voices that [`SpeakRequest::voice`] may name.
+    fn voices(&self) -> Vec<VoiceInfo>;
+}
+
+/// Notices speech: frames in, probabilities out.
+pub trait VoiceActivity: Send + Sync {
+    /// Opens an independent stream of frames.
+    fn open(&self) -> Box<dyn VadStream>;
+}
+
+/// Samples in one frame of [`VadStream::score`]: 32 ms at 16 kHz.
+pub const VAD_FRAME: usize = 512;
+
+/// One microphone's frames, in order.
+pub trait VadStream: Send {
+    /// The probability that this frame holds speech. Takes well under a millisecond.
+    fn score(&mut self, frame: &[f32; VAD_FRAME]) -> f32;
+}

@@ -1,0 +1,97 @@
+//! What a conversation keeps, and the door to whoever keeps it.
+//!
+//! These are the session's own records; `store` implements [`Records`] on a database. A save that has answered `Ok`
+//! survives `kill -9`.
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::provider::Role;
+
+/// Where conversations live.
+pub trait Records: Send + Sync {
+    /// Creates a conversation with the given characters, or with the default one where none are named.
+    fn create_conversation(&self, character_ids: Vec<String>) -> BoxFuture<'static, Result<Conversation, RecordError>>;
+    /// Reads a conversation and its latest `history` messages, oldest first.
+    fn open_conversation(&self, id: String, history: usize) -> BoxFuture<'static, Result<OpenConversation, RecordError>>;
+    /// The characters with these ids, in this order; an unknown id is [`RecordError::NotFound`].
+    fn characters(&self, ids: Vec<String>) -> BoxFuture<'static, Result<Vec<Character>, RecordError>>;
+    /// Inserts the message, or replaces the one with its id. A message whose `client_message_id` the conversation
+    /// already holds under another id is not stored again: the answer is the first one's id.
+    fn save_message(&self, message: Message) -> BoxFuture<'static, Result<String, RecordError>>;
+}
+
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum RecordError {
+    #[error("{what} {id} was not found")]
+    NotFound { what: &'static str, id: String },
+    /// The disk is full.
+    #[error("the database has no space left")]
+    Full,
+    /// Details are in the log.
+    #[error("the database failed")]
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenConversation {
+    pub conversation: Conversation,
+    pub characters: Vec<Character>,
+    /// Oldest first.
+    pub messages: Vec<Message>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Conversation {
+    pub id: String,
+    pub title: String,
+    pub character_ids: Vec<String>,
+    /// RFC 3339, UTC.
+    pub created_at: String,
+    pub updated_at: String,
+}
+
+/// Somebody to talk to: a prompt with a voice.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Character {
+    /// Slug of the name and a running number, as `olivia-barns-001`.
+    pub id: String,
+    pub name: String,
+    pub description: String,
+    pub system_prompt: String,
+    /// None: the speech engine's default voice.
+    pub voice: Option<String>,
+    /// ISO 639-1; empty: the voice's own.
+    pub languages: Vec<String>,
+    /// Sampling settings that differ from the defaults, by their wire names.
+    pub parameters: Value,
+    pub is_active: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Made by the session, a UUID of version 7.
+    pub id: String,
+    pub conversation_id: String,
+    pub role: Role,
+    pub character_id: Option<String>,
+    pub character_name: Option<String>,
+    /// The whole text.
+    pub content: String,
+    pub status: MessageStatus,
+    /// How many characters of `content` the user heard, where that is not all of it.
+    pub heard_chars: Option<usize>,
+    /// Model, timings, usage, language, error.
+    pub metadata: Value,
+    pub client_message_id: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MessageStatus {
+    Pending,
+    Processing,
+    Completed,
+    Failed,
+}

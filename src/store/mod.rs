@@ -1,0 +1,1 @@
+//! The database: `session`'s records through sqlx.

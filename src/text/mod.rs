@@ -1,0 +1,3 @@
+//! Text on its way to a voice: where to cut a stream of it, and how to make it speakable.
+//!
+//! Layer 0: pure. Nothing here knows a model, a task or a socket. Cutting follows Unicode's rules, never ASCII's.

@@ -1,1 +1,66 @@
-//! The commands, one file each.
+//! The commands, one file each: parse, call the app, print.
+
+mod chat;
+mod doctor;
+mod models;
+mod output;
+mod pull;
+mod serve;
+mod speak;
+mod talk;
+mod transcribe;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Flags};
+use crate::telemetry::{self, LogFormat};
+
+/// A private, real-time voice-chat server: Whisper hears, a language model answers, Kokoro speaks.
+#[derive(Parser, Debug)]
+#[command(version, about, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    flags: Flags,
+    /// What to log, as `info` or `aichat=debug` [default: info for serve, warn otherwise]
+    #[arg(long, env = "LOG", global = true, hide_env_values = true)]
+    log: Option<String>,
+    /// How to log
+    #[arg(long, env = "LOG_FORMAT", global = true, hide_env_values = true, value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Serve(serve::Serve),
+    Pull(pull::Pull),
+    Models(models::Models),
+    Transcribe(transcribe::Transcribe),
+    Speak(speak::Speak),
+    Chat(chat::Chat),
+    Talk(talk::Talk),
+    Doctor(doctor::Doctor),
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// Whatever went wrong, in words for the person at the terminal.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let usual = if matches!(self.command, Command::Serve(_)) { "info" } else { "warn" };
+        telemetry::logs(self.log.as_deref().unwrap_or(usual), self.log_format);
+        let config = Config::load(&self.flags)?;
+        match self.command {
+            Command::Serve(command) => command.run(config).await,
+            Command::Pull(command) => command.run(config).await,
+            Command::Models(command) => command.run(&config),
+            Command::Transcribe(command) => command.run(config).await,
+            Command::Speak(command) => command.run(config).await,
+            Command::Chat(command) => command.run(config).await,
+            Command::Talk(command) => command.run(config).await,
+            Command::Doctor(command) => command.run(config).await,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The commands, as a person runs them.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const CLIPS: &str = "/usr/share/pocketsphinx/test/data";
+
+fn aichat(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_aichat")).args(arguments).current_dir(folder).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// One error line, exit code 1, no panic.
+fn complaint(output: &Output) -> String {
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("error: ") && !text.contains("panicked"), "{text}");
+    text
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let folder = tempfile::tempdir().unwrap();
+    for command in ["serve", "pull", "models", "transcribe", "speak", "chat", "talk", "doctor"] {
+        let help = stdout(&aichat(folder.path(), &[command, "--help"]));
+        assert!(help.contains("Example"), "{command}: {help}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = complaint(&aichat(folder.path(), &["doctor", "--device", "tpu"]));
+    assert!(text.contains("DEVICE") || text.contains("device"), "{text}");
+    std::fs::write(folder.path().join("aichat.toml"), "prot = 1").unwrap();
+    let text = complaint(&aichat(folder.path(), &["models"]));
+    assert!(text.contains("aichat.toml") && text.contains("prot"), "{text}");
+}
+
+#[test]
+fn a_missing_model_says_how_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = complaint(&aichat(folder.path(), &["chat", "hello", "--models-dir", "nowhere"]));
+    assert!(text.contains("aichat pull"), "{text}");
+}
+
+#[test]
+fn files_that_are_no_sound_get_one_clear_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("empty.wav"), "").unwrap();
+    std::fs::write(at("text.wav"), "This is a text, not a sound. ".repeat(50)).unwrap();
+    for (file, word) in [("absent.wav", "absent.wav"), ("empty.wav", "empty"), ("text.wav", "not an audio file"), (".", ".")] {
+        for command in ["transcribe", "talk"] {
+            let text = complaint(&aichat(folder.path(), &[command, file]));
+            assert!(text.contains(word), "{command} {file}: {text}");
+        }
+    }
+}
+
+#[test]
+fn real_talk_prints_transcript_reply_and_timings() {
+    let folder = tempfile::tempdir().unwrap();
+    let clip = format!("{CLIPS}/goforward.raw");
+    let output = aichat(folder.path(), &["talk", &clip, "--json", "-o", "reply.wav"]);
+    let turn: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert!(turn["transcript"].as_str().unwrap().to_lowercase().contains("forward"), "{turn}");
+    assert!(!turn["reply"].as_str().unwrap().is_empty());
+    assert!(turn["timings"]["total_ms"].is_u64() && turn["served_by"]["tts"].is_string(), "{turn}");
+    assert!(std::fs::metadata(folder.path().join("reply.wav")).unwrap().len() > 10_000);
+}
+
+#[test]
+fn real_speech_is_written_down_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = "The garden gate was left open after the evening rain.";
+    stdout(&aichat(folder.path(), &["speak", said, "-o", "said.wav", "--seed", "1"]));
+    let text = stdout(&aichat(folder.path(), &["transcribe", "said.wav", "--language", "en"]));
+    assert_eq!(text.trim(), said);
+    let subtitles = stdout(&aichat(folder.path(), &["transcribe", "said.wav", "--format", "vtt"]));
+    assert!(subtitles.starts_with("WEBVTT\n\n1\n00:00:00") && subtitles.contains("garden gate"), "{subtitles}");
+    let json: Value = serde_json::from_str(&stdout(&aichat(folder.path(), &["transcribe", "said.wav", "--json"]))).unwrap();
+    assert_eq!(json["segments"][0]["words"].as_array().unwrap().len(), said.split(' ').count());
+}

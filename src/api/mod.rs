@@ -1,1 +1,147 @@
 //! The doors: axum routes, wire types, and nothing that decides.
+//!
+//! [`serve`] takes connections until it is told to stop, then drains. Who may come in is `access`'s business, what a
+//! client's JSON means is `wire`'s, and what happens in a conversation is `session`'s. Later doors (REST, the OpenAI
+//! shapes) are further routes here.
+
+mod access;
+mod health;
+mod problem;
+mod server;
+mod wire;
+mod ws;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use tokio::sync::{Semaphore, watch};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::trace::TraceLayer;
+
+use crate::session::Parts;
+use crate::session::settings::Settings;
+use crate::store::Store;
+pub use access::{Access, ApiKey};
+pub use health::{PartReport, PartState};
+pub use server::serve;
+pub use ws::describe_metrics;
+
+/// JSON bodies are small; uploads get doors of their own.
+const BODY_BYTES: usize = 2 * 1024 * 1024;
+
+/// All that the doors need. The composition root builds it.
+#[derive(Clone)]
+pub struct State {
+    /// What sessions are made of.
+    pub parts: Parts,
+    /// For `/readyz`; the sessions' own records are in `parts`.
+    pub store: Store,
+    /// How the engines are, for `/readyz`. Its sender changes it while they load or after one has failed.
+    pub engines: watch::Receiver<Vec<PartReport>>,
+    /// Renders the metrics in Prometheus' text format.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// What a new session begins with.
+    pub settings: Settings,
+    pub access: Access,
+    pub limits: Limits,
+}
+
+/// How much of everything. The defaults are those of docs/PROTOCOL.md.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Open TCP connections; more wait in the kernel's queue.
+    pub connections: usize,
+    /// For a request's whole header, and between two requests of a connection.
+    pub header_timeout: Duration,
+    /// WebSocket sessions at once.
+    pub sessions: usize,
+    /// WebSocket sessions of one key at once, where a key is needed.
+    pub sessions_per_key: usize,
+    /// How long a stopping server waits for replies under way.
+    pub drain: Duration,
+    /// A WebSocket client is pinged so often.
+    pub ping_every: Duration,
+    /// A WebSocket client that sent no packet for so long is gone.
+    pub silent_after: Duration,
+    /// A WebSocket client that does not take a frame for so long is too slow.
+    pub write_timeout: Duration,
+    /// Length of a WebSocket message.
+    pub message_bytes: usize,
+    /// WebSocket messages that cost a reply or a write, per minute.
+    pub requests_per_minute: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            header_timeout: Duration::from_secs(10),
+            sessions: 64,
+            sessions_per_key: 4,
+            drain: Duration::from_secs(30),
+            ping_every: Duration::from_secs(20),
+            silent_after: Duration::from_secs(45),
+            write_timeout: Duration::from_secs(5),
+            message_bytes: 256 * 1024,
+            requests_per_minute: 100,
+        }
+    }
+}
+
+/// [`State`] and what counts while it is served.
+struct House {
+    state: State,
+    sessions: Arc<Semaphore>,
+    /// Of the one key there is.
+    keyed_sessions: Arc<Semaphore>,
+    draining: Draining,
+}
+
+impl House {
+    fn new(state: State, draining: Draining) -> Arc<Self> {
+        let sessions = Arc::new(Semaphore::new(state.limits.sessions));
+        let keyed_sessions = Arc::new(Semaphore::new(state.limits.sessions_per_key));
+        Arc::new(Self { state, sessions, keyed_sessions, draining })
+    }
+}
+
+/// Whether the server is stopping. It turns true once, or when whoever serves is gone.
+#[derive(Clone)]
+struct Draining(watch::Receiver<bool>);
+
+impl Draining {
+    fn has_begun(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until it has.
+    async fn begins(&mut self) {
+        // An error says that the sender is gone, and with it the server.
+        let _ = self.0.wait_for(|draining| *draining).await;
+    }
+}
+
+/// Every route. `access::check` stands before all of them and knows the few that need no key.
+fn router(house: &Arc<House>) -> Router {
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/ws", get(ws::open))
+        .fallback(problem::no_such_route)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check))
+        .layer(RequestBodyLimitLayer::new(BODY_BYTES))
+        .layer(CatchPanicLayer::custom(problem::after_panic))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(TraceLayer::new_for_http().make_span_with(server::span))
+        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .with_state(Arc::clone(house))
+}
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,9 @@
 
 pub mod chat;
 pub mod error;
+#[cfg(test)]
+pub mod fake;
+pub mod limit;
 pub mod speech;
 pub mod transcript;
 

@@ -1,0 +1,92 @@
+//! Who may come in: the one key, where one is set, and the origins of web pages.
+//!
+//! Every route is closed by default; [`OPEN`] names the few that are not. A browser sends `Origin` with a WebSocket
+//! whether or not it may, so that a foreign page cannot talk to a server on its reader's own machine.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State as Extract};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use sha2::{Digest, Sha256};
+
+use super::House;
+use super::problem::Problem;
+
+/// Routes that need no key: whoever watches over the process has none.
+const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+
+/// Who may come in.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// None: whoever reaches the port.
+    pub api_key: Option<ApiKey>,
+    /// Origins of web pages beside the server's own, as `https://chat.example.org`; `*` is all.
+    pub allowed_origins: Vec<String>,
+}
+
+/// A key, kept as its digest: it cannot be logged, and comparing takes the same time for every guess.
+#[derive(Clone)]
+pub struct ApiKey([u8; 32]);
+
+impl ApiKey {
+    pub fn new(key: &str) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+
+    fn is(&self, guess: &str) -> bool {
+        let guess: [u8; 32] = Sha256::digest(guess).into();
+        self.0.iter().zip(guess).fold(0, |differences, (ours, theirs)| differences | (ours ^ theirs)) == 0
+    }
+}
+
+impl std::fmt::Debug for ApiKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("ApiKey(…)")
+    }
+}
+
+/// Stands before every route.
+pub(super) async fn check(Extract(house): Extract<Arc<House>>, request: Request, next: Next) -> Response {
+    let access = &house.state.access;
+    let path = request.uri().path();
+    if OPEN.contains(&path) {
+        return next.run(request).await;
+    }
+    if !access.knows(request.headers()) {
+        let detail = "send the server's key as \"Authorization: Bearer KEY\"";
+        return Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response();
+    }
+    if path == "/ws" && !access.welcomes(request.headers()) {
+        let detail = "pages of this origin may not connect; add it to ALLOWED_ORIGINS";
+        return Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail).into_response();
+    }
+    next.run(request).await
+}
+
+impl Access {
+    fn knows(&self, headers: &HeaderMap) -> bool {
+        let Some(key) = &self.api_key else { return true };
+        let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let guess = sent.and_then(|value| {
+            let (scheme, guess) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| guess.trim())
+        });
+        guess.is_some_and(|guess| key.is(guess))
+    }
+
+    /// No origin: not a browser. The same host and port: our own page.
+    fn welcomes(&self, headers: &HeaderMap) -> bool {
+        let Some(origin) = headers.get(header::ORIGIN) else { return true };
+        let Ok(origin) = origin.to_str() else { return false };
+        let host = headers.get(header::HOST).and_then(|value| value.to_str().ok());
+        let own = origin.split_once("://").map(|(_, authority)| authority);
+        (own.is_some() && own == host)
+            || self.allowed_origins.iter().any(|allowed| allowed == "*" || allowed.eq_ignore_ascii_case(origin))
+    }
+}
+
+#[cfg(test)]
+#[path = "access_tests.rs"]
+mod tests;

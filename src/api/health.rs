@@ -1,0 +1,66 @@
+//! Whether the process lives, whether it can work, and its figures.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State as Extract;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::House;
+
+/// One part of the server that must be ready before it can work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PartReport {
+    /// As `stt`, `llm`, `tts`, `vad`.
+    pub part: String,
+    /// What does the work, as `whisper-base`.
+    pub name: String,
+    #[serde(flatten)]
+    pub state: PartState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum PartState {
+    Loading,
+    Ready,
+    Failed { reason: String },
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    draining: bool,
+    parts: Vec<PartReport>,
+}
+
+/// The process answers.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// 200 where the database answers and every engine is ready, 503 otherwise, and always what each part says.
+pub(super) async fn readyz(Extract(house): Extract<Arc<House>>) -> Response {
+    let draining = house.draining.has_begun();
+    let mut parts = vec![database(&house).await];
+    parts.extend(house.state.engines.borrow().iter().cloned());
+    let ready = !draining && parts.iter().all(|report| report.state == PartState::Ready);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, draining, parts })).into_response()
+}
+
+async fn database(house: &House) -> PartReport {
+    let state = if house.state.store.is_ready().await {
+        PartState::Ready
+    } else {
+        PartState::Failed { reason: "the database does not answer".to_owned() }
+    };
+    PartReport { part: "database".to_owned(), name: "sqlite".to_owned(), state }
+}
+
+/// Prometheus' text format.
+pub(super) async fn metrics(Extract(house): Extract<Arc<House>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (house.state.metrics)()).into_response()
+}

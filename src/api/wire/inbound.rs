@@ -1,0 +1,172 @@
+//! What a client sends, read field by field, so that a refusal names the field that is wrong.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+
+use super::Refusal;
+use crate::audio::wav::WireFormat;
+use crate::session::event::Input;
+use crate::session::settings::{OutputKind, SettingsPatch};
+
+/// What a client's own id of a message may measure, in bytes: it is kept and indexed.
+const CLIENT_MESSAGE_ID_BYTES: usize = 128;
+
+/// One message of a client.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::api) struct Inbound {
+    pub message: ClientMessage,
+    /// Its `ref`.
+    pub reference: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::api) enum ClientMessage {
+    /// Still at the client's rate.
+    Audio(AudioChunk),
+    Session(Input),
+    Resume,
+    Ping,
+}
+
+/// A microphone chunk as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::api) struct AudioChunk {
+    pub data: Vec<u8>,
+    pub format: WireFormat,
+    /// In hertz, as the client says; a WAV chunk says it itself, and 0 stands here.
+    pub sample_rate: u32,
+    pub channels: u32,
+}
+
+/// Reads one text frame.
+///
+/// # Errors
+/// `bad_json`, `unknown_type`, `bad_field`, or `bad_audio`.
+pub(in crate::api) fn read(text: &str) -> Result<Inbound, Refusal> {
+    let value: Value =
+        serde_json::from_str(text).map_err(|error| Refusal::new("bad_json", format!("this is not JSON: {error}")))?;
+    let Value::Object(object) = value else {
+        return Err(Refusal::new("bad_json", "a message must be a JSON object"));
+    };
+    let fields = Fields(&object);
+    let reference = fields.optional_text("ref")?;
+    let message = read_message(&fields).map_err(|refusal| refusal.to(reference.clone()))?;
+    Ok(Inbound { message, reference })
+}
+
+fn read_message(fields: &Fields<'_>) -> Result<ClientMessage, Refusal> {
+    let input = match fields.text("type")?.as_str() {
+        "audio_chunk" => return Ok(ClientMessage::Audio(read_audio(fields)?)),
+        "resume" => return Ok(ClientMessage::Resume),
+        "ping" => return Ok(ClientMessage::Ping),
+        "text_message" => read_text(fields)?,
+        "commit" => Input::Commit,
+        "cancel_input" => Input::CancelInput,
+        "interrupt" => Input::Interrupt {
+            item_id: fields.optional_text("item_id")?,
+            played_ms: fields.optional_count("played_ms")?,
+        },
+        "playback_ack" => {
+            Input::PlaybackAck { item_id: fields.text("item_id")?, played_ms: fields.count("played_ms")? }
+        }
+        "regenerate" => {
+            Input::Regenerate { item_id: fields.text("item_id")?, settings: read_settings(fields, &["item_id"])? }
+        }
+        "settings" => Input::Settings(read_settings(fields, &[])?),
+        other => return Err(Refusal::new("unknown_type", format!("there is no message type \"{other}\" here"))),
+    };
+    Ok(ClientMessage::Session(input))
+}
+
+fn read_audio(fields: &Fields<'_>) -> Result<AudioChunk, Refusal> {
+    let (format, sample_rate) = match fields.optional_text("format")?.as_deref() {
+        None | Some("pcm") => (WireFormat::Pcm, fields.count("sample_rate")?),
+        Some("wav") => (WireFormat::Wav, 0),
+        Some(_) => return Err(bad_field("format", "must be \"pcm\" or \"wav\"")),
+    };
+    let text = fields.borrowed_text("audio_data")?;
+    let data = STANDARD
+        .decode(text)
+        .map_err(|error| Refusal::new("bad_audio", format!("audio_data is not base64: {error}")))?;
+    Ok(AudioChunk {
+        data,
+        format,
+        sample_rate: small(sample_rate, "sample_rate")?,
+        channels: small(fields.optional_count("channels")?.unwrap_or(1), "channels")?,
+    })
+}
+
+fn read_text(fields: &Fields<'_>) -> Result<Input, Refusal> {
+    let text = fields.text("text")?;
+    if text.trim().is_empty() {
+        return Err(bad_field("text", "must not be empty"));
+    }
+    let client_message_id = fields.optional_text("client_message_id")?;
+    if client_message_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > CLIENT_MESSAGE_ID_BYTES) {
+        return Err(bad_field("client_message_id", &format!("must be 1 to {CLIENT_MESSAGE_ID_BYTES} bytes")));
+    }
+    for name in ["attachments", "character_ids"] {
+        if fields.0.get(name).and_then(Value::as_array).is_none_or(|list| !list.is_empty()) && fields.has(name) {
+            return Err(bad_field(name, "is not offered by this version; leave it out"));
+        }
+    }
+    let output = match fields.optional_text("output")?.as_deref() {
+        None => None,
+        Some("audio") => Some(OutputKind::Audio),
+        Some("text") => Some(OutputKind::Text),
+        Some(_) => return Err(bad_field("output", "must be \"audio\" or \"text\"")),
+    };
+    Ok(Input::Text { text, client_message_id, output })
+}
+
+/// Settings stand beside the message's own fields, which `others` names.
+fn read_settings(fields: &Fields<'_>, others: &[&str]) -> Result<SettingsPatch, Refusal> {
+    let own = |name: &str| name == "type" || name == "ref" || others.contains(&name);
+    let settings: Map<_, _> =
+        fields.0.iter().filter(|(name, _)| !own(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+    SettingsPatch::read(&Value::Object(settings)).map_err(|error| bad_field(&error.field, &error.message))
+}
+
+fn bad_field(field: &str, message: &str) -> Refusal {
+    Refusal::new("bad_field", format!("{field}: {message}"))
+}
+
+fn small(value: u64, field: &str) -> Result<u32, Refusal> {
+    u32::try_from(value).map_err(|_| bad_field(field, "is far too large"))
+}
+
+/// The fields of a message. A field that is null is a field that is not there.
+struct Fields<'a>(&'a Map<String, Value>);
+
+impl<'a> Fields<'a> {
+    fn find(&self, name: &str) -> Option<&'a Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    fn borrowed_text(&self, name: &str) -> Result<&'a str, Refusal> {
+        let value = self.find(name).ok_or_else(|| bad_field(name, "is missing"))?;
+        value.as_str().ok_or_else(|| bad_field(name, "must be a string"))
+    }
+
+    fn text(&self, name: &str) -> Result<String, Refusal> {
+        self.borrowed_text(name).map(str::to_owned)
+    }
+
+    fn optional_text(&self, name: &str) -> Result<Option<String>, Refusal> {
+        self.has(name).then(|| self.text(name)).transpose()
+    }
+
+    fn count(&self, name: &str) -> Result<u64, Refusal> {
+        let value = self.find(name).ok_or_else(|| bad_field(name, "is missing"))?;
+        value.as_u64().ok_or_else(|| bad_field(name, "must be a whole number, 0 or more"))
+    }
+
+    fn optional_count(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        self.has(name).then(|| self.count(name)).transpose()
+    }
+}

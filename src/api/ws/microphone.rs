@@ -1,0 +1,94 @@
+//! A client's microphone: chunks at any rate in, [`Mic`] out, and no more of it than a person can say.
+
+use tokio::time::Instant;
+
+use crate::api::wire::{AudioChunk, Refusal};
+use crate::audio::resample::{ResampleError, Resampler};
+use crate::audio::wav::{WireChunk, WireError, decode_wire};
+use crate::audio::{MIC_HZ, Mic};
+
+/// Clients send 10 to 200 ms at once; more than this is a file, not a microphone.
+const LONGEST_CHUNK_SECONDS: f64 = 1.0;
+/// Twice real time lets a client catch up after its network has stalled.
+const SECONDS_PER_SECOND: f64 = 2.0;
+const BURST_SECONDS: f64 = 5.0;
+
+/// One client's stream of audio.
+pub(super) struct Microphone {
+    /// Of the rate that the client sends now; None before its first chunk.
+    resampler: Option<Resampler<MIC_HZ>>,
+    allowance: Allowance,
+}
+
+impl Microphone {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { resampler: None, allowance: Allowance::new(BURST_SECONDS, SECONDS_PER_SECOND, now) }
+    }
+
+    /// Decodes a chunk and brings it to [`MIC_HZ`]. The resampler's last few milliseconds come with the next chunk.
+    pub(super) fn take(&mut self, chunk: &AudioChunk, now: Instant) -> Result<Mic, Refusal> {
+        let chunk = decode_wire(chunk.format, &chunk.data, chunk.sample_rate, chunk.channels).map_err(unreadable)?;
+        let seconds = chunk.samples.len() as f64 / f64::from(chunk.rate);
+        if seconds > LONGEST_CHUNK_SECONDS {
+            let message = format!("a chunk of {seconds:.1} s is too long; send 10 to 200 ms at once");
+            return Err(Refusal::new("bad_audio", message));
+        }
+        if !self.allowance.spend(seconds, now) {
+            let message = "audio comes faster than twice real time; this chunk was not heard";
+            return Err(Refusal::new("rate_limited", message).retryable());
+        }
+        self.resample(&chunk).map_err(|error| Refusal::new("bad_audio", error.to_string()))
+    }
+
+    fn resample(&mut self, chunk: &WireChunk) -> Result<Mic, ResampleError> {
+        let mut audio = Mic::default();
+        let same_rate = self.resampler.as_ref().is_some_and(|resampler| resampler.from_rate() == chunk.rate);
+        if !same_rate && let Some(mut former) = self.resampler.replace(Resampler::new(chunk.rate)?) {
+            audio = former.finish()?;
+        }
+        if let Some(resampler) = &mut self.resampler {
+            audio.extend(&resampler.push(&chunk.samples)?);
+        }
+        Ok(audio)
+    }
+}
+
+fn unreadable(error: WireError) -> Refusal {
+    let code = match error {
+        WireError::Rate { .. } => "unsupported_rate",
+        WireError::Channels { .. } => "bad_field",
+        _ => "bad_audio",
+    };
+    Refusal::new(code, format!("audio_chunk: {error}"))
+}
+
+/// A bucket that fills at a rate and holds a burst.
+pub(super) struct Allowance {
+    level: f64,
+    burst: f64,
+    per_second: f64,
+    at: Instant,
+}
+
+impl Allowance {
+    /// A full one.
+    pub(super) fn new(burst: f64, per_second: f64, now: Instant) -> Self {
+        Self { level: burst, burst, per_second, at: now }
+    }
+
+    /// Takes `amount`, where it is there.
+    pub(super) fn spend(&mut self, amount: f64, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = now;
+        self.level = (self.level + passed * self.per_second).min(self.burst);
+        let enough = amount <= self.level;
+        if enough {
+            self.level -= amount;
+        }
+        enough
+    }
+}
+
+#[cfg(test)]
+#[path = "microphone_tests.rs"]
+mod tests;

@@ -1,0 +1,204 @@
+//! The native WebSocket, `/ws`: one socket, one session.
+//!
+//! Two halves run side by side and end together. The reader checks and decodes what the client sends; the writer alone
+//! owns the sink. They meet in the session, and in a short queue of answers that no session needs to give: refusals,
+//! pongs. A client that does not read is closed, never buffered for.
+
+mod meter;
+mod microphone;
+mod reader;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::extract::{Query, State as Extract};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use futures::stream::SplitStream;
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::House;
+use super::problem::Problem;
+use super::wire::{Encoder, Notice, Refusal};
+use crate::session::{self, Handle, Opening, StartError};
+pub use meter::describe as describe_metrics;
+use reader::Reader;
+use writer::Writer;
+
+/// A message beyond the limit is refused by name up to this many times the limit; beyond that, before it is read.
+const POLITE: usize = 4;
+/// What a socket may hold back before a write waits: some audio and a burst of text.
+const WRITE_BUFFER_BYTES: usize = 1024 * 1024;
+/// Answers that wait for the writer; when they are this many, the client's next message waits in its socket.
+const NOTICES: usize = 16;
+/// After our close frame, for the client's.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Why a socket ends. The codes are the wire's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// The client closed, or its connection broke.
+    Gone,
+    SessionOver,
+    Draining,
+    TooLarge,
+    TooSlow,
+    Overloaded,
+    NotFound,
+    Silent,
+}
+
+impl Ending {
+    /// The close code and its reason; None where nobody is there to read them.
+    const fn close(self) -> Option<(u16, &'static str)> {
+        match self {
+            Self::Gone => None,
+            Self::SessionOver => Some((1000, "done")),
+            Self::Draining => Some((1001, "the server is shutting down")),
+            Self::TooLarge => Some((1009, "the message is too large")),
+            Self::TooSlow => Some((1013, "too slow")),
+            Self::Overloaded => Some((1013, "overloaded")),
+            Self::NotFound => Some((4404, "not found")),
+            Self::Silent => Some((4408, "silent for too long")),
+        }
+    }
+}
+
+/// The query. What it does not name is ignored.
+#[derive(Debug, Deserialize)]
+pub(super) struct Connect {
+    conversation_id: Option<String>,
+    /// Separated by commas.
+    character_ids: Option<String>,
+    protocol: Option<String>,
+}
+
+/// `GET /ws`.
+pub(super) async fn open(
+    Extract(house): Extract<Arc<House>>,
+    query: Result<Query<Connect>, QueryRejection>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Problem> {
+    let upgrade = upgrade.map_err(not_a_websocket)?;
+    let Query(connect) =
+        query.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_query", error.body_text()))?;
+    let opening = connect.opening(&house)?;
+    if house.draining.has_begun() {
+        let detail = "the server is shutting down";
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "server_draining", detail));
+    }
+    let hard_limit = house.state.limits.message_bytes * POLITE;
+    let upgrade = upgrade
+        .max_message_size(hard_limit)
+        .max_frame_size(hard_limit)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES)
+        .on_failed_upgrade(|error| tracing::debug!(%error, "an upgrade failed"));
+    Ok(upgrade.on_upgrade(move |socket| run(socket, house, opening)))
+}
+
+fn not_a_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
+    let status = rejection.into_response().status();
+    Problem::new(status, "not_a_websocket", "this address takes WebSocket connections only")
+}
+
+impl Connect {
+    fn opening(self, house: &House) -> Result<Opening, Problem> {
+        if let Some(protocol) = self.protocol.filter(|protocol| protocol != "json") {
+            let detail = format!("the protocol \"{protocol}\" is not offered by this version; use json");
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "protocol_not_offered", detail));
+        }
+        let ids = self.character_ids.unwrap_or_default();
+        Ok(Opening {
+            conversation_id: self.conversation_id.filter(|id| !id.is_empty()),
+            character_ids: ids.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect(),
+            settings: house.state.settings.clone(),
+            paced: true,
+        })
+    }
+}
+
+/// The whole life of one socket.
+async fn run(socket: WebSocket, house: Arc<House>, opening: Opening) {
+    let (sink, mut stream) = socket.split();
+    let mut writer = Writer::new(sink, Encoder::new(Uuid::new_v4().to_string()), &house.state.limits);
+    let ending = match admit(&house, opening).await {
+        Ok((handle, _seats)) => {
+            let ending = converse(&mut stream, &mut writer, handle, &house).await;
+            writer.close(ending).await;
+            ending
+        }
+        Err((refusal, ending)) => {
+            if writer.send(&Notice::Refused(refusal)).await.is_ok() {
+                writer.close(ending).await;
+            }
+            ending
+        }
+    };
+    tracing::debug!(?ending, "a socket ends");
+    linger(stream).await;
+}
+
+/// A place among the sessions, and one among those of the key.
+type Seats = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>, meter::OpenSession);
+
+async fn admit(house: &Arc<House>, opening: Opening) -> Result<(Handle, Seats), (Refusal, Ending)> {
+    let full = |limit: usize| {
+        let message = format!("all {limit} sessions are taken; try again later");
+        (Refusal::new("session_limit_reached", message).retryable(), Ending::Overloaded)
+    };
+    let limits = &house.state.limits;
+    let seat = Arc::clone(&house.sessions).try_acquire_owned().map_err(|_| full(limits.sessions))?;
+    let keyed_seat = match house.state.access.api_key {
+        Some(_) => {
+            let seat = Arc::clone(&house.keyed_sessions).try_acquire_owned();
+            Some(seat.map_err(|_| full(limits.sessions_per_key))?)
+        }
+        None => None,
+    };
+    let handle = session::start(house.state.parts.clone(), opening).await.map_err(refuse)?;
+    Ok((handle, (seat, keyed_seat, meter::OpenSession::new())))
+}
+
+fn refuse(error: StartError) -> (Refusal, Ending) {
+    let message = error.to_string();
+    match error {
+        StartError::ConversationNotFound(_) => (Refusal::new("conversation_not_found", message), Ending::NotFound),
+        StartError::CharacterNotFound(_) => (Refusal::new("character_not_found", message), Ending::NotFound),
+        StartError::Records(_) => (Refusal::new("internal", message).retryable(), Ending::Overloaded),
+    }
+}
+
+/// Both halves, until one ends.
+async fn converse(stream: &mut SplitStream<WebSocket>, writer: &mut Writer, handle: Handle, house: &House) -> Ending {
+    let (say, mut notices) = mpsc::channel(NOTICES);
+    let Handle { inbox, mut outbox } = handle;
+    let mut reader = Reader::new(stream, inbox, say, house.draining.clone(), &house.state.limits);
+    let ending = tokio::select! {
+        ending = reader.run() => ending,
+        ending = writer.run(&mut outbox, &mut notices, house.draining.clone()) => ending,
+    };
+    // What the reader said last explains why it ended.
+    while let Ok(notice) = notices.try_recv() {
+        if let Err(sooner) = writer.send(&notice).await {
+            return sooner;
+        }
+    }
+    ending
+}
+
+/// Reads on until the client has answered our close frame: a socket that is closed over unread bytes is reset, and the
+/// reset can overtake the close frame.
+async fn linger(mut stream: SplitStream<WebSocket>) {
+    let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+    if timeout(LINGER, rest).await.is_err() {
+        tracing::debug!("a client did not answer the close");
+    }
+}

@@ -1,0 +1,133 @@
+//! The reading half: frames in, requests to the session out. Whatever is wrong is answered, and reading goes on.
+
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use futures::StreamExt;
+use futures::stream::SplitStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::Ending;
+use super::microphone::{Allowance, Microphone};
+use crate::api::wire::{self, AudioChunk, ClientMessage, Inbound, Notice, Refusal};
+use crate::api::{Draining, Limits};
+use crate::session::event::{Input, Request};
+
+/// What tungstenite calls a message beyond its limit; its error type is not ours to name.
+const OVER_LIMIT: &str = "Space limit exceeded";
+
+pub(super) struct Reader<'a> {
+    stream: &'a mut SplitStream<WebSocket>,
+    inbox: mpsc::Sender<Request>,
+    notices: mpsc::Sender<Notice>,
+    draining: Draining,
+    microphone: Microphone,
+    requests: Allowance,
+    message_bytes: usize,
+    silent_after: Duration,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(
+        stream: &'a mut SplitStream<WebSocket>,
+        inbox: mpsc::Sender<Request>,
+        notices: mpsc::Sender<Notice>,
+        draining: Draining,
+        limits: &Limits,
+    ) -> Self {
+        let now = Instant::now();
+        let per_minute = f64::from(limits.requests_per_minute);
+        Self {
+            stream,
+            inbox,
+            notices,
+            draining,
+            microphone: Microphone::new(now),
+            requests: Allowance::new(per_minute, per_minute / 60.0, now),
+            message_bytes: limits.message_bytes,
+            silent_after: limits.silent_after,
+        }
+    }
+
+    pub(super) async fn run(&mut self) -> Ending {
+        loop {
+            let outcome = match timeout(self.silent_after, self.stream.next()).await {
+                Err(_) => Err(Ending::Silent),
+                Ok(None) => Err(Ending::Gone),
+                Ok(Some(Ok(message))) => self.take(message).await,
+                Ok(Some(Err(error))) if error.to_string().contains(OVER_LIMIT) => self.refuse_length().await,
+                Ok(Some(Err(error))) => {
+                    tracing::debug!(%error, "a socket broke");
+                    Err(Ending::Gone)
+                }
+            };
+            if let Err(ending) = outcome {
+                return ending;
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) -> Result<(), Ending> {
+        match message {
+            Message::Text(text) if text.len() > self.message_bytes => self.refuse_length().await,
+            Message::Binary(bytes) if bytes.len() > self.message_bytes => self.refuse_length().await,
+            Message::Text(text) => match wire::read(&text) {
+                Ok(inbound) => self.answer(inbound).await,
+                Err(refusal) => self.say(Notice::Refused(refusal)).await,
+            },
+            Message::Binary(_) => {
+                let refusal = Refusal::new("unknown_type", "binary frames are not offered by this version");
+                self.say(Notice::Refused(refusal)).await
+            }
+            Message::Ping(_) | Message::Pong(_) => Ok(()),
+            Message::Close(_) => Err(Ending::Gone),
+        }
+    }
+
+    async fn answer(&mut self, inbound: Inbound) -> Result<(), Ending> {
+        let Inbound { message, reference } = inbound;
+        let outcome = match message {
+            ClientMessage::Ping => return self.say(Notice::Pong { reference }).await,
+            ClientMessage::Resume => return self.say(Notice::ResyncRequired { reference }).await,
+            ClientMessage::Audio(chunk) => self.hear(&chunk),
+            ClientMessage::Session(input) => self.allow(input).map(Some),
+        };
+        match outcome {
+            Err(refusal) => self.say(Notice::Refused(refusal.to(reference))).await,
+            Ok(None) => Ok(()),
+            Ok(Some(input)) => self.inbox.send(Request { input, reference }).await.map_err(|_| Ending::SessionOver),
+        }
+    }
+
+    /// None: nothing to pass on. A stopping server takes no new speech; what was said before it is still answered.
+    fn hear(&mut self, chunk: &AudioChunk) -> Result<Option<Input>, Refusal> {
+        let audio = self.microphone.take(chunk, Instant::now())?;
+        Ok((!audio.is_empty() && !self.draining.has_begun()).then_some(Input::Audio(audio)))
+    }
+
+    /// Only what costs a reply or a write is counted: an acknowledgement every 250 ms is how clients should be.
+    fn allow(&mut self, input: Input) -> Result<Input, Refusal> {
+        match input {
+            Input::Text { .. } | Input::Regenerate { .. } | Input::Commit if self.draining.has_begun() => {
+                Err(Refusal::new("session_limit_reached", "the server is shutting down").retryable())
+            }
+            Input::Text { .. } | Input::Regenerate { .. } | Input::Settings(_) | Input::Commit
+                if !self.requests.spend(1.0, Instant::now()) =>
+            {
+                Err(Refusal::new("rate_limited", "too many messages in a minute; this one was not taken").retryable())
+            }
+            input => Ok(input),
+        }
+    }
+
+    async fn refuse_length(&mut self) -> Result<(), Ending> {
+        let message = format!("a message may have {} bytes", self.message_bytes);
+        self.say(Notice::Refused(Refusal::new("too_large", message))).await?;
+        Err(Ending::TooLarge)
+    }
+
+    async fn say(&mut self, notice: Notice) -> Result<(), Ending> {
+        self.notices.send(notice).await.map_err(|_| Ending::Gone)
+    }
+}

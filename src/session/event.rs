@@ -1,0 +1,304 @@
+//! What comes into a session and what leaves it, in no wire's terms.
+//!
+//! `api` translates between these and its clients' JSON. It numbers what it sends (`seq`), encodes audio, and repeats
+//! a client's `ref`, which travels through the session as `reference`. Nothing here decides anything.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::record::MessageStatus;
+use super::settings::{AudioFormat, OutputKind, Settings, SettingsPatch};
+use crate::audio::{MIC_HZ, Mic, Samples, Speech};
+use crate::provider::{ProviderError, Role, Usage, Word, WordMark};
+
+/// Counts replies and interruptions. It only grows: whatever carries an older number than the session's is stale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Turn(pub u64);
+
+impl Turn {
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// One message from a client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    pub input: Input,
+    /// The client's `ref`, repeated by what answers this request.
+    pub reference: Option<String>,
+}
+
+impl From<Input> for Request {
+    fn from(input: Input) -> Self {
+        Self { input, reference: None }
+    }
+}
+
+/// What a client may ask of a session.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// Microphone audio, resampled already; any length.
+    Audio(Mic),
+    Text {
+        text: String,
+        client_message_id: Option<String>,
+        /// For this reply only. None: as the settings say.
+        output: Option<OutputKind>,
+    },
+    /// The open utterance ends here.
+    Commit,
+    /// The open utterance is forgotten.
+    CancelInput,
+    /// The reply stops at once.
+    Interrupt {
+        /// None: whichever is being spoken. One that is not being spoken is ignored.
+        item_id: Option<String>,
+        /// How much of the item was played.
+        played_ms: Option<u64>,
+    },
+    PlaybackAck {
+        item_id: String,
+        played_ms: u64,
+    },
+    /// Writes an earlier reply again, under the same item.
+    Regenerate {
+        item_id: String,
+        /// For this reply only.
+        settings: SettingsPatch,
+    },
+    Settings(SettingsPatch),
+}
+
+/// One message to a client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    pub output: Output,
+    /// The `ref` of the request that this answers.
+    pub reference: Option<String>,
+}
+
+impl From<Output> for Told {
+    fn from(output: Output) -> Self {
+        Self { output, reference: None }
+    }
+}
+
+/// What a session tells its client.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// The first one, always.
+    SessionStarted(Box<Started>),
+    Transcription(Transcription),
+    /// `at`: where in the session's audio.
+    SpeechStarted {
+        at: Samples<MIC_HZ>,
+    },
+    SpeechStopped {
+        at: Samples<MIC_HZ>,
+    },
+    /// What this names survives a crash.
+    MessageSaved {
+        message_id: String,
+        client_message_id: Option<String>,
+        role: Role,
+        status: MessageStatus,
+    },
+    /// More of a reply's text.
+    TextChunk {
+        turn: Turn,
+        character_id: String,
+        item_id: String,
+        sequence_number: u64,
+        text: String,
+    },
+    /// The whole text of a reply that is written to its end.
+    TextDone {
+        turn: Turn,
+        character_id: String,
+        item_id: String,
+        text: String,
+    },
+    Audio(AudioPiece),
+    /// Who has the floor.
+    SpeakerChanged {
+        character_id: Option<String>,
+    },
+    /// The end of a reply that was cut short.
+    Interrupted {
+        /// The turn of the reply, not the one that the interruption began.
+        turn: Turn,
+        item_id: String,
+        heard_text: String,
+        heard: Duration,
+    },
+    /// The end of every other reply, after its last audio.
+    TurnComplete(Box<TurnReport>),
+    /// All effective values.
+    SettingsApplied(Box<Settings>),
+    Error(Complaint),
+}
+
+impl Output {
+    /// The reply this belongs to, where it belongs to one.
+    pub const fn turn(&self) -> Option<Turn> {
+        match self {
+            Self::TextChunk { turn, .. } | Self::TextDone { turn, .. } | Self::Interrupted { turn, .. } => Some(*turn),
+            Self::Audio(piece) => Some(piece.turn),
+            Self::TurnComplete(report) => Some(report.turn),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Started {
+    pub session_id: String,
+    pub conversation_id: String,
+    pub characters: Vec<Participant>,
+    pub settings: Settings,
+}
+
+/// A character as its client sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Participant {
+    pub id: String,
+    pub name: String,
+    pub voice: Option<String>,
+    /// Its number in this session, from 0.
+    pub index: u16,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Transcription {
+    /// The id of the message that the utterance becomes.
+    pub item_id: String,
+    pub is_final: bool,
+    /// The whole utterance so far. A final one may be empty: nothing was said after all, and nothing is stored.
+    pub text: String,
+    /// So many characters will not change.
+    pub stable_chars: usize,
+    /// How far into the session's audio it reaches.
+    pub at: Samples<MIC_HZ>,
+    /// ISO 639-1. Known with the final one.
+    pub language: Option<String>,
+    /// Of the final one, timed from the beginning of the utterance's audio.
+    pub words: Vec<Word>,
+}
+
+/// 20 to 100 ms of a reply's audio.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AudioPiece {
+    pub turn: Turn,
+    pub character_id: String,
+    pub item_id: String,
+    pub sequence_number: u64,
+    /// Where it begins, from the item's first sample.
+    pub pts: Duration,
+    pub audio: Speech,
+    /// Words of the sentence, on its first piece, timed from the item's first sample like `pts`.
+    pub words: Vec<WordMark>,
+    /// How the client wants it encoded.
+    pub format: AudioFormat,
+}
+
+/// What a reply took.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TurnReport {
+    pub turn: Turn,
+    pub character_id: String,
+    pub item_id: String,
+    /// Of the reply's last sentence; of the last one before it where the reply is empty.
+    pub sequence_number: u64,
+    pub timings: Timings,
+    pub served_by: ServedBy,
+    pub usage: Usage,
+}
+
+/// In milliseconds. None where the turn had no such stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Timings {
+    /// From the end of speech to the decision that it was the end, in samples received.
+    pub endpoint_ms: Option<u64>,
+    /// From that decision to the transcript.
+    pub stt_ms: Option<u64>,
+    /// From asking the language model to its first text.
+    pub llm_first_token_ms: Option<u64>,
+    /// From asking for the first sentence to its first sample.
+    pub tts_first_audio_ms: Option<u64>,
+    /// From the end of speech, or the text message, to the reply's first audio; without audio, to its first text.
+    pub total_ms: Option<u64>,
+}
+
+/// Who did the work. None where the turn had no such stage.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ServedBy {
+    pub stt: Option<Arc<str>>,
+    pub llm: Option<Arc<str>>,
+    pub tts: Option<Arc<str>>,
+}
+
+/// What went wrong. The session goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    pub code: ErrorCode,
+    pub message: String,
+    /// The same request may succeed later.
+    pub retryable: bool,
+    pub item_id: Option<String>,
+}
+
+impl Complaint {
+    /// What a provider's error is to a client.
+    pub fn of(error: &ProviderError, item_id: Option<String>) -> Self {
+        let (code, retryable) = match error {
+            ProviderError::Overloaded { .. } => (ErrorCode::ModelUnavailable, true),
+            ProviderError::Unavailable { .. } => (ErrorCode::ModelUnavailable, false),
+            ProviderError::VoiceUnavailable { .. } => (ErrorCode::VoiceUnavailable, false),
+            ProviderError::LanguageUnsupported { .. } => (ErrorCode::LanguageUnsupported, false),
+            ProviderError::InvalidRequest { .. } => (ErrorCode::BadField, false),
+            ProviderError::TimedOut { .. } | ProviderError::Failed { .. } => (ErrorCode::ProviderFailed, true),
+            ProviderError::OutOfMemory { .. } => (ErrorCode::OutOfMemory, true),
+        };
+        Self { code, message: error.to_string(), retryable, item_id }
+    }
+}
+
+/// The codes of `error` that a session gives. Its text is the wire's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    BadField,
+    ItemNotFound,
+    ModelUnavailable,
+    VoiceUnavailable,
+    LanguageUnsupported,
+    ProviderFailed,
+    OutOfMemory,
+    Internal,
+}
+
+impl ErrorCode {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadField => "bad_field",
+            Self::ItemNotFound => "item_not_found",
+            Self::ModelUnavailable => "model_unavailable",
+            Self::VoiceUnavailable => "voice_unavailable",
+            Self::LanguageUnsupported => "language_unsupported",
+            Self::ProviderFailed => "provider_failed",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,317 @@
+//! What a client may set for its connection: the values in force, and a patch that changes some of them.
+//!
+//! A patch is checked as it is read and again as it is applied; either way one error names the one field that is wrong,
+//! and then nothing is changed.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::provider::Sampling;
+
+/// The values in force.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Settings {
+    pub temperature: f32,
+    pub top_p: f32,
+    /// 0 is off.
+    pub top_k: usize,
+    pub max_tokens: usize,
+    pub seed: Option<u64>,
+    pub stop: Vec<String>,
+    /// None: the character's own.
+    pub system_prompt: Option<String>,
+    /// Languages to listen for, as ISO 639-1 codes. Empty: all.
+    pub languages: Vec<String>,
+    /// Of speech; 1 is natural.
+    pub speed: f32,
+    pub output: OutputKind,
+    pub audio_format: AudioFormat,
+    /// How far audio may run ahead of its playback.
+    pub lead_ms: u64,
+    /// None: push-to-talk.
+    pub vad: Option<VadSettings>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let sampling = Sampling::default();
+        Self {
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            top_k: sampling.top_k,
+            max_tokens: sampling.max_tokens,
+            seed: sampling.seed,
+            stop: sampling.stop,
+            system_prompt: None,
+            languages: Vec::new(),
+            speed: 1.0,
+            output: OutputKind::Audio,
+            audio_format: AudioFormat::Pcm,
+            lead_ms: 300,
+            vad: Some(VadSettings::default()),
+        }
+    }
+}
+
+/// Whether replies are spoken or only written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputKind {
+    #[default]
+    Audio,
+    Text,
+}
+
+/// How audio is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AudioFormat {
+    /// Signed 16-bit little-endian samples at 24 kHz.
+    #[default]
+    Pcm,
+    /// Every chunk a whole RIFF file.
+    Wav,
+}
+
+/// How the end of an utterance is found.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct VadSettings {
+    /// A frame with at least this probability is speech.
+    pub threshold: f32,
+    /// So much silence ends an utterance.
+    pub silence_ms: u64,
+    /// So much audio from before the onset belongs to the utterance.
+    pub prefix_ms: u64,
+    pub mode: VadMode,
+}
+
+impl Default for VadSettings {
+    fn default() -> Self {
+        Self { threshold: 0.5, silence_ms: 300, prefix_ms: 300, mode: VadMode::Server }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VadMode {
+    /// Silence ends an utterance.
+    #[default]
+    Server,
+}
+
+/// Some of [`Settings`]. A field that is None stays as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SettingsPatch {
+    pub temperature: Option<f32>,
+    pub top_p: Option<f32>,
+    pub top_k: Option<usize>,
+    pub max_tokens: Option<usize>,
+    /// `Some(None)` draws a new seed for each reply.
+    pub seed: Option<Option<u64>>,
+    pub stop: Option<Vec<String>>,
+    /// `Some(None)` gives the character its own back.
+    pub system_prompt: Option<Option<String>>,
+    pub languages: Option<Vec<String>>,
+    pub speed: Option<f32>,
+    pub output: Option<OutputKind>,
+    pub audio_format: Option<AudioFormat>,
+    pub lead_ms: Option<u64>,
+    /// `Some(None)` is push-to-talk.
+    pub vad: Option<Option<VadPatch>>,
+}
+
+/// Some of [`VadSettings`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct VadPatch {
+    pub threshold: Option<f32>,
+    pub silence_ms: Option<u64>,
+    pub prefix_ms: Option<u64>,
+    pub mode: Option<VadMode>,
+}
+
+/// A setting that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct BadField {
+    pub field: String,
+    pub message: String,
+}
+
+impl BadField {
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// The most a client may ask for in one reply.
+const MAX_TOKENS: usize = 8192;
+/// As many stop strings as OpenAI's API takes.
+const MAX_STOPS: usize = 4;
+/// A longer system prompt would leave small models no room for the conversation.
+const MAX_SYSTEM_PROMPT: usize = 32_768;
+
+impl SettingsPatch {
+    /// Reads the fields of a JSON object.
+    ///
+    /// # Errors
+    /// Names the first field that is unknown, of the wrong type, or out of range.
+    pub fn read(object: &Value) -> Result<Self, BadField> {
+        let fields = object.as_object().ok_or_else(|| BadField::new("settings", "must be an object"))?;
+        let mut patch = Self::default();
+        for (name, value) in fields {
+            patch.read_field(name, value)?;
+        }
+        // Whatever the settings are now, a patch that is out of range can be refused here.
+        Settings::default().patched(&patch)?;
+        Ok(patch)
+    }
+
+    fn read_field(&mut self, name: &str, value: &Value) -> Result<(), BadField> {
+        match name {
+            "temperature" => self.temperature = Some(typed(name, "a number", value)?),
+            "top_p" => self.top_p = Some(typed(name, "a number", value)?),
+            "top_k" => self.top_k = Some(typed(name, "a whole number, 0 or more", value)?),
+            "max_tokens" => self.max_tokens = Some(typed(name, "a whole number", value)?),
+            "seed" => self.seed = Some(typed(name, "a whole number or null", value)?),
+            "stop" => self.stop = Some(typed(name, "a list of strings", value)?),
+            "system_prompt" => self.system_prompt = Some(typed(name, "a string or null", value)?),
+            "languages" => self.languages = Some(typed(name, "a list of language codes", value)?),
+            "speed" => self.speed = Some(typed(name, "a number", value)?),
+            "output" => self.output = Some(typed(name, "\"audio\" or \"text\"", value)?),
+            "audio_format" => self.audio_format = Some(audio_format(value)?),
+            "lead_ms" => self.lead_ms = Some(typed(name, "a whole number", value)?),
+            "vad" => self.vad = Some(if value.is_null() { None } else { Some(VadPatch::read(value)?) }),
+            _ => return Err(BadField::new(name, "there is no such setting here")),
+        }
+        Ok(())
+    }
+}
+
+impl VadPatch {
+    fn read(value: &Value) -> Result<Self, BadField> {
+        let fields = value.as_object().ok_or_else(|| BadField::new("vad", "must be an object or null"))?;
+        let mut patch = Self::default();
+        for (name, value) in fields {
+            let path = format!("vad.{name}");
+            match name.as_str() {
+                "threshold" => patch.threshold = Some(typed(&path, "a number", value)?),
+                "silence_ms" => patch.silence_ms = Some(typed(&path, "a whole number", value)?),
+                "prefix_ms" => patch.prefix_ms = Some(typed(&path, "a whole number", value)?),
+                "mode" if value == "server" => patch.mode = Some(VadMode::Server),
+                "mode" => return Err(BadField::new(path, "only \"server\" is supported")),
+                _ => return Err(BadField::new(path, "there is no such setting here")),
+            }
+        }
+        Ok(patch)
+    }
+}
+
+fn typed<T: DeserializeOwned>(field: &str, wanted: &str, value: &Value) -> Result<T, BadField> {
+    T::deserialize(value).map_err(|_| BadField::new(field, format!("must be {wanted}")))
+}
+
+fn audio_format(value: &Value) -> Result<AudioFormat, BadField> {
+    match value.as_str() {
+        Some("pcm") => Ok(AudioFormat::Pcm),
+        Some("wav") => Ok(AudioFormat::Wav),
+        _ => Err(BadField::new("audio_format", "only \"pcm\" and \"wav\" are supported")),
+    }
+}
+
+impl Settings {
+    /// These settings with `patch` applied.
+    ///
+    /// # Errors
+    /// Names the first field that is out of range.
+    pub fn patched(&self, patch: &SettingsPatch) -> Result<Self, BadField> {
+        let mut settings = self.clone();
+        take(&mut settings.temperature, patch.temperature.as_ref());
+        take(&mut settings.top_p, patch.top_p.as_ref());
+        take(&mut settings.top_k, patch.top_k.as_ref());
+        take(&mut settings.max_tokens, patch.max_tokens.as_ref());
+        take(&mut settings.seed, patch.seed.as_ref());
+        take(&mut settings.stop, patch.stop.as_ref());
+        take(&mut settings.system_prompt, patch.system_prompt.as_ref());
+        take(&mut settings.languages, patch.languages.as_ref());
+        take(&mut settings.speed, patch.speed.as_ref());
+        take(&mut settings.output, patch.output.as_ref());
+        take(&mut settings.audio_format, patch.audio_format.as_ref());
+        take(&mut settings.lead_ms, patch.lead_ms.as_ref());
+        match &patch.vad {
+            None => {}
+            Some(None) => settings.vad = None,
+            Some(Some(patch)) => settings.vad = Some(settings.vad.unwrap_or_default().patched(*patch)),
+        }
+        settings.checked()
+    }
+
+    /// How the language model is asked to choose its tokens.
+    pub fn sampling(&self) -> Sampling {
+        Sampling {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            top_k: self.top_k,
+            max_tokens: self.max_tokens,
+            seed: self.seed,
+            stop: self.stop.clone(),
+            ..Sampling::default()
+        }
+    }
+
+    fn checked(self) -> Result<Self, BadField> {
+        within("temperature", self.temperature, 0.0, 2.0)?;
+        within("top_p", self.top_p, 0.0, 1.0)?;
+        within("speed", self.speed, 0.5, 2.0)?;
+        within("max_tokens", self.max_tokens, 1, MAX_TOKENS)?;
+        within("lead_ms", self.lead_ms, 300, 2000)?;
+        if self.stop.len() > MAX_STOPS || self.stop.iter().any(String::is_empty) {
+            return Err(BadField::new("stop", format!("must be at most {MAX_STOPS} strings, none of them empty")));
+        }
+        if self.system_prompt.as_ref().is_some_and(|prompt| prompt.len() > MAX_SYSTEM_PROMPT) {
+            return Err(BadField::new("system_prompt", format!("must be at most {MAX_SYSTEM_PROMPT} bytes")));
+        }
+        if let Some(bad) = self.languages.iter().find(|code| !is_language_code(code)) {
+            return Err(BadField::new("languages", format!("\"{bad}\" is not an ISO 639-1 code such as \"en\"")));
+        }
+        if let Some(vad) = self.vad {
+            within("vad.threshold", vad.threshold, 0.05, 0.95)?;
+            within("vad.silence_ms", vad.silence_ms, 100, 5000)?;
+            within("vad.prefix_ms", vad.prefix_ms, 0, 2000)?;
+        }
+        Ok(self)
+    }
+}
+
+impl VadSettings {
+    fn patched(mut self, patch: VadPatch) -> Self {
+        take(&mut self.threshold, patch.threshold.as_ref());
+        take(&mut self.silence_ms, patch.silence_ms.as_ref());
+        take(&mut self.prefix_ms, patch.prefix_ms.as_ref());
+        take(&mut self.mode, patch.mode.as_ref());
+        self
+    }
+}
+
+fn take<T: Clone>(setting: &mut T, patch: Option<&T>) {
+    if let Some(value) = patch {
+        setting.clone_from(value);
+    }
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(field: &str, value: T, low: T, high: T) -> Result<(), BadField> {
+    // Not a number is within nothing.
+    if value >= low && value <= high {
+        return Ok(());
+    }
+    Err(BadField::new(field, format!("must be from {low} to {high}")))
+}
+
+/// Whisper also knows a few languages by three letters, as `yue`.
+fn is_language_code(code: &str) -> bool {
+    matches!(code.len(), 2 | 3) && code.bytes().all(|byte| byte.is_ascii_lowercase())
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

@@ -22,3 +22,6 @@ pub mod store;
 pub mod api;
 /// The commands.
 pub mod cli;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,195 @@
+//! Kokoro behind the [`SpeechSynthesizer`] door.
+//!
+//! Two threads. One turns text into phonemes (`phonemes`, with `english` and `espeak` behind it) and cuts them into
+//! pieces (`pieces`); the other owns the model and speaks one piece at a time (`speaker`), the most urgent request's
+//! first. Each request has a bounded buffer of finished audio: a request whose listener is slow is passed over, so
+//! that no listener ever holds the model. Dropping a request's stream cancels it at the next stage of the model.
+
+mod english;
+mod espeak;
+mod phonemes;
+mod pieces;
+mod queue;
+mod render;
+mod speaker;
+#[cfg(test)]
+mod tests;
+mod voices;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use candle_core::Device;
+use futures::StreamExt;
+use futures::stream;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::audio::{SPEECH_HZ, Speech};
+use crate::engine::EngineError;
+use crate::engine::worker::Worker;
+use crate::nn::kokoro;
+use crate::provider::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo};
+use english::English;
+use phonemes::{Phonemes, Tongue, Writer};
+use queue::Job;
+use voices::Voices;
+
+/// Length of a chunk: short enough that stopping between two feels immediate.
+const CHUNK_MILLIS: usize = 200;
+const CHUNK_SAMPLES: usize = SPEECH_HZ as usize * CHUNK_MILLIS / 1000;
+/// Finished audio that may wait for its listener, per request.
+const BUFFER_SECONDS: usize = 30;
+/// Requests that wait for a thread. A permit per request (`provider::limit`) keeps them far fewer.
+const WAITING_REQUESTS: usize = 64;
+/// A text longer than this is a mistake: about an hour and a half of speech.
+const LONGEST_TEXT: usize = 100_000;
+
+/// A loaded Kokoro.
+pub struct KokoroEngine {
+    name: Arc<str>,
+    voices: Arc<Voices>,
+    front: Worker<Order>,
+}
+
+/// A request on its way to the phonemes.
+struct Order {
+    request: SpeakRequest,
+    voice: String,
+    tongue: Tongue,
+    seed: u64,
+    out: mpsc::Sender<Result<SpeechChunk, ProviderError>>,
+}
+
+impl KokoroEngine {
+    /// Loads the model in `dir` (config.json or vocab.json, the weights, voices/) to `device` and has it say a word.
+    /// `name` is what it is called in replies and errors. Returns when it is ready; takes a second or two.
+    ///
+    /// # Errors
+    /// [`EngineError::BadFile`] names the file and what is wrong with it; [`EngineError::Canary`] where the model
+    /// loaded but does not speak.
+    pub fn load(name: &str, dir: &Path, device: &Device) -> Result<Self, EngineError> {
+        let voices = Arc::new(Voices::find(&dir.join("voices"))?);
+        let vocabulary = kokoro::read_vocabulary(dir)?;
+        let name: Arc<str> = Arc::from(name);
+        let load_model = {
+            let (name, dir, device, voices) = (Arc::clone(&name), dir.to_owned(), device.clone(), Arc::clone(&voices));
+            move || speaker::load(&name, &dir, &device, voices)
+        };
+        let (model, english) = rayon::join(
+            || Worker::spawn(&name, WAITING_REQUESTS, load_model, queue::run),
+            || English::load().map_err(|reason| EngineError::Canary { what: "the English phonemizer".to_owned(), reason }),
+        );
+        let (model, english) = (model?, english?);
+        let writer = Writer { english, vocabulary, name: Arc::clone(&name) };
+        let front = Worker::spawn(
+            &format!("{name}-text"),
+            WAITING_REQUESTS,
+            move || Ok(writer),
+            move |writer, inbox| write_orders(&writer, inbox, &model),
+        )?;
+        Ok(Self { name, voices, front })
+    }
+
+    /// Bytes that the model in `dir` needs once loaded: its weights as f32 and the largest utterance's activations.
+    ///
+    /// # Errors
+    /// [`EngineError::BadFile`] where the weights are missing.
+    pub fn memory_estimate(dir: &Path) -> Result<u64, EngineError> {
+        /// Activations of a piece of the longest kind, the lexicons and the voices' rows.
+        const BESIDES_WEIGHTS: u64 = 500 << 20;
+        Ok(kokoro::weight_bytes(dir)? + BESIDES_WEIGHTS)
+    }
+
+    fn order(&self, request: SpeakRequest) -> Result<mpsc::Receiver<Result<SpeechChunk, ProviderError>>, ProviderError> {
+        let invalid = |field, message: String| ProviderError::InvalidRequest { field, message };
+        if !(0.5..=2.0).contains(&request.speed) {
+            return Err(invalid("speed", format!("{} is not between 0.5 and 2", request.speed)));
+        }
+        if request.text.len() > LONGEST_TEXT {
+            return Err(invalid("text", format!("it is longer than {LONGEST_TEXT} bytes; send it in parts")));
+        }
+        let (voice, tongue) = self.voices.choose(request.voice.as_deref(), request.language.as_deref(), &self.name)?;
+        let (out, chunks) = mpsc::channel(BUFFER_SECONDS * 1000 / CHUNK_MILLIS);
+        let seed = request.seed.unwrap_or_else(rand::random);
+        let order = Order { request, voice, tongue, seed, out };
+        self.front.send(order).map_err(|error| self.refusal(&error))?;
+        Ok(chunks)
+    }
+
+    fn refusal<T>(&self, error: &TrySendError<T>) -> ProviderError {
+        refusal(&self.name, error)
+    }
+}
+
+fn refusal<T>(name: &str, error: &TrySendError<T>) -> ProviderError {
+    match error {
+        TrySendError::Full(_) => {
+            ProviderError::Overloaded { what: name.to_owned(), retry_after: Duration::from_secs(2) }
+        }
+        TrySendError::Closed(_) => ProviderError::Failed { what: name.to_owned() },
+    }
+}
+
+impl SpeechSynthesizer for KokoroEngine {
+    fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk> {
+        let chunks = match self.order(request) {
+            Ok(chunks) => chunks,
+            Err(error) => return stream::once(async { Err(error) }).boxed(),
+        };
+        let failed = ProviderError::Failed { what: self.name.to_string() };
+        // A thread that dies drops its end: that, too, must reach the listener as a terminal item.
+        stream::unfold((chunks, Some(failed)), |(mut chunks, failed)| async move {
+            let failed = failed?;
+            match chunks.recv().await {
+                Some(Ok(chunk)) if !chunk.last => Some((Ok(chunk), (chunks, Some(failed)))),
+                Some(terminal) => Some((terminal, (chunks, None))),
+                None => Some((Err(failed), (chunks, None))),
+            }
+        })
+        .boxed()
+    }
+
+    fn voices(&self) -> Vec<VoiceInfo> {
+        self.voices.list()
+    }
+}
+
+/// The front thread: text in, phonemes on to the model.
+fn write_orders(writer: &Writer, mut inbox: mpsc::Receiver<Order>, model: &Worker<Job>) {
+    while let Some(order) = inbox.blocking_recv() {
+        if order.out.is_closed() {
+            continue;
+        }
+        // A channel that nobody has written to yet has room, so what `try_send` can find is a listener who left.
+        match writer.write(&order.request.text, order.tongue) {
+            Err(error) => drop(order.out.try_send(Err(error))),
+            Ok(phonemes) if phonemes.words.is_empty() => {
+                let nothing = SpeechChunk {
+                    audio: Speech::default(),
+                    words: Vec::new(),
+                    last: true,
+                    served_by: Arc::clone(&writer.name),
+                };
+                drop(order.out.try_send(Ok(nothing)));
+            }
+            Ok(phonemes) => hand_over(writer, order, phonemes, model),
+        }
+    }
+}
+
+fn hand_over(writer: &Writer, order: Order, phonemes: Phonemes, model: &Worker<Job>) {
+    let hurry = order.request.urgency == Urgency::First;
+    let job = Job::new(order, pieces::cut(phonemes, hurry), Arc::clone(&writer.name));
+    let out = job.listener();
+    if let Err(error) = model.send(job) {
+        drop(out.try_send(Err(refusal(&writer.name, &error))));
+    }
+}
+
+impl From<kokoro::LoadError> for EngineError {
+    fn from(error: kokoro::LoadError) -> Self {
+        Self::BadFile { path: error.path, reason: error.reason }
+    }
+}

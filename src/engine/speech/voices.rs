@@ -1,0 +1,137 @@
+//! Which voices there are, what language each speaks, and which one a request means.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::phonemes::Tongue;
+use crate::engine::EngineError;
+use crate::provider::{ProviderError, VoiceInfo};
+
+/// The voice of a request that names neither voice nor language, where it is there.
+const DEFAULT: &str = "af_heart";
+
+/// The voices' files, by name.
+pub(super) struct Voices(BTreeMap<String, PathBuf>);
+
+impl Voices {
+    /// Finds NAME.bin and NAME.pt in `dir`.
+    pub(super) fn find(dir: &Path) -> Result<Self, EngineError> {
+        let fault = |reason: String| EngineError::BadFile { path: dir.to_owned(), reason };
+        let entries = std::fs::read_dir(dir).map_err(|error| fault(error.to_string()))?;
+        let voice = |path: PathBuf| {
+            let kind = path.extension()?.to_str()?;
+            let name = path.file_stem()?.to_str()?.to_owned();
+            (kind == "bin" || kind == "pt").then_some((name, path))
+        };
+        let voices: BTreeMap<_, _> = entries.filter_map(|entry| voice(entry.ok()?.path())).collect();
+        if voices.is_empty() {
+            return Err(fault("it holds no voices (NAME.bin or NAME.pt)".to_owned()));
+        }
+        Ok(Self(voices))
+    }
+
+    pub(super) fn list(&self) -> Vec<VoiceInfo> {
+        let info = |name: &String| VoiceInfo { name: name.clone(), language: language_of(name).to_owned() };
+        self.0.keys().map(info).collect()
+    }
+
+    pub(super) fn path(&self, name: &str) -> Option<&Path> {
+        self.0.get(name).map(PathBuf::as_path)
+    }
+
+    /// The voice that says the canary, and requests that ask for none.
+    pub(super) fn default_name(&self) -> &str {
+        let speaks = |name: &&String| Tongue::of(language_of(name)).is_some();
+        let first = self.0.keys().find(speaks).or_else(|| self.0.keys().next());
+        if self.0.contains_key(DEFAULT) { DEFAULT } else { first.map_or(DEFAULT, String::as_str) }
+    }
+
+    /// The voice that a request means, and how its text is to be read. `model` is for errors.
+    pub(super) fn choose(
+        &self,
+        voice: Option<&str>,
+        language: Option<&str>,
+        model: &str,
+    ) -> Result<(String, Tongue), ProviderError> {
+        let wanted = language.map(str::to_ascii_lowercase);
+        let unsupported = |language: &str, what: String| ProviderError::LanguageUnsupported {
+            language: language.to_owned(),
+            what,
+        };
+        let name = match (voice, wanted.as_deref()) {
+            (Some(voice), _) if self.0.contains_key(voice) => voice,
+            (Some(voice), _) => return Err(self.unknown(voice)),
+            (None, None) => self.default_name(),
+            (None, Some(language)) => {
+                self.for_language(language).ok_or_else(|| unsupported(language, model.to_owned()))?
+            }
+        };
+        let own = language_of(name);
+        let language = match wanted.as_deref() {
+            None => own,
+            Some(language) if primary(language) != primary(own) => {
+                return Err(unsupported(language, format!("the voice {name} of {model}")));
+            }
+            // A bare "en" is the voice's own English.
+            Some(language) if language == primary(own) => own,
+            Some(language) => language,
+        };
+        let tongue = Tongue::of(language).ok_or_else(|| unsupported(language, model.to_owned()))?;
+        Ok((name.to_owned(), tongue))
+    }
+
+    /// The default voice if it speaks `language`, else the first that speaks it, region and all if possible.
+    fn for_language(&self, language: &str) -> Option<&str> {
+        let default = self.default_name();
+        let matches = |exact: bool, name: &str| {
+            let own = language_of(name);
+            if exact { own == language } else { primary(own) == primary(language) }
+        };
+        let mut passes = [true, false].into_iter();
+        passes.find_map(|exact| {
+            let mut names = std::iter::once(default).chain(self.0.keys().map(String::as_str));
+            names.find(|name| matches(exact, name))
+        })
+    }
+
+    fn unknown(&self, voice: &str) -> ProviderError {
+        let nearest = self.0.keys().min_by_key(|name| distance(name, voice)).cloned().unwrap_or_default();
+        ProviderError::VoiceUnavailable { voice: voice.to_owned(), nearest }
+    }
+}
+
+fn primary(language: &str) -> &str {
+    language.split(['-', '_']).next().unwrap_or(language)
+}
+
+/// A voice's first letter is its language; "und" where it is none of upstream's.
+pub(super) fn language_of(voice: &str) -> &'static str {
+    match voice.as_bytes().first() {
+        Some(b'a') => "en-us",
+        Some(b'b') => "en-gb",
+        Some(b'e') => "es",
+        Some(b'f') => "fr",
+        Some(b'h') => "hi",
+        Some(b'i') => "it",
+        Some(b'j') => "ja",
+        Some(b'p') => "pt-br",
+        Some(b'z') => "zh",
+        _ => "und",
+    }
+}
+
+/// Levenshtein's distance in characters, letter case aside.
+fn distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().map(|character| character.to_ascii_lowercase()).collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (at, left) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = at + 1;
+        for (index, right) in right.iter().enumerate() {
+            let substituted = diagonal + usize::from(left.to_ascii_lowercase() != *right);
+            diagonal = row[index + 1];
+            row[index + 1] = substituted.min(row[index] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}

@@ -1,0 +1,463 @@
+//! Convolutions over [frames, channels], with what precedes them fused into the reading of their input.
+//!
+//! With the channels innermost, the `taps` frames that one output frame sees lie side by side, so a convolution is one
+//! matrix product whose left side's rows overlap: nothing is unfolded. A dilated one is the same after the frames are
+//! dealt out by their remainder. Work is cut into tiles of frames that fit a core's cache.
+
+use candle_core::{Device, Result, Tensor};
+use candle_nn::VarBuilder;
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+use super::norm::Affine;
+use super::{scalar, with_elements};
+
+/// What is done to every sample before a convolution sees it.
+#[derive(Clone, Copy)]
+pub(in crate::nn::kokoro) enum Before<'a> {
+    Nothing,
+    LeakyRelu(f32),
+    /// Adaptive instance norm, then leaky ReLU.
+    NormLeakyRelu(&'a Affine, f32),
+    /// Adaptive instance norm, then snake: t + sin²(αt) / α.
+    NormSnake(&'a Affine, &'a Snake),
+}
+
+/// A snake activation's α, per channel.
+pub(in crate::nn::kokoro) struct Snake {
+    alpha: Tensor,
+    halves: Vec<f32>,
+    inverse: Vec<f32>,
+}
+
+impl Snake {
+    pub(in crate::nn::kokoro) fn new(alpha: Tensor) -> Result<Self> {
+        let alphas = alpha.to_vec1::<f32>()?;
+        let halves = alphas.iter().map(|alpha| alpha * std::f32::consts::FRAC_1_PI).collect();
+        let inverse = alphas.iter().map(|alpha| 1.0 / alpha).collect();
+        Ok(Self { alpha, halves, inverse })
+    }
+}
+
+impl Before<'_> {
+    /// By candle operations, for `x` of [frames, channels].
+    pub(super) fn apply_plain(self, x: &Tensor) -> Result<Tensor> {
+        let normed = |affine: &Affine| x.broadcast_mul(&affine.scale)?.broadcast_add(&affine.shift);
+        match self {
+            Before::Nothing => Ok(x.clone()),
+            Before::LeakyRelu(slope) => candle_nn::ops::leaky_relu(x, f64::from(slope)),
+            Before::NormLeakyRelu(affine, slope) => candle_nn::ops::leaky_relu(&normed(affine)?, f64::from(slope)),
+            Before::NormSnake(affine, snake) => {
+                let t = normed(affine)?;
+                let sine = t.broadcast_mul(&snake.alpha)?.sin()?;
+                t + sine.sqr()?.broadcast_div(&snake.alpha)?
+            }
+        }
+    }
+
+    /// `x` [frames, channels] after this, as a tensor of its own.
+    pub(in crate::nn::kokoro) fn apply(self, x: &Tensor) -> Result<Tensor> {
+        if !matches!(x.device(), Device::Cpu) {
+            return self.apply_plain(x);
+        }
+        let (_, channels) = x.dims2()?;
+        let per_row = self.on_cpu()?;
+        let mut out = vec![0.0; x.elem_count()];
+        with_elements(x, |elements| {
+            out.par_chunks_mut(channels * 64).zip(elements.par_chunks(channels * 64)).for_each(|(out, x)| {
+                out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)).for_each(|(out, x)| per_row.row(x, out));
+            });
+            Ok(())
+        })?;
+        Tensor::from_vec(out, x.shape(), x.device())
+    }
+
+    fn on_cpu(self) -> Result<BeforeOnCpu> {
+        let affine = |affine: &Affine| Ok::<_, candle_core::Error>((affine.scale.to_vec1()?, affine.shift.to_vec1()?));
+        Ok(match self {
+            Before::Nothing => BeforeOnCpu::Nothing,
+            Before::LeakyRelu(slope) => BeforeOnCpu::LeakyRelu(slope),
+            Before::NormLeakyRelu(norm, slope) => {
+                let (scale, shift) = affine(norm)?;
+                BeforeOnCpu::NormLeakyRelu { scale, shift, slope }
+            }
+            Before::NormSnake(norm, snake) => {
+                let (scale, shift) = affine(norm)?;
+                BeforeOnCpu::NormSnake { scale, shift, halves: snake.halves.clone(), inverse: snake.inverse.clone() }
+            }
+        })
+    }
+}
+
+enum BeforeOnCpu {
+    Nothing,
+    LeakyRelu(f32),
+    NormLeakyRelu { scale: Vec<f32>, shift: Vec<f32>, slope: f32 },
+    NormSnake { scale: Vec<f32>, shift: Vec<f32>, halves: Vec<f32>, inverse: Vec<f32> },
+}
+
+impl BeforeOnCpu {
+    /// One frame. Slices are cut to one length so that the loops carry no bounds checks.
+    #[inline]
+    fn row(&self, x: &[f32], out: &mut [f32]) {
+        let channels = out.len();
+        let x = &x[..channels];
+        match self {
+            Self::Nothing => out.copy_from_slice(x),
+            Self::LeakyRelu(slope) => {
+                out.iter_mut().zip(x).for_each(|(out, x)| *out = leaky(*x, *slope));
+            }
+            Self::NormLeakyRelu { scale, shift, slope } => {
+                let (scale, shift) = (&scale[..channels], &shift[..channels]);
+                for c in 0..channels {
+                    out[c] = leaky(x[c].mul_add(scale[c], shift[c]), *slope);
+                }
+            }
+            Self::NormSnake { scale, shift, halves, inverse } => {
+                let (scale, shift) = (&scale[..channels], &shift[..channels]);
+                let (halves, inverse) = (&halves[..channels], &inverse[..channels]);
+                for c in 0..channels {
+                    let t = x[c].mul_add(scale[c], shift[c]);
+                    out[c] = scalar::sin_squared_of_halves(t * halves[c]).mul_add(inverse[c], t);
+                }
+            }
+        }
+    }
+}
+
+#[inline]
+fn leaky(x: f32, slope: f32) -> f32 {
+    if x > 0.0 { x } else { x * slope }
+}
+
+/// How a convolution walks its input.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::nn::kokoro) struct Walk {
+    pub(in crate::nn::kokoro) padding: usize,
+    /// 1 unless `dilation` is 1.
+    pub(in crate::nn::kokoro) stride: usize,
+    pub(in crate::nn::kokoro) dilation: usize,
+}
+
+impl Walk {
+    /// One output frame per input frame, for an odd number of taps.
+    pub(in crate::nn::kokoro) fn same(taps: usize, dilation: usize) -> Self {
+        Self { padding: (taps - 1) * dilation / 2, stride: 1, dilation }
+    }
+}
+
+/// A convolution over time of [frames, input] to [frames', output].
+pub(in crate::nn::kokoro) struct Conv1d {
+    kernel: Kernel,
+    bias: Option<Tensor>,
+    input: usize,
+    output: usize,
+    taps: usize,
+    walk: Walk,
+}
+
+enum Kernel {
+    /// [taps, input, output], for the CPU.
+    Rows(Vec<f32>),
+    /// [output, input, taps], as candle's own convolution takes it.
+    Plain(Tensor),
+}
+
+impl Conv1d {
+    /// `weight` is [output, input, taps], with weight norm folded in.
+    pub(in crate::nn::kokoro) fn new(weight: Tensor, bias: Option<Tensor>, walk: Walk) -> Result<Self> {
+        let (output, input, taps) = weight.dims3()?;
+        let kernel = if matches!(weight.device(), Device::Cpu) {
+            Kernel::Rows(with_elements(&weight.contiguous()?, |weight| Ok(taps_outermost(weight, output, input, taps)))?)
+        } else {
+            Kernel::Plain(weight)
+        };
+        Ok(Self { kernel, bias, input, output, taps, walk })
+    }
+
+    /// As [`Self::new`], but computed by candle operations on any device.
+    #[cfg(test)]
+    pub(super) fn plain(weight: Tensor, bias: Option<Tensor>, walk: Walk) -> Result<Self> {
+        let (output, input, taps) = weight.dims3()?;
+        Ok(Self { kernel: Kernel::Plain(weight), bias, input, output, taps, walk })
+    }
+
+    /// Reads the layer at `vb`, with its bias.
+    pub(in crate::nn::kokoro) fn load(
+        (output, input, taps): (usize, usize, usize),
+        walk: Walk,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self> {
+        Self::new(vb.get((output, input, taps), "weight")?, Some(vb.get(output, "bias")?), walk)
+    }
+
+    /// Convolves `before(x)`, padded with zeros, and adds `plus` [frames', output].
+    pub(in crate::nn::kokoro) fn forward(&self, x: &Tensor, before: Before<'_>, plus: Option<&Tensor>) -> Result<Tensor> {
+        match &self.kernel {
+            Kernel::Rows(rows) => self.forward_on_cpu(rows, x, before, plus),
+            Kernel::Plain(weight) => {
+                let Walk { padding, stride, dilation } = self.walk;
+                let x = before.apply_plain(x)?.t()?.unsqueeze(0)?.contiguous()?;
+                let y = x.conv1d(weight, padding, stride, dilation, 1)?.squeeze(0)?.t()?.contiguous()?;
+                let y = self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))?;
+                plus.map_or(Ok(y.clone()), |plus| &y + plus)
+            }
+        }
+    }
+
+    fn forward_on_cpu(&self, rows: &[f32], x: &Tensor, before: Before<'_>, plus: Option<&Tensor>) -> Result<Tensor> {
+        let (frames, channels) = x.dims2()?;
+        let Walk { padding, stride, dilation } = self.walk;
+        let reach = (self.taps - 1) * dilation + 1;
+        if channels != self.input || frames + 2 * padding < reach {
+            candle_core::bail!("a convolution of {} channels got {:?}", self.input, x.shape());
+        }
+        let length = (frames + 2 * padding - reach) / stride + 1;
+        let before = before.on_cpu()?;
+        let bias = self.bias.as_ref().map(Tensor::to_vec1::<f32>).transpose()?;
+        let mut y = match plus {
+            Some(plus) if plus.dims() == [length, self.output] => with_elements(plus, |plus| Ok(plus.to_vec()))?,
+            Some(plus) => candle_core::bail!("cannot add {:?} to [{length}, {}]", plus.shape(), self.output),
+            None => vec![0.0; length * self.output],
+        };
+        // A tile's input and output together fill about half of a megabyte; dilated ones hold whole rounds of phases.
+        let rows_per_tile = (TILE_ELEMENTS / (self.input * stride + self.output)).clamp(16, 4096).next_multiple_of(dilation);
+        let tiles = length.div_ceil(rows_per_tile);
+        let threads = rayon::current_num_threads();
+        let few = tiles < 2 * threads;
+        let (rows_per_tile, parallelism) =
+            if few { (length, Parallelism::Rayon(threads)) } else { (rows_per_tile, Parallelism::None) };
+        with_elements(x, |x| {
+            let work = |scratch: &mut Vec<f32>, (index, y): (usize, &mut [f32])| {
+                let tile = Tile { first: index * rows_per_tile, x, frames };
+                self.tile(rows, &tile, &before, bias.as_deref(), scratch, y, parallelism);
+            };
+            if few {
+                work(&mut Vec::new(), (0, &mut y));
+            } else {
+                y.par_chunks_mut(rows_per_tile * self.output).enumerate().for_each_init(Vec::new, work);
+            }
+            Ok(())
+        })?;
+        Tensor::from_vec(y, (length, self.output), x.device())
+    }
+
+    /// Adds one tile's products and the bias onto `y`.
+    #[expect(clippy::too_many_arguments, reason = "one call site; the arguments are the loop's invariants")]
+    fn tile(
+        &self,
+        rows: &[f32],
+        tile: &Tile<'_>,
+        before: &BeforeOnCpu,
+        bias: Option<&[f32]>,
+        scratch: &mut Vec<f32>,
+        y: &mut [f32],
+        parallelism: Parallelism,
+    ) {
+        let Walk { padding, stride, dilation } = self.walk;
+        let length = y.len() / self.output;
+        // Input frames of this tile, from `first * stride - padding`, dealt out by remainder of the dilation.
+        let span = (length - 1) * stride + (self.taps - 1) * dilation + 1;
+        let per_phase = span.div_ceil(dilation);
+        scratch.clear();
+        scratch.resize(per_phase * dilation * self.input, 0.0);
+        let place = |(at, out): (usize, &mut [f32])| {
+            let frame = at % per_phase * dilation + at / per_phase;
+            let source = (tile.first * stride + frame).wrapping_sub(padding);
+            if frame < span && source < tile.frames {
+                before.row(&tile.x[source * self.input..], out);
+            }
+        };
+        if matches!(parallelism, Parallelism::None) {
+            scratch.chunks_exact_mut(self.input).enumerate().for_each(place);
+        } else {
+            scratch.par_chunks_exact_mut(self.input).enumerate().for_each(place);
+        }
+        if let Some(bias) = bias {
+            for row in y.chunks_exact_mut(self.output) {
+                row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
+            }
+        }
+        for phase in 0..dilation.min(length) {
+            let product = Product {
+                rows: (length - phase).div_ceil(dilation),
+                depth: self.taps * self.input,
+                columns: self.output,
+                left: &scratch[phase * per_phase * self.input..],
+                left_stride: stride * self.input,
+                right: rows,
+                out: &mut y[phase * self.output..],
+                out_stride: dilation * self.output,
+            };
+            product.add(parallelism);
+        }
+    }
+}
+
+/// Elements of input and output that a tile aims at: 512 KB, half of a core's second cache.
+const TILE_ELEMENTS: usize = 1 << 17;
+
+struct Tile<'a> {
+    /// Its first output frame.
+    first: usize,
+    x: &'a [f32],
+    frames: usize,
+}
+
+/// [output, input, taps] to [taps, input, output].
+fn taps_outermost(weight: &[f32], output: usize, input: usize, taps: usize) -> Vec<f32> {
+    let mut rows = vec![0.0; weight.len()];
+    rows.par_chunks_mut(output).enumerate().for_each(|(row, out)| {
+        let (tap, i) = (row / input, row % input);
+        for (o, out) in out.iter_mut().enumerate() {
+            *out = weight[(o * input + i) * taps + tap];
+        }
+    });
+    rows
+}
+
+/// out += left * right, row-major; rows of `left` and `out` are apart by their strides and may overlap in `left`.
+pub(super) struct Product<'a> {
+    pub(super) rows: usize,
+    pub(super) depth: usize,
+    pub(super) columns: usize,
+    pub(super) left: &'a [f32],
+    pub(super) left_stride: usize,
+    /// [depth, columns]
+    pub(super) right: &'a [f32],
+    pub(super) out: &'a mut [f32],
+    pub(super) out_stride: usize,
+}
+
+impl Product<'_> {
+    /// # Panics
+    /// Where a slice is too short for its shape: a fault of the caller, never of the data.
+    pub(super) fn add(self, parallelism: Parallelism) {
+        if self.rows == 0 || self.columns == 0 || self.depth == 0 {
+            return;
+        }
+        let last = self.rows - 1;
+        assert!(self.left.len() >= last * self.left_stride + self.depth, "the left matrix is too short");
+        assert!(self.out.len() >= last * self.out_stride + self.columns, "the product has no room");
+        assert!(self.right.len() >= self.depth * self.columns, "the right matrix is too short");
+        assert!(self.rows == 1 || self.out_stride >= self.columns, "rows of the product overlap");
+        // SAFETY: the assertions above bound every element that the strides reach, and `out` is borrowed alone.
+        #[expect(unsafe_code, reason = "gemm's only door takes pointers")]
+        unsafe {
+            gemm::gemm(
+                self.rows,
+                self.columns,
+                self.depth,
+                self.out.as_mut_ptr(),
+                1,
+                self.out_stride as isize,
+                true,
+                self.left.as_ptr(),
+                1,
+                self.left_stride as isize,
+                self.right.as_ptr(),
+                1,
+                self.columns as isize,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
+    }
+}
+
+/// An upsampling transposed convolution whose kernel is twice its rate: [frames, input] to [frames * rate, output].
+pub(in crate::nn::kokoro) struct UpsamplingConv {
+    kernel: Kernel,
+    bias: Tensor,
+    input: usize,
+    output: usize,
+    rate: usize,
+}
+
+impl UpsamplingConv {
+    /// `weight` is [input, output, 2 * rate], with weight norm folded in.
+    pub(in crate::nn::kokoro) fn new(weight: Tensor, bias: Tensor) -> Result<Self> {
+        let (input, output, taps) = weight.dims3()?;
+        let kernel = if matches!(weight.device(), Device::Cpu) {
+            // [input, taps, output]: a frame's product is its contribution to the `taps` frames it reaches.
+            let rows = weight.transpose(1, 2)?.contiguous()?;
+            Kernel::Rows(with_elements(&rows, |rows| Ok(rows.to_vec()))?)
+        } else {
+            Kernel::Plain(weight)
+        };
+        Ok(Self { kernel, bias, input, output, rate: taps / 2 })
+    }
+
+    #[cfg(test)]
+    pub(super) fn plain(weight: Tensor, bias: Tensor) -> Result<Self> {
+        let (input, output, taps) = weight.dims3()?;
+        Ok(Self { kernel: Kernel::Plain(weight), bias, input, output, rate: taps / 2 })
+    }
+
+    /// Upsamples `x`, without the half kernel at each end.
+    pub(in crate::nn::kokoro) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (frames, channels) = x.dims2()?;
+        if channels != self.input {
+            candle_core::bail!("an upsampling of {} channels got {:?}", self.input, x.shape());
+        }
+        let y = match &self.kernel {
+            Kernel::Rows(rows) => self.forward_on_cpu(rows, x)?,
+            Kernel::Plain(weight) => {
+                // Padding and output padding 0 take candle's fast path; the edges are cut below.
+                let y = x.t()?.unsqueeze(0)?.contiguous()?.conv_transpose1d(weight, 0, 0, self.rate, 1, 1)?;
+                y.squeeze(0)?.t()?.contiguous()?.broadcast_add(&self.bias)?
+            }
+        };
+        y.narrow(0, self.rate / 2, frames * self.rate)
+    }
+
+    /// [frames, input] to [(frames + 1) * rate, output]: each output frame gets two contributions.
+    fn forward_on_cpu(&self, rows: &[f32], x: &Tensor) -> Result<Tensor> {
+        const FRAMES_PER_TILE: usize = 32;
+        let frames = x.dim(0)?;
+        let block = self.rate * self.output;
+        let bias = self.bias.to_vec1::<f32>()?;
+        let mut y = vec![0.0; (frames + 1) * block];
+        with_elements(x, |x| {
+            y.par_chunks_mut(FRAMES_PER_TILE * block).enumerate().for_each_init(Vec::new, |scratch, (index, y)| {
+                // Frames `first - 1 ..= last` reach this tile.
+                let first = index * FRAMES_PER_TILE;
+                let from = first.saturating_sub(1);
+                let to = (first + y.len() / block).min(frames);
+                scratch.clear();
+                scratch.resize((to - from) * 2 * block, 0.0);
+                let product = Product {
+                    rows: to - from,
+                    depth: self.input,
+                    columns: 2 * block,
+                    left: &x[from * self.input..],
+                    left_stride: self.input,
+                    right: rows,
+                    out: scratch,
+                    out_stride: 2 * block,
+                };
+                product.add(Parallelism::None);
+                y.chunks_exact_mut(self.output).for_each(|row| row.copy_from_slice(&bias));
+                for (at, y) in y.chunks_exact_mut(block).enumerate() {
+                    let frame = first + at;
+                    let mut add = |frame: usize, half: usize| {
+                        let start = ((frame - from) * 2 + half) * block;
+                        y.iter_mut().zip(&scratch[start..start + block]).for_each(|(y, part)| *y += part);
+                    };
+                    if frame < frames {
+                        add(frame, 0);
+                    }
+                    if frame > 0 {
+                        add(frame - 1, 1);
+                    }
+                }
+            });
+            Ok(())
+        })?;
+        Tensor::from_vec(y, (frames + 1, block), x.device())?.reshape(((frames + 1) * self.rate, self.output))
+    }
+}

@@ -1,0 +1,24 @@
+//! Where tests find weights and fixtures: the only reader of the environment in tests.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The folder of a model, `MODELS_DIR/name`, or in the user's cache.
+///
+/// # Panics
+/// Where the folder is absent: a test on real weights fails, it is never skipped.
+pub(crate) fn model(name: &str) -> PathBuf {
+    let folder = |key: &str| env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let models = folder("MODELS_DIR").unwrap_or_else(|| {
+        let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+        cache.unwrap_or_default().join("aichat/models")
+    });
+    let directory = models.join(name);
+    assert!(directory.is_dir(), "{} is absent: run scripts/fetch, or set MODELS_DIR", directory.display());
+    directory
+}
+
+/// A file of `tests/fixtures`.
+pub(crate) fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
+}

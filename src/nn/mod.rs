@@ -4,4 +4,6 @@
 //! config → blocks → layer → model. No thread, no channel, no tokenizer: `engine` runs these.
 
 pub mod kokoro;
+pub mod sampling;
+pub mod silero;
 pub mod whisper;

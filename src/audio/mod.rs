@@ -4,6 +4,14 @@
 //! here reads a clock. A sample rate is a run-time value only in [`container`], at the door; everywhere else it is
 //! part of the type, so that mixing rates does not compile.
 
+pub mod container;
 pub mod pcm;
+pub mod resample;
+pub mod vad;
+pub mod wav;
 
+pub use container::{AudioError, Decoder, Limits, decode_bytes, decode_file};
 pub use pcm::{MIC_HZ, Mic, Pcm, SPEECH_HZ, Samples, Speech};
+pub use resample::{ResampleError, Resampler, downmix, resample};
+pub use vad::{EndPointer, VadEvent, VadSettings};
+pub use wav::{WireChunk, WireError, WireFormat, decode_wire};

@@ -1,0 +1,441 @@
+//! The ear: finds utterances in what the microphone gives and has them transcribed while they are spoken.
+//!
+//! Voice activity is judged on every frame of 512 samples, and that speech began is told at once. The utterance then
+//! streams to the recogniser, from a little before its onset to its end point; with push-to-talk from the first sample
+//! to the commit. Positions are counted in samples received. What is not for the ear goes on to `turn`, in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream, SelectAll};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::event::{Input, Request, Transcription};
+use super::guard::guarded;
+use super::machine::Event;
+use super::settings::Settings;
+use crate::audio::vad::{EndPointer, VadEvent, VadSettings};
+use crate::audio::{MIC_HZ, Mic, Samples};
+use crate::provider::{
+    FinalTranscript, ProviderError, Segment, SpeechToText, SttOptions, Transcript, VAD_FRAME, VadStream, VoiceActivity,
+};
+
+/// One utterance, and with push-to-talk one press, lasts at most so long.
+const LONGEST_UTTERANCE: Samples<MIC_HZ> = Samples::from_millis(90_000);
+/// Frames of an utterance that may wait for the recogniser: all of it, so that hearing never waits. 5.8 MB at most.
+const UTTERANCE_FRAMES: usize = LONGEST_UTTERANCE.0 as usize / VAD_FRAME + 64;
+/// Less speech than this is a cough.
+const MINIMUM_SPEECH: Samples<MIC_HZ> = Samples::from_millis(96);
+/// Kept beyond the prefix: an onset that is slow to be sure of.
+const ONSET: Samples<MIC_HZ> = Samples::from_millis(1000);
+/// A recogniser that is silent for so long after an utterance's end has failed.
+const LONGEST_SILENCE: Duration = Duration::from_secs(30);
+/// Utterances whose transcripts are awaited at once. One who speaks on while so many wait is not heard.
+const UTTERANCES: usize = 8;
+
+/// What the ear tells.
+#[derive(Clone, Debug)]
+pub(super) enum Heard {
+    /// Somebody began to speak.
+    Began {
+        item_id: String,
+        at: Samples<MIC_HZ>,
+    },
+    /// And ended.
+    Stopped {
+        at: Samples<MIC_HZ>,
+    },
+    /// A push-to-talk utterance was committed.
+    Committed,
+    Partial(Transcription),
+    Final(Box<Utterance>),
+    /// The utterance turned out to be nothing, or was cancelled.
+    Nothing {
+        item_id: String,
+        at: Samples<MIC_HZ>,
+        had_partial: bool,
+    },
+    Failed {
+        item_id: String,
+        error: ProviderError,
+    },
+    /// Not for the ear.
+    Asked(Request),
+}
+
+/// Something said.
+#[derive(Clone, Debug)]
+pub(super) struct Utterance {
+    pub(super) transcription: Transcription,
+    /// When its end was decided.
+    pub(super) ended: Instant,
+    /// From the end of speech to that decision, in samples received.
+    pub(super) endpoint: Duration,
+    /// From that decision to the transcript.
+    pub(super) stt: Duration,
+    pub(super) served_by: Arc<str>,
+}
+
+/// The room's state.
+pub(super) struct Ear {
+    stt: Arc<dyn SpeechToText>,
+    activity: Box<dyn VadStream>,
+    settings: Settings,
+    new_id: fn() -> String,
+    pointer: EndPointer,
+    /// Where `pointer` began to count.
+    pointer_from: Samples<MIC_HZ>,
+    /// All that was received, but for `rest`.
+    received: Samples<MIC_HZ>,
+    /// Less than a frame.
+    rest: Vec<f32>,
+    /// The latest audio, up to `received`: the beginning of the next utterance.
+    recent: Vec<f32>,
+    open: Option<Open>,
+    /// Utterances whose transcripts are awaited, the open one among them.
+    awaited: Vec<Awaited>,
+    hearing: SelectAll<BoxStream<'static, (String, Result<Transcript, ProviderError>)>>,
+    told: Vec<Heard>,
+}
+
+/// The utterance that is being spoken. Its audio ends when this is dropped.
+struct Open {
+    item_id: String,
+    frames: mpsc::Sender<Mic>,
+    length: Samples<MIC_HZ>,
+}
+
+/// A transcript to come. It is cancelled when this is dropped.
+struct Awaited {
+    item_id: String,
+    end: Option<End>,
+    has_partial: bool,
+    _wanted: oneshot::Sender<()>,
+}
+
+#[derive(Clone, Copy)]
+struct End {
+    decided: Instant,
+    /// From the end of speech to the decision.
+    endpoint: Duration,
+}
+
+impl Ear {
+    pub(super) fn new(
+        stt: Arc<dyn SpeechToText>,
+        activity: &dyn VoiceActivity,
+        settings: Settings,
+        new_id: fn() -> String,
+    ) -> Self {
+        Self {
+            stt,
+            activity: activity.open(),
+            pointer: EndPointer::new(pointer_settings(&settings)),
+            settings,
+            new_id,
+            pointer_from: Samples(0),
+            received: Samples(0),
+            rest: Vec::new(),
+            recent: Vec::new(),
+            open: None,
+            awaited: Vec::new(),
+            hearing: SelectAll::new(),
+            told: Vec::new(),
+        }
+    }
+
+    /// Listens until the inbox closes or nobody is left to tell.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Request>, turn: mpsc::Sender<Event>) {
+        loop {
+            let deadline = self.awaited.iter().filter_map(|it| it.end).map(|end| end.decided + LONGEST_SILENCE).min();
+            tokio::select! {
+                biased;
+                Some((item_id, item)) = self.hearing.next() => self.transcribed(&item_id, item),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.give_up(),
+                request = inbox.recv() => match request {
+                    Some(request) => self.take(request),
+                    None => return,
+                },
+            }
+            for heard in self.told.drain(..) {
+                if turn.send(Event::Heard(heard)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, request: Request) {
+        match &request.input {
+            Input::Audio(audio) => self.hear(audio),
+            Input::Commit => self.commit(),
+            Input::CancelInput => self.cancel(),
+            Input::Settings(patch) => {
+                // A patch that cannot be is refused by `turn`, which applies it too.
+                if let Ok(settings) = self.settings.patched(patch) {
+                    self.set(settings);
+                }
+                self.told.push(Heard::Asked(request));
+            }
+            _ => self.told.push(Heard::Asked(request)),
+        }
+    }
+
+    fn set(&mut self, settings: Settings) {
+        if self.settings.vad.is_some() != settings.vad.is_some() {
+            self.commit();
+            self.pointer = EndPointer::new(pointer_settings(&settings));
+            self.pointer_from = self.received;
+        }
+        self.pointer.set(pointer_settings(&settings));
+        self.settings = settings;
+    }
+
+    fn hear(&mut self, audio: &Mic) {
+        self.rest.extend_from_slice(audio.as_slice());
+        let samples = std::mem::take(&mut self.rest);
+        let (frames, rest) = samples.as_chunks::<VAD_FRAME>();
+        for frame in frames {
+            self.hear_frame(frame);
+        }
+        self.rest = rest.to_vec();
+    }
+
+    fn hear_frame(&mut self, frame: &[f32; VAD_FRAME]) {
+        let began = self.received;
+        self.received += Samples(VAD_FRAME as u64);
+        self.remember(frame);
+        if self.settings.vad.is_none() {
+            if self.open.is_none() {
+                self.open(began);
+            } else {
+                self.feed(frame);
+            }
+            if self.open.as_ref().is_some_and(|open| open.length >= LONGEST_UTTERANCE) {
+                self.commit();
+            }
+            return;
+        }
+        self.feed(frame);
+        let probability = self.activity.score(frame);
+        match self.pointer.push(probability) {
+            Some(VadEvent::SpeechStarted { at }) => {
+                let at = self.pointer_from + at;
+                let item_id = self.open(at);
+                self.told.push(Heard::Began { item_id, at });
+            }
+            Some(VadEvent::SpeechStopped { at, .. }) => self.stop(self.pointer_from + at),
+            None => {}
+        }
+    }
+
+    fn remember(&mut self, frame: &[f32; VAD_FRAME]) {
+        self.recent.extend_from_slice(frame);
+        let prefix = self.settings.vad.map_or(0, |vad| vad.prefix_ms);
+        let keep = (Samples::<MIC_HZ>::from_millis(prefix) + ONSET).as_usize();
+        // Cut rarely, not at every frame.
+        if self.recent.len() > 2 * keep {
+            self.recent.drain(..self.recent.len() - keep);
+        }
+    }
+
+    /// Opens an utterance that began at `at`.
+    fn open(&mut self, at: Samples<MIC_HZ>) -> String {
+        let item_id = (self.new_id)();
+        if self.awaited.len() >= UTTERANCES {
+            let error =
+                ProviderError::Overloaded { what: "speech recognition".to_owned(), retry_after: LONGEST_SILENCE };
+            self.told.push(Heard::Failed { item_id: item_id.clone(), error });
+            return item_id;
+        }
+        let (frames, mut audio) = mpsc::channel(UTTERANCE_FRAMES);
+        let options = SttOptions {
+            languages: self.settings.languages.clone(),
+            partials: true,
+            word_times: true,
+            ..SttOptions::default()
+        };
+        let audio = stream::poll_fn(move |context| audio.poll_recv(context)).boxed();
+        let is_last = |item: &Transcript| matches!(item, Transcript::Final(_));
+        let flow = guarded("speech recognition", || self.stt.transcribe(audio, options), is_last);
+        let (wanted, unwanted) = oneshot::channel();
+        let id = item_id.clone();
+        self.hearing.push(flow.map(move |item| (id.clone(), item)).take_until(unwanted).boxed());
+        self.awaited.push(Awaited { item_id: item_id.clone(), end: None, has_partial: false, _wanted: wanted });
+        self.open = Some(Open { item_id: item_id.clone(), frames, length: Samples(0) });
+        let since = self.received.saturating_sub(at).as_usize().min(self.recent.len());
+        let beginning = self.recent[self.recent.len() - since..].to_vec();
+        self.feed(&beginning);
+        item_id
+    }
+
+    fn feed(&mut self, samples: &[f32]) {
+        if let Some(open) = &mut self.open {
+            open.length += Samples(samples.len() as u64);
+            // The inbox holds the longest utterance; a recogniser that has given up has told why.
+            let _ = open.frames.try_send(Mic::new(samples.to_vec()));
+        }
+    }
+
+    /// The speech ended at `at`; that it did is decided now.
+    fn stop(&mut self, at: Samples<MIC_HZ>) {
+        self.close(self.received.saturating_sub(at).duration());
+        self.told.push(Heard::Stopped { at });
+    }
+
+    fn close(&mut self, endpoint: Duration) {
+        let Some(open) = self.open.take() else { return };
+        if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == open.item_id) {
+            awaited.end = Some(End { decided: Instant::now(), endpoint });
+        }
+    }
+
+    fn commit(&mut self) {
+        if self.settings.vad.is_some() {
+            if self.pointer.commit().is_some() {
+                self.stop(self.received);
+            }
+        } else if self.open.is_some() {
+            let rest = std::mem::take(&mut self.rest);
+            self.received += Samples(rest.len() as u64);
+            self.feed(&rest);
+            self.close(Duration::ZERO);
+            self.told.push(Heard::Committed);
+        }
+    }
+
+    fn cancel(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        if self.pointer.commit().is_some() {
+            self.told.push(Heard::Stopped { at: self.received });
+        }
+        if let Some(awaited) = self.no_longer(&open.item_id) {
+            self.nothing(&awaited);
+        }
+    }
+
+    fn no_longer(&mut self, item_id: &str) -> Option<Awaited> {
+        let place = self.awaited.iter().position(|awaited| awaited.item_id == item_id)?;
+        Some(self.awaited.swap_remove(place))
+    }
+
+    /// What was told of an utterance so far is taken back.
+    fn nothing(&mut self, awaited: &Awaited) {
+        let item_id = awaited.item_id.clone();
+        self.told.push(Heard::Nothing { item_id, at: self.received, had_partial: awaited.has_partial });
+    }
+
+    fn transcribed(&mut self, item_id: &str, item: Result<Transcript, ProviderError>) {
+        match item {
+            Ok(Transcript::Partial { text, stable_chars }) => {
+                let at = self.received;
+                let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == item_id) else { return };
+                awaited.has_partial = true;
+                self.told.push(Heard::Partial(Transcription {
+                    item_id: item_id.to_owned(),
+                    is_final: false,
+                    text,
+                    stable_chars,
+                    at,
+                    language: None,
+                    words: Vec::new(),
+                }));
+            }
+            Ok(Transcript::Final(transcript)) => {
+                let Some(awaited) = self.no_longer(item_id) else { return };
+                if was_said(&transcript) {
+                    self.told.push(Heard::Final(Box::new(utterance(&awaited, transcript, self.received))));
+                } else {
+                    self.nothing(&awaited);
+                }
+            }
+            Err(error) => {
+                if self.no_longer(item_id).is_some() {
+                    self.told.push(Heard::Failed { item_id: item_id.to_owned(), error });
+                }
+            }
+        }
+    }
+
+    fn give_up(&mut self) {
+        let now = Instant::now();
+        let late = |awaited: &Awaited| awaited.end.is_some_and(|end| end.decided + LONGEST_SILENCE <= now);
+        let error = ProviderError::TimedOut { what: "speech recognition".to_owned(), after: LONGEST_SILENCE };
+        for awaited in self.awaited.extract_if(.., |awaited| late(awaited)) {
+            self.told.push(Heard::Failed { item_id: awaited.item_id, error: error.clone() });
+        }
+    }
+}
+
+fn pointer_settings(settings: &Settings) -> VadSettings {
+    let vad = settings.vad.unwrap_or_default();
+    VadSettings {
+        threshold: vad.threshold,
+        silence: Samples::from_millis(vad.silence_ms),
+        prefix: Samples::from_millis(vad.prefix_ms),
+        minimum_speech: MINIMUM_SPEECH,
+        maximum_utterance: LONGEST_UTTERANCE,
+    }
+}
+
+fn utterance(awaited: &Awaited, transcript: FinalTranscript, at: Samples<MIC_HZ>) -> Utterance {
+    let end = awaited.end.unwrap_or(End { decided: Instant::now(), endpoint: Duration::ZERO });
+    Utterance {
+        transcription: Transcription {
+            item_id: awaited.item_id.clone(),
+            is_final: true,
+            stable_chars: transcript.text.chars().count(),
+            text: transcript.text,
+            at,
+            language: Some(transcript.language),
+            words: transcript.segments.into_iter().flat_map(|segment| segment.words).collect(),
+        },
+        ended: end.decided,
+        endpoint: end.endpoint,
+        stt: end.decided.elapsed(),
+        served_by: transcript.served_by,
+    }
+}
+
+/// What Whisper writes for silence and noise, having learned from subtitles.
+const HALLUCINATIONS: [&str; 8] = [
+    "thank you",
+    "thanks for watching",
+    "thank you for watching",
+    "thank you very much",
+    "please subscribe",
+    "bye",
+    "you",
+    "so",
+];
+/// From this probability of no speech on, such a text is not believed.
+const DOUBTFUL_NO_SPEECH: f32 = 0.3;
+/// Below this mean log probability neither.
+const DOUBTFUL_LOG_PROBABILITY: f32 = -1.0;
+/// From this probability of no speech on, no unlikely text is: Whisper's own rule.
+const NO_SPEECH: f32 = 0.6;
+
+/// Whether a transcript is what somebody said.
+fn was_said(transcript: &FinalTranscript) -> bool {
+    if !transcript.text.chars().any(char::is_alphanumeric) {
+        return false;
+    }
+    let kept = |char: &char| char.is_alphanumeric() || *char == ' ';
+    let plain: String = transcript.text.chars().flat_map(char::to_lowercase).filter(kept).collect();
+    let suspect = HALLUCINATIONS.contains(&plain.trim());
+    let doubtful = |segment: &Segment| {
+        let unlikely = segment.log_probability < DOUBTFUL_LOG_PROBABILITY;
+        if suspect {
+            unlikely || segment.no_speech > DOUBTFUL_NO_SPEECH
+        } else {
+            unlikely && segment.no_speech > NO_SPEECH
+        }
+    };
+    transcript.segments.is_empty() || !transcript.segments.iter().all(doubtful)
+}
+
+#[cfg(test)]
+#[path = "ear_tests.rs"]
+mod tests;

@@ -1,0 +1,489 @@
+//! The decisions of a session: what to say, store, begin and stop when something happens. Pure: no clock, no await, no
+//! channel; the time comes with each event.
+//!
+//! [`Turn`] only grows, by one per reply and per interruption. What carries an older turn than the reply's is ignored
+//! here, and the outbox lets nothing through that was on its way. Every reply begins once and ends once, by
+//! `turn_complete` or by `interrupted`.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::ear::{Heard, Utterance};
+use super::event::{Complaint, ErrorCode, Input, Output, Request, Told, Transcription, Turn};
+use super::history::{Entry, History};
+use super::mind::{self, Thought};
+use super::mouth::{Progress, Sentence, Voicing};
+use super::record::{Character, Message, MessageStatus, RecordError};
+use super::reply::{Cause, Reply};
+use super::settings::{BadField, OutputKind, Settings, SettingsPatch};
+use crate::provider::{ChatRequest, Role, Urgency};
+
+/// What happens to a session.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    Heard(Heard),
+    Thought { turn: Turn, thought: Thought },
+    Progress { turn: Turn, progress: Progress },
+    Stored { save: Box<Save>, outcome: Result<String, RecordError> },
+}
+
+/// What a session does about it, in this order.
+#[derive(Clone, Debug)]
+pub(super) enum Effect {
+    Tell(Told),
+    /// Begin a reply. Its voicing is None where it is only written.
+    Think {
+        turn: Turn,
+        request: Box<ChatRequest>,
+        voicing: Option<Box<Voicing>>,
+    },
+    /// One more sentence of the reply to speak.
+    Speak(Sentence),
+    /// The reply has no more sentences.
+    Spoken,
+    /// Drop the reply and all that is under way for it.
+    Stop,
+    Save(Box<Save>),
+}
+
+/// A message to store, and which request it answers.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Save {
+    pub(super) message: Message,
+    pub(super) reference: Option<String>,
+}
+
+pub(super) type Effects = Vec<Effect>;
+
+/// The state of a session.
+pub(super) struct Machine {
+    conversation_id: String,
+    character: Character,
+    settings: Settings,
+    paced: bool,
+    history: History,
+    new_id: Box<dyn FnMut() -> String + Send>,
+    turn: Turn,
+    /// The last one given.
+    sequence_number: u64,
+    /// Utterances that were begun by voice and are not transcribed yet.
+    speaking: HashSet<String>,
+    /// The user said something that is answered when nobody speaks any more.
+    owed: Option<Cause>,
+    reply: Option<Reply>,
+    effects: Effects,
+}
+
+impl Machine {
+    pub(super) fn new(
+        conversation_id: String,
+        character: Character,
+        settings: Settings,
+        paced: bool,
+        history: History,
+        new_id: Box<dyn FnMut() -> String + Send>,
+    ) -> Self {
+        Self {
+            conversation_id,
+            character,
+            settings,
+            paced,
+            history,
+            new_id,
+            turn: Turn::default(),
+            sequence_number: 0,
+            speaking: HashSet::new(),
+            owed: None,
+            reply: None,
+            effects: Vec::new(),
+        }
+    }
+
+    /// What a reply to the conversation as it stands would be asked, so that the model can get ready for it.
+    pub(super) fn prospect(&self) -> ChatRequest {
+        self.request(&self.settings, None)
+    }
+
+    /// Takes in what happened at `now`. Time does not go back.
+    pub(super) fn step(&mut self, now: Instant, event: Event) -> Effects {
+        match event {
+            Event::Heard(heard) => self.heard(now, heard),
+            Event::Thought { turn, thought } => {
+                if self.reply.as_ref().is_some_and(|reply| reply.turn == turn) {
+                    self.thought(now, thought);
+                }
+            }
+            Event::Progress { turn, progress } => {
+                if self.reply.as_ref().is_some_and(|reply| reply.turn == turn) {
+                    self.progress(now, progress);
+                }
+            }
+            Event::Stored { save, outcome } => self.stored(*save, outcome),
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The client has left: what it heard is kept.
+    pub(super) fn leave(&mut self, now: Instant) -> Effects {
+        self.interrupt(now, None);
+        std::mem::take(&mut self.effects)
+    }
+
+    fn heard(&mut self, now: Instant, heard: Heard) {
+        match heard {
+            Heard::Began { item_id, at } => {
+                self.speaking.insert(item_id);
+                self.tell(Output::SpeechStarted { at });
+                let unheard = self.interrupt(now, None);
+                // A reply of which nothing was heard is still owed, should this turn out to be a cough.
+                self.owed = self.owed.take().or(unheard);
+            }
+            Heard::Stopped { at } => self.tell(Output::SpeechStopped { at }),
+            Heard::Committed => {
+                self.interrupt(now, None);
+            }
+            Heard::Partial(transcription) => self.tell(Output::Transcription(transcription)),
+            Heard::Final(utterance) => self.said(now, *utterance),
+            Heard::Nothing { item_id, at, had_partial } => {
+                if had_partial {
+                    self.tell(Output::Transcription(Transcription {
+                        item_id: item_id.clone(),
+                        is_final: true,
+                        text: String::new(),
+                        stable_chars: 0,
+                        at,
+                        language: None,
+                        words: Vec::new(),
+                    }));
+                }
+                self.heard_out(now, &item_id);
+            }
+            Heard::Failed { item_id, error } => {
+                self.complain(Complaint::of(&error, Some(item_id.clone())), None);
+                self.heard_out(now, &item_id);
+            }
+            Heard::Asked(request) => self.asked(now, request),
+        }
+    }
+
+    fn said(&mut self, now: Instant, utterance: Utterance) {
+        let Utterance { transcription, ended, endpoint, stt, served_by } = utterance;
+        let item_id = transcription.item_id.clone();
+        let metadata = json!({ "spoken": true, "language": transcription.language, "served_by": served_by.as_ref() });
+        self.user_message(item_id.clone(), transcription.text.clone(), None, metadata, None);
+        self.tell(Output::Transcription(transcription));
+        self.owed = Some(Cause {
+            since: ended,
+            endpoint: Some(endpoint),
+            stt: Some(stt),
+            stt_served_by: Some(served_by),
+            settings: self.settings.clone(),
+            again: None,
+        });
+        self.heard_out(now, &item_id);
+    }
+
+    /// An utterance is dealt with; if nobody speaks any more, what is owed is answered.
+    fn heard_out(&mut self, now: Instant, item_id: &str) {
+        self.speaking.remove(item_id);
+        if self.speaking.is_empty()
+            && let Some(cause) = self.owed.take()
+        {
+            self.interrupt(now, None);
+            self.begin(now, cause);
+        }
+    }
+
+    fn asked(&mut self, now: Instant, request: Request) {
+        let Request { input, reference } = request;
+        match input {
+            Input::Text { text, client_message_id, output } => {
+                self.text(now, text, client_message_id, output, reference);
+            }
+            Input::Interrupt { item_id, played_ms } => {
+                let current = self.reply.as_ref().map(|reply| &reply.item_id);
+                if item_id.is_none() || item_id.as_ref() == current {
+                    self.owed = None;
+                    self.interrupt(now, played_ms.map(Duration::from_millis));
+                }
+            }
+            Input::PlaybackAck { item_id, played_ms } => {
+                if let Some(reply) = self.reply.as_mut().filter(|reply| reply.item_id == item_id) {
+                    reply.acknowledged = reply.acknowledged.max(Some(Duration::from_millis(played_ms)));
+                }
+            }
+            Input::Regenerate { item_id, settings } => self.regenerate(now, item_id, &settings, reference),
+            Input::Settings(patch) => match self.settings.patched(&patch) {
+                Ok(settings) => {
+                    self.settings = settings.clone();
+                    self.tell_to(Output::SettingsApplied(Box::new(settings)), reference);
+                }
+                Err(error) => self.complain(bad_field(&error), reference),
+            },
+            // The ear keeps these.
+            Input::Audio(_) | Input::Commit | Input::CancelInput => {}
+        }
+    }
+
+    fn text(
+        &mut self,
+        now: Instant,
+        text: String,
+        client_message_id: Option<String>,
+        output: Option<OutputKind>,
+        reference: Option<String>,
+    ) {
+        if text.trim().is_empty() {
+            return self.complain(bad_field(&BadField::new("text", "must not be empty")), reference);
+        }
+        let known = client_message_id.as_deref().and_then(|id| self.history.by_client_message(id));
+        if let Some(known) = known {
+            let (message_id, is_stored) = (known.id.clone(), known.is_stored);
+            // One that is not stored yet is acknowledged when it is.
+            if is_stored {
+                let (role, status) = (Role::User, MessageStatus::Completed);
+                self.tell_to(Output::MessageSaved { message_id, client_message_id, role, status }, reference);
+            }
+            return;
+        }
+        self.interrupt(now, None);
+        let id = (self.new_id)();
+        self.user_message(id, text, client_message_id, json!({}), reference);
+        let mut cause = self.typed(now);
+        cause.settings.output = output.unwrap_or(cause.settings.output);
+        self.owed = None;
+        self.begin(now, cause);
+    }
+
+    fn regenerate(&mut self, now: Instant, item_id: String, patch: &SettingsPatch, reference: Option<String>) {
+        let settings = match self.settings.patched(patch) {
+            Ok(settings) => settings,
+            Err(error) => return self.complain(bad_field(&error), reference),
+        };
+        let is_current = self.reply.as_ref().is_some_and(|reply| reply.item_id == item_id);
+        if !is_current && !self.history.is_reply(&item_id) {
+            let message = format!("there is no reply {item_id} in this conversation's recent messages");
+            let complaint =
+                Complaint { code: ErrorCode::ItemNotFound, message, retryable: false, item_id: Some(item_id) };
+            return self.complain(complaint, reference);
+        }
+        self.interrupt(now, None);
+        self.owed = None;
+        let cause = Cause { settings, again: Some(item_id), ..self.typed(now) };
+        self.begin(now, cause);
+    }
+
+    fn typed(&self, now: Instant) -> Cause {
+        let settings = self.settings.clone();
+        Cause { since: now, endpoint: None, stt: None, stt_served_by: None, settings, again: None }
+    }
+
+    fn user_message(
+        &mut self,
+        id: String,
+        text: String,
+        client_message_id: Option<String>,
+        metadata: Value,
+        reference: Option<String>,
+    ) {
+        let entry = Entry {
+            id: id.clone(),
+            role: Role::User,
+            text: text.clone(),
+            client_message_id: client_message_id.clone(),
+            is_stored: false,
+        };
+        self.history.put(entry);
+        let message = Message {
+            id,
+            conversation_id: self.conversation_id.clone(),
+            role: Role::User,
+            character_id: None,
+            character_name: None,
+            content: text,
+            status: MessageStatus::Completed,
+            heard_chars: None,
+            metadata,
+            client_message_id,
+        };
+        self.effects.push(Effect::Save(Box::new(Save { message, reference })));
+    }
+
+    /// Begins a reply. There is none.
+    fn begin(&mut self, now: Instant, cause: Cause) {
+        self.turn = self.turn.next();
+        let item_id = cause.again.clone().unwrap_or_else(|| (self.new_id)());
+        let request = Box::new(self.request(&cause.settings, cause.again.as_deref()));
+        let reply = Reply::new(self.turn, item_id, cause, now, self.sequence_number + 1);
+        let voicing = reply.voicing(&self.character, self.paced);
+        self.reply = Some(reply);
+        self.tell(Output::SpeakerChanged { character_id: Some(self.character.id.clone()) });
+        self.effects.push(Effect::Think { turn: self.turn, request, voicing });
+    }
+
+    fn request(&self, settings: &Settings, until: Option<&str>) -> ChatRequest {
+        let prompt = settings.system_prompt.as_ref().unwrap_or(&self.character.system_prompt);
+        let prompt = mind::system_prompt(prompt, settings.output);
+        let messages = self.history.messages(prompt, until);
+        ChatRequest { messages, sampling: settings.sampling(), thinking: false }
+    }
+
+    fn thought(&mut self, now: Instant, thought: Thought) {
+        let Some(reply) = self.reply.as_mut().filter(|reply| !reply.is_written) else { return };
+        match thought {
+            Thought::Began { served_by } => reply.served_by.llm = Some(served_by),
+            Thought::Text { sentence, text } => self.wrote(now, sentence, text),
+            Thought::Sentence { sentence, speakable } => {
+                if reply.is_spoken && !speakable.is_empty() {
+                    let urgency = if sentence == 0 { Urgency::First } else { Urgency::Later };
+                    let sequence_number = reply.first_sentence + sentence;
+                    self.effects.push(Effect::Speak(Sentence { sequence_number, text: speakable, urgency }));
+                }
+            }
+            Thought::Done { usage } => {
+                reply.usage = usage;
+                let (turn, item_id, text) = (reply.turn, reply.item_id.clone(), reply.ledger.text().to_owned());
+                self.tell(Output::TextDone { turn, character_id: self.character.id.clone(), item_id, text });
+                self.written();
+            }
+            Thought::Failed(error) => {
+                reply.failure = Some(error.to_string());
+                let complaint = Complaint::of(&error, Some(reply.item_id.clone()));
+                self.complain(complaint, None);
+                self.written();
+            }
+        }
+    }
+
+    fn wrote(&mut self, now: Instant, sentence: u64, text: String) {
+        let Some(reply) = &mut self.reply else { return };
+        let sequence_number = reply.first_sentence + sentence;
+        let is_first = reply.write(now, sequence_number, &text);
+        self.sequence_number = sequence_number;
+        let (turn, item_id) = (reply.turn, reply.item_id.clone());
+        let character_id = self.character.id.clone();
+        self.tell(Output::TextChunk { turn, character_id, item_id, sequence_number, text });
+        if is_first {
+            self.save_reply(MessageStatus::Processing, None);
+        }
+    }
+
+    /// No more text will come. What there is of it is still spoken.
+    fn written(&mut self) {
+        let Some(reply) = &mut self.reply else { return };
+        reply.is_written = true;
+        if reply.is_spoken {
+            self.effects.push(Effect::Spoken);
+        } else {
+            self.complete();
+        }
+    }
+
+    fn progress(&mut self, now: Instant, progress: Progress) {
+        let Some(reply) = &mut self.reply else { return };
+        match progress {
+            Progress::Sent(piece) => reply.send(now, piece),
+            Progress::Failed(error) => {
+                if !std::mem::replace(&mut reply.is_voice_broken, true) {
+                    let complaint = Complaint::of(&error, Some(reply.item_id.clone()));
+                    self.complain(complaint, None);
+                }
+            }
+            Progress::Finished => {
+                // A mouth that ends first has failed: the text goes on alone.
+                reply.is_spoken = false;
+                if reply.is_written {
+                    self.complete();
+                }
+            }
+        }
+    }
+
+    fn complete(&mut self) {
+        let Some(reply) = &self.reply else { return };
+        let status = if reply.failure.is_some() { MessageStatus::Failed } else { MessageStatus::Completed };
+        self.save_reply(status, None);
+        let Some(reply) = self.reply.take() else { return };
+        self.effects.push(Effect::Stop);
+        self.remember(&reply, reply.ledger.text());
+        let report = reply.report(self.character.id.clone(), self.sequence_number);
+        self.tell(Output::TurnComplete(Box::new(report)));
+        self.tell(Output::SpeakerChanged { character_id: None });
+    }
+
+    /// Ends the reply where it is. Answers its cause, where nothing of the reply was heard or read.
+    fn interrupt(&mut self, now: Instant, played: Option<Duration>) -> Option<Cause> {
+        let reply = self.reply.as_ref()?;
+        self.turn = self.turn.next();
+        self.effects.push(Effect::Stop);
+        let heard = reply.played(now, played);
+        let is_read = reply.cause.settings.output == OutputKind::Text;
+        let heard_text = if is_read { reply.ledger.text() } else { reply.ledger.heard(heard) }.to_owned();
+        self.save_reply(MessageStatus::Completed, (!is_read).then(|| heard_text.chars().count()));
+        let reply = self.reply.take()?;
+        self.remember(&reply, &heard_text);
+        let Reply { turn, item_id, cause, .. } = reply;
+        let is_unheard = heard_text.is_empty();
+        self.tell(Output::Interrupted { turn, item_id, heard_text, heard });
+        self.tell(Output::SpeakerChanged { character_id: None });
+        is_unheard.then_some(cause)
+    }
+
+    fn remember(&mut self, reply: &Reply, text: &str) {
+        // What was never begun is not kept: an earlier version of it stands.
+        if !reply.ledger.text().is_empty() {
+            let (id, text) = (reply.item_id.clone(), text.to_owned());
+            let entry = Entry { id, role: Role::Assistant, text, client_message_id: None, is_stored: false };
+            self.history.put(entry);
+        }
+    }
+
+    fn save_reply(&mut self, status: MessageStatus, heard_chars: Option<usize>) {
+        if let Some(reply) = &self.reply
+            && !reply.ledger.text().is_empty()
+        {
+            let message = reply.message(&self.conversation_id, &self.character, status, heard_chars);
+            self.effects.push(Effect::Save(Box::new(Save { message, reference: None })));
+        }
+    }
+
+    fn stored(&mut self, save: Save, outcome: Result<String, RecordError>) {
+        let Save { message, reference } = save;
+        let Message { id, client_message_id, role, status, .. } = message;
+        match outcome {
+            Ok(message_id) => {
+                self.history.stored(&id);
+                self.tell_to(Output::MessageSaved { message_id, client_message_id, role, status }, reference);
+            }
+            Err(error) => {
+                let message = format!("the message could not be saved: {error}");
+                let retryable = error == RecordError::Failed;
+                let complaint = Complaint { code: ErrorCode::Internal, message, retryable, item_id: Some(id) };
+                self.complain(complaint, reference);
+            }
+        }
+    }
+
+    fn complain(&mut self, complaint: Complaint, reference: Option<String>) {
+        self.tell_to(Output::Error(complaint), reference);
+    }
+
+    fn tell(&mut self, output: Output) {
+        self.tell_to(output, None);
+    }
+
+    fn tell_to(&mut self, output: Output, reference: Option<String>) {
+        self.effects.push(Effect::Tell(Told { output, reference }));
+    }
+}
+
+fn bad_field(error: &BadField) -> Complaint {
+    Complaint { code: ErrorCode::BadField, message: error.to_string(), retryable: false, item_id: None }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

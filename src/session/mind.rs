@@ -1,0 +1,83 @@
+//! The mind writes one reply: the language model's text, cut into sentences as it comes.
+//!
+//! Each delta goes on at once, cut where a sentence ends, so that text and audio of a sentence carry the same number;
+//! each sentence is made speakable when it is complete. Dropping the task cancels the model's work.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use tokio::sync::mpsc;
+
+use super::event::Turn;
+use super::guard::guarded;
+use super::machine::Event;
+use super::settings::OutputKind;
+use crate::provider::{ChatModel, ChatRequest, Delta, ProviderError, Usage};
+use crate::text::speakable::speakable;
+use crate::text::{Chunker, Piece};
+
+/// Added to a character's prompt where its replies are spoken.
+const VOICE_STYLE: &str = "You are talking with the user aloud, over a voice call. Answer in plain spoken language, \
+                           usually in one to three short sentences, with no lists, no markdown and no emoji.";
+
+/// What the mind tells.
+#[derive(Clone, Debug)]
+pub(super) enum Thought {
+    Began {
+        served_by: Arc<str>,
+    },
+    /// More of a sentence; the reply's sentences count from 0.
+    Text {
+        sentence: u64,
+        text: String,
+    },
+    /// A sentence is complete. What is to be spoken of it may be nothing.
+    Sentence {
+        sentence: u64,
+        speakable: String,
+    },
+    Done {
+        usage: Usage,
+    },
+    Failed(ProviderError),
+}
+
+/// A character's prompt for one kind of output.
+pub(super) fn system_prompt(prompt: &str, output: OutputKind) -> String {
+    match output {
+        OutputKind::Audio => format!("{prompt}\n\n{VOICE_STYLE}").trim_start().to_owned(),
+        OutputKind::Text => prompt.to_owned(),
+    }
+}
+
+/// Writes a reply to its end.
+pub(super) async fn think(chat: Arc<dyn ChatModel>, turn: Turn, request: ChatRequest, inbox: mpsc::Sender<Event>) {
+    let mut flow = guarded("the language model", || chat.reply(request), |delta| matches!(delta, Delta::Done { .. }));
+    let mut sentences = Chunker::default();
+    while let Some(delta) = flow.next().await {
+        let thoughts = match delta {
+            Ok(Delta::Begin { served_by }) => vec![Thought::Began { served_by }],
+            Ok(Delta::Text(text)) => sentences.push(&text).into_iter().flat_map(thoughts).collect(),
+            Ok(Delta::Done { usage, .. }) => finish(&mut sentences, Thought::Done { usage }),
+            // What was written so far is still spoken.
+            Err(error) => finish(&mut sentences, Thought::Failed(error)),
+        };
+        for thought in thoughts {
+            if inbox.send(Event::Thought { turn, thought }).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The last sentence, and the end.
+fn finish(sentences: &mut Chunker, end: Thought) -> Vec<Thought> {
+    sentences.finish().into_iter().flat_map(thoughts).chain([end]).collect()
+}
+
+fn thoughts(piece: Piece) -> impl Iterator<Item = Thought> {
+    let sentence = piece.chunk as u64;
+    let text = (!piece.text.is_empty()).then_some(Thought::Text { sentence, text: piece.text });
+    let whole = piece.whole.map(|whole| Thought::Sentence { sentence, speakable: speakable(&whole) });
+    text.into_iter().chain(whole)
+}

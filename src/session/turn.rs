@@ -1,0 +1,224 @@
+//! The task around the machine: it feeds events in, one at a time, and does what the machine says.
+//!
+//! It owns what a reply has under way: dropping that stops the language model, the voice and the audio. It owns the
+//! ear. It stores messages one after another, beside everything else, so that only the word that one is stored waits
+//! for the store. It waits for nobody but the socket; a socket that takes nothing for long ends the session.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::event::{AudioPiece, Output, Told, Turn};
+use super::machine::{Effect, Effects, Event, Machine, Save};
+use super::mind::{self, Thought};
+use super::mouth::{self, Progress, Sentence, Voicing};
+use super::record::RecordError;
+use super::task::Task;
+use super::{Parts, record};
+use crate::provider::{ChatRequest, ProviderError};
+
+/// Events that may wait for the machine. Each room waits when it is full; the machine needs microseconds for one.
+pub(super) const INBOX: usize = 128;
+/// Messages that may wait for the store. When it is full, everything waits: better slow than forgotten.
+const UNSAVED: usize = 64;
+/// A socket that takes no message for so long is dead or too slow.
+const LONGEST_SEND: Duration = Duration::from_secs(10);
+/// How long the store may take for what is left when the session ends.
+const LAST_SAVES: Duration = Duration::from_secs(20);
+
+type Saving = BoxFuture<'static, (Box<Save>, Result<String, RecordError>)>;
+
+/// The room's state.
+pub(super) struct Room {
+    pub(super) machine: Machine,
+    pub(super) parts: Parts,
+    pub(super) ear: Task,
+    /// Its own inbox, for the rooms it starts.
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) control: mpsc::Sender<Told>,
+    pub(super) audio: mpsc::Sender<AudioPiece>,
+    pub(super) reply: Option<Running>,
+    pub(super) saves: Saves,
+}
+
+/// What a reply has under way.
+pub(super) struct Running {
+    turn: Turn,
+    mind: Option<Task>,
+    mouth: Option<Task>,
+    sentences: Option<mpsc::Sender<Sentence>>,
+}
+
+/// The client is gone.
+struct Gone;
+
+impl Room {
+    /// Runs the session until the client is gone; then stores what is left.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
+        while let Some(event) = self.next(&mut inbox).await {
+            let effects = self.machine.step(Instant::now(), event);
+            if self.perform(effects).await.is_err() {
+                break;
+            }
+        }
+        for effect in self.machine.leave(Instant::now()) {
+            if let Effect::Save(save) = effect {
+                self.saves.push(*save);
+            }
+        }
+        self.reply = None;
+        if timeout(LAST_SAVES, self.saves.finish()).await.is_err() {
+            tracing::error!("the store did not take a session's last messages");
+        }
+    }
+
+    /// What happens next. None: the client is gone.
+    async fn next(&mut self, inbox: &mut mpsc::Receiver<Event>) -> Option<Event> {
+        tokio::select! {
+            biased;
+            () = self.control.closed() => None,
+            (save, outcome) = self.saves.next() => Some(Event::Stored { save, outcome }),
+            event = inbox.recv(), if !self.saves.is_full() => event,
+            // This comes after all that the rooms had to say, and matters only where that was not all.
+            event = Running::ended(self.reply.as_mut()) => Some(event),
+            () = self.ear.ended() => None,
+        }
+    }
+
+    async fn perform(&mut self, effects: Effects) -> Result<(), Gone> {
+        for effect in effects {
+            match effect {
+                Effect::Tell(told) => self.tell(told).await?,
+                Effect::Think { turn, request, voicing } => self.think(turn, *request, voicing),
+                Effect::Speak(sentence) => self.speak(sentence),
+                Effect::Spoken => {
+                    if let Some(reply) = &mut self.reply {
+                        reply.sentences = None;
+                    }
+                }
+                Effect::Stop => self.reply = None,
+                Effect::Save(save) => self.saves.push(*save),
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(&mut self, told: Told) -> Result<(), Gone> {
+        if let Output::TurnComplete(report) = &told.output
+            && let Some(total) = report.timings.total_ms
+        {
+            metrics::histogram!("turn_first_output_seconds").record(Duration::from_millis(total));
+        }
+        match timeout(LONGEST_SEND, self.control.send(told)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Gone),
+            Err(_) => {
+                tracing::warn!("the client takes no messages; its session ends");
+                Err(Gone)
+            }
+        }
+    }
+
+    fn think(&mut self, turn: Turn, request: ChatRequest, voicing: Option<Box<Voicing>>) {
+        let chat = Arc::clone(&self.parts.chat);
+        let mind = Task::spawn("mind", mind::think(chat, turn, request, self.events.clone()));
+        let (mouth, sentences) = voicing
+            .map(|voicing| {
+                let (sentences, inbox) = mpsc::channel(mouth::INBOX);
+                let speech = Arc::clone(&self.parts.speech);
+                let speak = mouth::speak(speech, *voicing, inbox, self.audio.clone(), self.events.clone());
+                (Task::spawn("mouth", speak), sentences)
+            })
+            .unzip();
+        self.reply = Some(Running { turn, mind: Some(mind), mouth, sentences });
+    }
+
+    fn speak(&mut self, sentence: Sentence) {
+        let Some(reply) = &mut self.reply else { return };
+        let Some(sentences) = &reply.sentences else { return };
+        if sentences.try_send(sentence).is_err() {
+            tracing::warn!("a reply has more sentences than can wait to be spoken; the rest is only written");
+            reply.sentences = None;
+        }
+    }
+}
+
+impl Running {
+    /// What it means that one of a reply's tasks has ended. Waits for ever where there is no reply.
+    async fn ended(reply: Option<&mut Self>) -> Event {
+        let Some(Self { turn, mind, mouth, .. }) = reply else { return pending().await };
+        tokio::select! {
+            biased;
+            () = ended(mind.as_mut()) => {
+                *mind = None;
+                let error = ProviderError::Failed { what: "the reply".to_owned() };
+                Event::Thought { turn: *turn, thought: Thought::Failed(error) }
+            }
+            () = ended(mouth.as_mut()) => {
+                *mouth = None;
+                Event::Progress { turn: *turn, progress: Progress::Finished }
+            }
+        }
+    }
+}
+
+async fn ended(task: Option<&mut Task>) {
+    match task {
+        Some(task) => task.ended().await,
+        None => pending().await,
+    }
+}
+
+/// Messages on their way to the store, one at a time and in order: a later state never goes before an earlier one.
+pub(super) struct Saves {
+    records: Arc<dyn record::Records>,
+    waiting: VecDeque<Save>,
+    saving: Option<Saving>,
+}
+
+impl Saves {
+    pub(super) fn new(records: Arc<dyn record::Records>) -> Self {
+        Self { records, waiting: VecDeque::new(), saving: None }
+    }
+
+    fn push(&mut self, save: Save) {
+        self.waiting.push_back(save);
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= UNSAVED
+    }
+
+    /// The next message that was stored, or was not. Waits for ever where there is none. Dropping the future loses
+    /// nothing.
+    async fn next(&mut self) -> (Box<Save>, Result<String, RecordError>) {
+        if self.saving.is_none()
+            && let Some(save) = self.waiting.pop_front()
+        {
+            let saving = self.records.save_message(save.message.clone());
+            self.saving = Some(saving.map(|outcome| (Box::new(save), outcome)).boxed());
+        }
+        match &mut self.saving {
+            Some(saving) => {
+                let stored = saving.await;
+                self.saving = None;
+                stored
+            }
+            None => pending().await,
+        }
+    }
+
+    async fn finish(&mut self) {
+        while self.saving.is_some() || !self.waiting.is_empty() {
+            if let (save, Err(error)) = self.next().await {
+                tracing::error!(%error, message = save.message.id, "a message was not stored");
+            }
+        }
+    }
+}

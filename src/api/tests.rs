@@ -206,7 +206,7 @@ async fn a_text_turn_comes_in_order_and_is_stored() {
     let mut client = server.connect("").await;
     let started = client.next().await;
     client.say("hello").await;
-    let messages = client.until("turn_complete").await;
+    let mut messages = client.until("turn_complete").await;
     let saved = of(&messages, "message_saved");
     assert_eq!((&saved[0]["role"], &saved[0]["ref"]), (&json!("user"), &json!("t1")), "{saved:?}");
     assert_eq!(saved[0]["client_message_id"], "hello");
@@ -231,6 +231,12 @@ async fn a_text_turn_comes_in_order_and_is_stored() {
     let seqs: Vec<_> = messages.iter().filter_map(|message| message["seq"].as_u64()).collect();
     assert_eq!(seqs, (2..2 + seqs.len() as u64).collect::<Vec<_>>(), "no number is missing");
 
+    let whole = |message: &Value| {
+        message["type"] == "message_saved" && message["role"] == "assistant" && message["status"] == "completed"
+    };
+    while !messages.iter().any(whole) {
+        messages.push(client.next().await);
+    }
     let id = started["conversation_id"].as_str().unwrap().to_owned();
     let kept = server.store.open_conversation(id, 10).await.unwrap().messages;
     assert_eq!(kept[0].content, "hello");
@@ -570,9 +576,12 @@ async fn too_many_requests_are_refused_not_closed() {
     for _ in 0..4 {
         client.send(json!({"type": "settings", "top_k": 5})).await;
     }
-    let messages = client.until("error").await;
+    let mut messages = vec![];
+    for _ in 0..4 {
+        messages.push(client.next().await);
+    }
     assert_eq!(of(&messages, "settings_applied").len(), 3, "{messages:?}");
-    assert_eq!(messages.last().unwrap()["code"], "rate_limited");
+    assert_eq!(of(&messages, "error")[0]["code"], "rate_limited");
 }
 
 /// A small generator of numbers: the same ones every time.
@@ -654,9 +663,9 @@ async fn ten_thousand_frames_of_garbage_change_nothing() {
         let more = answer["ref"] != "after";
         async move { more }
     });
-    let kinds = timeout(Duration::from_secs(60), before.map(|answer| answer["type"].clone()).collect::<Vec<_>>()).await;
-    let kinds = kinds.expect("an answer to the ping");
+    let kinds = before.map(|answer| answer["type"].clone()).collect::<Vec<_>>();
+    let kinds = timeout(3 * PATIENCE, kinds).await.expect("an answer to the ping");
     assert!(kinds.iter().filter(|kind| *kind == "error").count() > 8_000, "{}", kinds.len());
-    sending.await.unwrap();
+    drop(sending.await.unwrap());
     assert_eq!(server.get("/healthz", "").await.0, 200);
 }

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{Draining, House, Limits, State, router};
 
-/// A request's header, all of it.
+/// A request's header. hyper notices up to one read beyond it.
 const HEADER_BYTES: usize = 64 * 1024;
 /// After an error of `accept` (too many open files, mostly): time for some to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

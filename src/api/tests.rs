@@ -1,1 +1,671 @@
+//! The doors over real sockets, with scripted engines and a real database.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use super::{Access, ApiKey, Limits, PartReport, PartState, State, serve};
+use crate::provider::fake::{FakeActivity, FakeChat, FakeHearing, FakeSpeech};
+use crate::session::Parts;
+use crate::session::record::Records;
+use crate::session::settings::Settings;
+use crate::store::Store;
+
+/// No test waits longer for anything.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Server {
+    address: String,
+    store: Store,
+    chat: Arc<FakeChat>,
+    engines: watch::Sender<Vec<PartReport>>,
+    stop: Option<oneshot::Sender<()>>,
+    done: JoinHandle<()>,
+    _folder: TempDir,
+}
+
+async fn server() -> Server {
+    server_with(|_| {}).await
+}
+
+async fn server_with(configure: impl FnOnce(&mut State)) -> Server {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&format!("sqlite://{}/test.db", folder.path().display())).await.unwrap();
+    let chat = Arc::new(FakeChat::default());
+    let ready = |part: &str| PartReport { part: part.into(), name: "fake".into(), state: PartState::Ready };
+    let (engines, reports) = watch::channel(vec![ready("stt"), ready("llm"), ready("tts"), ready("vad")]);
+    let mut state = State {
+        parts: Parts {
+            stt: Arc::new(FakeHearing::new(&["hello there"])),
+            chat: Arc::clone(&chat) as _,
+            speech: Arc::new(FakeSpeech::default()),
+            vad: Arc::new(FakeActivity),
+            records: Arc::new(store.clone()),
+        },
+        store: store.clone(),
+        engines: reports,
+        metrics: Arc::new(|| "aichat_up 1\n".to_owned()),
+        settings: Settings::default(),
+        access: Access::default(),
+        limits: Limits::default(),
+    };
+    configure(&mut state);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (stop, stopped) = oneshot::channel();
+    let done = tokio::spawn(serve(listener, state, async move {
+        // A test that ends without stopping keeps serving until its runtime ends.
+        if stopped.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }));
+    Server { address, store, chat, engines, stop: Some(stop), done, _folder: folder }
+}
+
+impl Server {
+    /// A reply of short words that takes no time to write.
+    fn will_say(&self, text: &str) {
+        self.chat.say(text, Duration::from_millis(10), Duration::from_millis(2));
+    }
+
+    async fn connect(&self, query: &str) -> Client {
+        let (socket, _) = connect_async(format!("ws://{}/ws{query}", self.address)).await.unwrap();
+        Client { socket }
+    }
+
+    async fn started(&self) -> Client {
+        let mut client = self.connect("").await;
+        assert_eq!(client.next().await["type"], "session_started");
+        client
+    }
+
+    fn stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+    }
+
+    async fn get(&self, path: &str, headers: &str) -> (u16, String) {
+        self.request(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n")).await
+    }
+
+    /// The status, and the whole answer with its headers.
+    async fn request(&self, text: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+    }
+}
+
+struct Client {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Client {
+    async fn send(&mut self, message: Value) {
+        self.send_text(message.to_string()).await;
+    }
+
+    async fn send_text(&mut self, text: String) {
+        self.socket.send(Message::text(text)).await.unwrap();
+    }
+
+    async fn frame(&mut self) -> Option<Result<Message, SocketError>> {
+        timeout(PATIENCE, self.socket.next()).await.expect("the server said nothing for too long")
+    }
+
+    /// The next JSON message.
+    async fn next(&mut self) -> Value {
+        loop {
+            match self.frame().await.expect("an open socket").unwrap() {
+                Message::Text(text) => return serde_json::from_str(&text).unwrap(),
+                Message::Ping(_) | Message::Pong(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// All messages up to and with the first of this type.
+    async fn until(&mut self, kind: &str) -> Vec<Value> {
+        let mut messages = vec![];
+        loop {
+            let message = self.next().await;
+            let is_last = message["type"] == kind;
+            messages.push(message);
+            if is_last {
+                return messages;
+            }
+        }
+    }
+
+    /// What still comes, and the code of the close.
+    async fn rest(&mut self) -> (Vec<Value>, Option<u16>) {
+        let mut messages = vec![];
+        loop {
+            match self.frame().await {
+                Some(Ok(Message::Text(text))) => messages.push(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Close(frame))) => return (messages, frame.map(|frame| frame.code.into())),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return (messages, None),
+            }
+        }
+    }
+
+    async fn say(&mut self, text: &str) {
+        self.send(json!({"type": "text_message", "text": text, "ref": "t1", "client_message_id": text})).await;
+    }
+
+    /// `millis` of a constant.
+    async fn sound(&mut self, level: i16, millis: usize) {
+        let samples: Vec<u8> = std::iter::repeat_n(level.to_le_bytes(), 16 * millis).flatten().collect();
+        let data = STANDARD.encode(samples);
+        self.send(json!({"type": "audio_chunk", "audio_data": data, "format": "pcm", "sample_rate": 16000})).await;
+    }
+}
+
+fn of<'a>(messages: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    messages.iter().filter(|message| message["type"] == kind).collect()
+}
+
+#[tokio::test]
+async fn the_handshake_says_everything() {
+    let server = server().await;
+    let mut client = server.connect("?unknown=1&character_ids=mira-001,").await;
+    let started = client.next().await;
+    assert_eq!(started["type"], "session_started");
+    assert_eq!((&started["protocol_version"], &started["seq"]), (&json!(1), &json!(1)));
+    assert_eq!(started["audio"], json!({"format": "pcm", "sample_rate": 24000, "channels": 1}));
+    assert_eq!(started["characters"], json!([{"id": "mira-001", "name": "Mira", "voice": null, "index": 0}]));
+    assert_eq!(started["settings"]["vad"]["silence_ms"], 300);
+    for name in ["session_id", "resume_token", "conversation_id"] {
+        assert!(started[name].as_str().is_some_and(|value| value.len() >= 32), "{name}: {started}");
+    }
+    let id = started["conversation_id"].as_str().unwrap();
+    let opened = server.store.open_conversation(id.to_owned(), 10).await.unwrap();
+    assert_eq!(opened.conversation.character_ids, ["mira-001"]);
+}
+
+#[tokio::test]
+async fn a_text_turn_comes_in_order_and_is_stored() {
+    let server = server().await;
+    server.will_say("One two three four five. Six seven eight nine ten.");
+    let mut client = server.connect("").await;
+    let started = client.next().await;
+    client.say("hello").await;
+    let mut messages = client.until("turn_complete").await;
+    let saved = of(&messages, "message_saved");
+    assert_eq!((&saved[0]["role"], &saved[0]["ref"]), (&json!("user"), &json!("t1")), "{saved:?}");
+    assert_eq!(saved[0]["client_message_id"], "hello");
+
+    let text: String =
+        of(&messages, "text_chunk").iter().map(|chunk| chunk["text"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(text, "One two three four five. Six seven eight nine ten.");
+    let audio = of(&messages, "audio_chunk");
+    assert!(audio.len() > 2);
+    let numbers: Vec<_> = audio.iter().map(|chunk| chunk["sequence_number"].as_u64().unwrap()).collect();
+    assert!(numbers.is_sorted() && numbers[0] < *numbers.last().unwrap(), "{numbers:?}");
+    let bytes = STANDARD.decode(audio[0]["audio_data"].as_str().unwrap()).unwrap();
+    assert!(!bytes.is_empty() && bytes.len().is_multiple_of(2));
+    assert_eq!((&audio[0]["format"], &audio[0]["sample_rate"]), (&json!("pcm"), &json!(24000)));
+    assert_eq!(audio[0]["words"][0]["text"], "One");
+    assert!(audio.iter().all(|chunk| chunk.get("seq").is_none()), "audio is not in the journal");
+
+    let end = messages.last().unwrap();
+    assert!(end["timings"]["total_ms"].is_u64() && end["timings"]["endpoint_ms"].is_null(), "{end}");
+    assert_eq!(end["served_by"], json!({"stt": null, "llm": "fake-mind", "tts": "fake-voice"}));
+    assert!(end["usage"]["completion_tokens"].as_u64().unwrap() > 0);
+    let seqs: Vec<_> = messages.iter().filter_map(|message| message["seq"].as_u64()).collect();
+    assert_eq!(seqs, (2..2 + seqs.len() as u64).collect::<Vec<_>>(), "no number is missing");
+
+    let whole = |message: &Value| {
+        message["type"] == "message_saved" && message["role"] == "assistant" && message["status"] == "completed"
+    };
+    while !messages.iter().any(whole) {
+        messages.push(client.next().await);
+    }
+    let id = started["conversation_id"].as_str().unwrap().to_owned();
+    let kept = server.store.open_conversation(id, 10).await.unwrap().messages;
+    assert_eq!(kept[0].content, "hello");
+    assert_eq!(kept[1].content, "One two three four five. Six seven eight nine ten.");
+}
+
+#[tokio::test]
+async fn a_spoken_turn_is_heard_and_answered_as_wav() {
+    let server = server().await;
+    server.will_say("Hi.");
+    let mut client = server.started().await;
+    client.send(json!({"type": "settings", "audio_format": "wav", "ref": "s"})).await;
+    let applied = client.until("settings_applied").await.pop().unwrap();
+    assert_eq!((&applied["audio_format"], &applied["ref"]), (&json!("wav"), &json!("s")));
+    for level in [[16_000; 10], [0; 10]].concat() {
+        client.sound(level, 100).await;
+    }
+    let messages = client.until("turn_complete").await;
+    assert_eq!(of(&messages, "speech_started").len(), 1);
+    assert_eq!(of(&messages, "speech_stopped").len(), 1);
+    let heard = of(&messages, "transcription_chunk");
+    let last = heard.last().unwrap();
+    assert_eq!((&last["is_final"], &last["text"]), (&json!(true), &json!("hello there")));
+    assert!(last["timestamp"].as_f64().unwrap() > 0.5 && last["words"].is_array());
+    let wav = STANDARD.decode(of(&messages, "audio_chunk")[0]["audio_data"].as_str().unwrap()).unwrap();
+    assert!(wav.starts_with(b"RIFF"));
+    let end = messages.last().unwrap();
+    assert!(end["timings"]["stt_ms"].is_u64(), "{end}");
+    assert_eq!(end["served_by"]["stt"], "fake-ear");
+}
+
+#[tokio::test]
+async fn every_mistake_is_answered_and_none_closes() {
+    let server = server().await;
+    let mut client = server.started().await;
+    let chunk =
+        |data: &str, rate: u32| json!({"type": "audio_chunk", "audio_data": data, "sample_rate": rate, "ref": "r"});
+    let mistakes = [
+        ("{", "bad_json", None),
+        ("[]", "bad_json", None),
+        ("{}", "bad_field", Some("type")),
+        (r#"{"type": 1, "ref": "r"}"#, "bad_field", Some("type")),
+        (r#"{"type": "sing", "ref": "r"}"#, "unknown_type", Some("sing")),
+        (r#"{"type": "next_speaker", "ref": "r"}"#, "unknown_type", Some("next_speaker")),
+        (r#"{"type": "text_message", "ref": "r"}"#, "bad_field", Some("text")),
+        (r#"{"type": "text_message", "text": " ", "ref": "r"}"#, "bad_field", Some("text")),
+        (r#"{"type": "settings", "temperature": "hot", "ref": "r"}"#, "bad_field", Some("temperature")),
+        (r#"{"type": "regenerate", "item_id": "nothing", "ref": "r"}"#, "item_not_found", None),
+        (&chunk("!", 16_000).to_string(), "bad_audio", Some("base64")),
+        (&chunk("AAAA", 16_000).to_string(), "bad_audio", Some("bytes")),
+        (&chunk("AAAA", 4_000).to_string(), "unsupported_rate", Some("4000")),
+    ];
+    for (message, code, named) in mistakes {
+        client.send_text(message.to_owned()).await;
+        let error = client.next().await;
+        assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{message}: {error}");
+        assert!(error["retryable"].is_boolean() && error["seq"].is_u64(), "{error}");
+        assert_eq!(error["ref"] == "r", message.contains("\"ref\""), "{message}: {error}");
+        let text = error["message"].as_str().unwrap();
+        assert!(named.is_none_or(|named| text.contains(named)), "{message}: {error}");
+    }
+    client.socket.send(Message::binary(vec![1, 2, 3])).await.unwrap();
+    assert_eq!(client.next().await["code"], "unknown_type");
+    client.send(json!({"type": "ping", "ref": "p"})).await;
+    assert_eq!(client.next().await, json!({"type": "pong", "ref": "p"}));
+    client.send(json!({"type": "resume", "session_id": "x", "resume_token": "y", "last_seq": 3})).await;
+    let resync = client.next().await;
+    assert_eq!((&resync["type"], &resync["from_seq"]), (&json!("resync_required"), &resync["seq"]));
+}
+
+#[tokio::test]
+async fn an_interruption_stops_the_audio() {
+    let server = server().await;
+    server.will_say(&"This sentence goes on for a while. ".repeat(20));
+    let mut client = server.started().await;
+    client.say("talk").await;
+    client.until("audio_chunk").await;
+    client.send(json!({"type": "interrupt", "played_ms": 100})).await;
+    let messages = client.until("interrupted").await;
+    assert!(of(&messages, "audio_chunk").len() <= 16, "what was on its way, at most");
+    client.send(json!({"type": "ping"})).await;
+    let after = client.until("pong").await;
+    assert!(of(&after, "audio_chunk").is_empty() && of(&after, "turn_complete").is_empty(), "{after:?}");
+    server.will_say("Yes.");
+    client.say("and now").await;
+    assert_eq!(of(&client.until("turn_complete").await, "text_done")[0]["text"], "Yes.");
+}
+
+#[tokio::test]
+async fn unknown_conversations_and_characters_close_with_4404() {
+    let server = server().await;
+    for (query, code) in
+        [("?conversation_id=nowhere", "conversation_not_found"), ("?character_ids=nobody-001", "character_not_found")]
+    {
+        let mut client = server.connect(query).await;
+        let (messages, close) = client.rest().await;
+        assert_eq!((&messages[0]["code"], messages.len(), close), (&json!(code), 1, Some(4404)), "{messages:?}");
+    }
+    let known = server.store.create_conversation(vec![]).await.unwrap().id;
+    let mut client = server.connect(&format!("?conversation_id={known}")).await;
+    assert_eq!(client.next().await["conversation_id"], known);
+}
+
+#[tokio::test]
+async fn a_full_house_says_so() {
+    let server = server_with(|state| state.limits.sessions = 1).await;
+    let first = server.started().await;
+    let mut second = server.connect("").await;
+    let (messages, close) = second.rest().await;
+    assert_eq!((&messages[0]["code"], &messages[0]["retryable"]), (&json!("session_limit_reached"), &json!(true)));
+    assert_eq!(close, Some(1013));
+    drop(first);
+    let begun = Instant::now();
+    while server.connect("").await.next().await["type"] != "session_started" {
+        assert!(begun.elapsed() < PATIENCE, "the seat is free again");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn without_the_key_only_health_is_open() {
+    let server = server_with(|state| {
+        state.access = Access { api_key: Some(ApiKey::new("sesame")), allowed_origins: vec![] };
+        state.limits.sessions_per_key = 1;
+    })
+    .await;
+    assert_eq!(server.get("/healthz", "").await.0, 200);
+    assert_eq!(server.get("/readyz", "").await.0, 200);
+    for path in ["/metrics", "/ws", "/nothing", "/api/characters"] {
+        let (status, answer) = server.get(path, "").await;
+        assert_eq!(status, 401, "{path}");
+        assert!(
+            answer.contains("application/problem+json") && answer.contains("\"code\":\"unauthorized\""),
+            "{answer}"
+        );
+        assert!(answer.to_lowercase().contains("www-authenticate: bearer"), "{answer}");
+    }
+    assert_eq!(server.get("/metrics", "Authorization: Bearer sesame\r\n").await.0, 200);
+    assert_eq!(server.get("/metrics", "Authorization: Bearer sesamo\r\n").await.0, 401);
+
+    let address = format!("ws://{}/ws", server.address);
+    let refusal = connect_async(&address).await.unwrap_err();
+    assert!(matches!(&refusal, SocketError::Http(answer) if answer.status() == 401), "{refusal}");
+    let with_key = || {
+        let mut request = address.as_str().into_client_request().unwrap();
+        request.headers_mut().insert("authorization", HeaderValue::from_static("Bearer sesame"));
+        connect_async(request)
+    };
+    let mut first = Client { socket: with_key().await.unwrap().0 };
+    assert_eq!(first.next().await["type"], "session_started");
+    let mut second = Client { socket: with_key().await.unwrap().0 };
+    assert_eq!(second.next().await["code"], "session_limit_reached");
+}
+
+#[tokio::test]
+async fn foreign_pages_get_no_socket() {
+    let server = server_with(|state| state.access.allowed_origins = vec!["https://ours.example".into()]).await;
+    let address = format!("ws://{}/ws", server.address);
+    let own = format!("http://{}", server.address);
+    for (origin, welcome) in [("https://evil.example", false), ("https://ours.example", true), (own.as_str(), true)] {
+        let mut request = address.as_str().into_client_request().unwrap();
+        request.headers_mut().insert("origin", HeaderValue::from_str(origin).unwrap());
+        let outcome = connect_async(request).await;
+        assert_eq!(outcome.is_ok(), welcome, "{origin}");
+        if let Err(refusal) = outcome {
+            assert!(matches!(&refusal, SocketError::Http(answer) if answer.status() == 403), "{refusal}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn plain_requests_get_plain_answers() {
+    let server = server().await;
+    let (status, answer) = server.get("/metrics", "").await;
+    assert!(status == 200 && answer.ends_with("aichat_up 1\n") && answer.contains("text/plain"), "{answer}");
+    let (status, answer) = server.get("/nothing?secret=1", "X-Request-Id: mine\r\n").await;
+    assert!(status == 404 && answer.contains("\"code\":\"not_found\"") && !answer.contains("secret"), "{answer}");
+    assert!(answer.contains("application/problem+json") && answer.contains("x-request-id: mine"), "{answer}");
+    let (status, answer) = server.request("POST /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    assert!(status == 405 && answer.contains("method_not_allowed"), "{answer}");
+    let (status, answer) = server.get("/ws", "").await;
+    assert!(status == 400 && answer.contains("not_a_websocket"), "{answer}");
+    let refusal = connect_async(format!("ws://{}/ws?protocol=binary", server.address)).await.unwrap_err();
+    let SocketError::Http(answer) = refusal else { panic!("{refusal}") };
+    assert_eq!(answer.status(), 400);
+    assert!(String::from_utf8_lossy(answer.body().as_ref().unwrap()).contains("protocol_not_offered"));
+    let long = format!("X-Long: {}\r\n", "x".repeat(200_000));
+    assert_eq!(server.get("/healthz", &long).await.0, 431);
+}
+
+#[tokio::test]
+async fn readiness_tells_of_every_part() {
+    let server = server().await;
+    let (status, answer) = server.get("/readyz", "").await;
+    assert!(status == 200 && answer.contains("\"ready\":true") && answer.contains("\"part\":\"database\""), "{answer}");
+    let failed = PartState::Failed { reason: "out of memory".into() };
+    server.engines.send_modify(|parts| parts[1].state = failed);
+    let (status, answer) = server.get("/readyz", "").await;
+    assert_eq!(status, 503);
+    assert!(answer.contains(r#"{"part":"llm","name":"fake","state":"failed","reason":"out of memory"}"#), "{answer}");
+    server.engines.send_modify(|parts| parts[1].state = PartState::Loading);
+    assert_eq!(server.get("/readyz", "").await.0, 503);
+    server.engines.send_modify(|parts| parts[1].state = PartState::Ready);
+    assert_eq!(server.get("/readyz", "").await.0, 200);
+    server.store.checkpoint().await.unwrap();
+    assert_eq!(server.get("/readyz", "").await.0, 503, "no database");
+    assert_eq!(server.get("/healthz", "").await.0, 200, "the process lives");
+}
+
+#[tokio::test]
+async fn a_drain_lets_replies_finish() {
+    let mut server = server().await;
+    server.will_say("One two three four five six seven eight nine ten.");
+    let mut idle = server.started().await;
+    let mut busy = server.started().await;
+    busy.say("count").await;
+    busy.until("audio_chunk").await;
+    server.stop();
+    let (messages, close) = idle.rest().await;
+    assert_eq!((&messages[0]["type"], close), (&json!("server_draining"), Some(1001)));
+    busy.until("server_draining").await;
+    busy.say("one more").await;
+    let (messages, close) = busy.rest().await;
+    assert_eq!(of(&messages, "error")[0]["code"], "session_limit_reached", "nothing new begins");
+    assert_eq!(messages.last().unwrap()["type"], "turn_complete");
+    assert_eq!(close, Some(1001));
+    timeout(PATIENCE, &mut server.done).await.expect("the drain ends").unwrap();
+    assert!(TcpStream::connect(&server.address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn a_drain_cuts_off_what_takes_too_long() {
+    let mut server = server_with(|state| state.limits.drain = Duration::from_millis(300)).await;
+    server.will_say(&"This goes on and on. ".repeat(50));
+    let mut client = server.started().await;
+    client.say("talk").await;
+    client.until("audio_chunk").await;
+    let begun = Instant::now();
+    server.stop();
+    let (messages, close) = client.rest().await;
+    assert!(of(&messages, "turn_complete").is_empty());
+    assert_eq!(close, Some(1001));
+    timeout(PATIENCE, server.done).await.unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_closed() {
+    let server = server_with(|state| {
+        state.limits.write_timeout = Duration::from_millis(300);
+        state.limits.sessions = 1;
+    })
+    .await;
+    let mut deaf = server.started().await;
+    // Every mistake is answered with its ref, and nobody reads the answers.
+    let mistake = json!({"type": "sing", "ref": "x".repeat(200_000)}).to_string();
+    let flood = async { while deaf.socket.send(Message::text(mistake.clone())).await.is_ok() {} };
+    timeout(PATIENCE, flood).await.expect("the server lets go");
+    let mut next = server.connect("").await;
+    let begun = Instant::now();
+    while next.next().await["type"] != "session_started" {
+        assert!(begun.elapsed() < PATIENCE, "the seat is free again");
+        sleep(Duration::from_millis(50)).await;
+        next = server.connect("").await;
+    }
+}
+
+#[tokio::test]
+async fn too_long_messages_close_with_1009() {
+    let server = server().await;
+    for length in [300_000, 3_000_000] {
+        let mut client = server.started().await;
+        // The server may close before all of it is sent.
+        let _ = client.socket.send(Message::text("x".repeat(length))).await;
+        let (messages, close) = client.rest().await;
+        assert_eq!((&messages[0]["code"], close), (&json!("too_large"), Some(1009)), "{length}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_silent_is_closed_and_who_answers_pings_is_not() {
+    let server = server_with(|state| {
+        state.limits.ping_every = Duration::from_millis(100);
+        state.limits.silent_after = Duration::from_millis(500);
+    })
+    .await;
+    let mut alive = server.started().await;
+    let mut silent = server.started().await;
+    // Reading answers pings; not reading does not.
+    let waiting = timeout(
+        Duration::from_millis(1500),
+        alive
+            .socket
+            .by_ref()
+            .take_while(|frame| {
+                let open = matches!(frame, Ok(Message::Ping(_)));
+                async move { open }
+            })
+            .for_each(|_| async {}),
+    )
+    .await;
+    assert!(waiting.is_err(), "still open, and only pings came");
+    let (_, close) = silent.rest().await;
+    assert_eq!(close, Some(4408));
+}
+
+#[tokio::test]
+async fn dribbling_and_silent_connections_are_closed() {
+    let server = server_with(|state| state.limits.header_timeout = Duration::from_millis(300)).await;
+    for beginning in ["", "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
+        let mut stream = TcpStream::connect(&server.address).await.unwrap();
+        stream.write_all(beginning.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let outcome = timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+        assert!(outcome.is_ok(), "{beginning:?} is still open");
+    }
+    assert_eq!(server.get("/healthz", "").await.0, 200);
+}
+
+#[tokio::test]
+async fn too_much_microphone_is_refused_not_closed() {
+    let server = server().await;
+    let mut client = server.started().await;
+    for _ in 0..80 {
+        client.sound(0, 100).await;
+    }
+    let error = client.next().await;
+    assert_eq!((&error["code"], &error["retryable"]), (&json!("rate_limited"), &json!(true)));
+    client.send(json!({"type": "ping"})).await;
+    client.until("pong").await;
+}
+
+#[tokio::test]
+async fn too_many_requests_are_refused_not_closed() {
+    let server = server_with(|state| state.limits.requests_per_minute = 3).await;
+    let mut client = server.started().await;
+    for _ in 0..4 {
+        client.send(json!({"type": "settings", "top_k": 5})).await;
+    }
+    let mut messages = vec![];
+    for _ in 0..4 {
+        messages.push(client.next().await);
+    }
+    assert_eq!(of(&messages, "settings_applied").len(), 3, "{messages:?}");
+    assert_eq!(of(&messages, "error")[0]["code"], "rate_limited");
+}
+
+/// A small generator of numbers: the same ones every time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+
+    fn garbage(&mut self) -> Message {
+        const PIECES: [&str; 24] = [
+            "{",
+            "}",
+            "[",
+            "]",
+            ":",
+            ",",
+            "\"type\"",
+            "\"text_message\"",
+            "\"audio_chunk\"",
+            "\"settings\"",
+            "\"interrupt\"",
+            "\"ref\"",
+            "\"audio_data\"",
+            "\"AAAA\"",
+            "\"sample_rate\"",
+            "16000",
+            "1e999",
+            "-1",
+            "null",
+            "\"vad\"",
+            "\\u0000",
+            "\u{202e}🦀",
+            "\"playback_ack\"",
+            "\"item_id\"",
+        ];
+        match self.roll(5) {
+            0 => Message::binary((0..self.roll(64)).map(|_| self.roll(256) as u8).collect::<Vec<_>>()),
+            1 => {
+                let kinds =
+                    ["audio_chunk", "playback_ack", "interrupt", "commit", "cancel_input", "resume", "regenerate"];
+                let values = [json!(null), json!(1.5), json!("AAAA"), json!([{}]), json!({"a": -1}), json!(u64::MAX)];
+                let mut message = json!({"type": kinds[self.roll(kinds.len())]});
+                for name in ["audio_data", "sample_rate", "channels", "format", "item_id", "played_ms", "ref", "vad"] {
+                    if self.roll(2) == 0 {
+                        message[name] = values[self.roll(values.len())].clone();
+                    }
+                }
+                Message::text(message.to_string())
+            }
+            _ => Message::text((0..self.roll(20)).map(|_| PIECES[self.roll(PIECES.len())]).collect::<String>()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_frames_of_garbage_change_nothing() {
+    let server = server().await;
+    let (sink, stream) = server.started().await.socket.split();
+    let sending = tokio::spawn(async move {
+        let mut sink = sink;
+        let mut dice = Dice(2026);
+        for _ in 0..10_000 {
+            sink.send(dice.garbage()).await.unwrap();
+        }
+        sink.send(Message::text(r#"{"type":"ping","ref":"after"}"#)).await.unwrap();
+        sink
+    });
+    let answers = stream.filter_map(|frame| async move {
+        match frame.expect("an open socket") {
+            Message::Text(text) => Some(serde_json::from_str::<Value>(&text).unwrap()),
+            Message::Ping(_) => None,
+            other => panic!("{other:?}"),
+        }
+    });
+    let before = answers.take_while(|answer| {
+        let more = answer["ref"] != "after";
+        async move { more }
+    });
+    let kinds = before.map(|answer| answer["type"].clone()).collect::<Vec<_>>();
+    let kinds = timeout(3 * PATIENCE, kinds).await.expect("an answer to the ping");
+    assert!(kinds.iter().filter(|kind| *kind == "error").count() > 8_000, "{}", kinds.len());
+    drop(sending.await.unwrap());
+    assert_eq!(server.get("/healthz", "").await.0, 200);
+}

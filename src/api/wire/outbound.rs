@@ -308,18 +308,17 @@ struct Servants<'a> {
 
 #[derive(Serialize)]
 struct Tokens {
-    prompt_tokens: usize,
-    cached_tokens: usize,
-    completion_tokens: usize,
+    #[serde(rename = "prompt_tokens")]
+    prompt: usize,
+    #[serde(rename = "cached_tokens")]
+    cached: usize,
+    #[serde(rename = "completion_tokens")]
+    completion: usize,
 }
 
 impl Tokens {
     fn of(usage: &Usage) -> Self {
-        Self {
-            prompt_tokens: usage.prompt_tokens,
-            cached_tokens: usage.cached_tokens,
-            completion_tokens: usage.completion_tokens,
-        }
+        Self { prompt: usage.prompt_tokens, cached: usage.cached_tokens, completion: usage.completion_tokens }
     }
 }
 

@@ -1,1 +1,234 @@
+use std::time::Duration;
 
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{AudioChunk, ClientMessage, Encoder, Notice, Refusal, read};
+use crate::audio::wav::WireFormat;
+use crate::audio::{Samples, Speech};
+use crate::provider::{ProviderError, Role, Usage, Word, WordMark};
+use crate::session::event::{
+    AudioPiece, Complaint, Input, Output, ServedBy, Timings, Told, Transcription, Turn, TurnReport,
+};
+use crate::session::record::MessageStatus;
+use crate::session::settings::{AudioFormat, OutputKind, Settings, SettingsPatch};
+
+fn message(value: &Value) -> ClientMessage {
+    read(&value.to_string()).unwrap().message
+}
+
+#[test]
+fn every_message_of_the_protocol_is_read() {
+    let audio =
+        json!({"type": "audio_chunk", "audio_data": "AAEC", "format": "pcm", "sample_rate": 44100, "channels": 2});
+    let chunk = AudioChunk { data: vec![0, 1, 2], format: WireFormat::Pcm, sample_rate: 44_100, channels: 2 };
+    assert_eq!(message(&audio), ClientMessage::Audio(chunk));
+    let wav = json!({"type": "audio_chunk", "audio_data": "", "format": "wav"});
+    let chunk = AudioChunk { data: vec![], format: WireFormat::Wav, sample_rate: 0, channels: 1 };
+    assert_eq!(message(&wav), ClientMessage::Audio(chunk));
+
+    let text = json!({"type": "text_message", "text": " hi ", "client_message_id": "c", "output": "text",
+                      "attachments": [], "new_field": {}});
+    let input =
+        Input::Text { text: " hi ".into(), client_message_id: Some("c".into()), output: Some(OutputKind::Text) };
+    assert_eq!(message(&text), ClientMessage::Session(input));
+    let plain = [
+        (json!({"type": "commit"}), Input::Commit),
+        (json!({"type": "cancel_input"}), Input::CancelInput),
+        (json!({"type": "interrupt"}), Input::Interrupt { item_id: None, played_ms: None }),
+        (
+            json!({"type": "interrupt", "item_id": "i", "played_ms": 250}),
+            Input::Interrupt { item_id: Some("i".into()), played_ms: Some(250) },
+        ),
+        (
+            json!({"type": "playback_ack", "item_id": "i", "played_ms": 0}),
+            Input::PlaybackAck { item_id: "i".into(), played_ms: 0 },
+        ),
+        (
+            json!({"type": "regenerate", "item_id": "i", "temperature": 0.5}),
+            Input::Regenerate {
+                item_id: "i".into(),
+                settings: SettingsPatch { temperature: Some(0.5), ..SettingsPatch::default() },
+            },
+        ),
+        (
+            json!({"type": "settings", "ref": "x", "vad": null, "top_k": 3}),
+            Input::Settings(SettingsPatch { vad: Some(None), top_k: Some(3), ..SettingsPatch::default() }),
+        ),
+    ];
+    for (value, input) in plain {
+        assert_eq!(message(&value), ClientMessage::Session(input), "{value}");
+    }
+    assert_eq!(message(&json!({"type": "resume", "last_seq": 3})), ClientMessage::Resume);
+    let ping = read(r#"{"ref": "r", "type": "ping"}"#).unwrap();
+    assert_eq!((ping.message, ping.reference.as_deref()), (ClientMessage::Ping, Some("r")));
+}
+
+#[test]
+fn a_refusal_names_the_field_and_keeps_the_ref() {
+    let cases = [
+        (json!({"type": "audio_chunk", "sample_rate": 16000}), "bad_field", "audio_data"),
+        (json!({"type": "audio_chunk", "audio_data": "AAAA"}), "bad_field", "sample_rate"),
+        (json!({"type": "audio_chunk", "audio_data": "AAAA", "sample_rate": -1}), "bad_field", "sample_rate"),
+        (json!({"type": "audio_chunk", "audio_data": "AAAA", "sample_rate": u64::MAX}), "bad_field", "sample_rate"),
+        (json!({"type": "audio_chunk", "audio_data": "AAAA", "format": "mp3"}), "bad_field", "format"),
+        (json!({"type": "audio_chunk", "audio_data": "A", "format": "wav"}), "bad_audio", "base64"),
+        (json!({"type": "text_message", "text": "x", "output": "song"}), "bad_field", "output"),
+        (json!({"type": "text_message", "text": "x", "client_message_id": ""}), "bad_field", "client_message_id"),
+        (json!({"type": "text_message", "text": "x", "attachments": [{}]}), "bad_field", "attachments"),
+        (json!({"type": "text_message", "text": "x", "character_ids": "all"}), "bad_field", "character_ids"),
+        (json!({"type": "playback_ack", "item_id": "i"}), "bad_field", "played_ms"),
+        (json!({"type": "interrupt", "played_ms": "now"}), "bad_field", "played_ms"),
+        (json!({"type": "settings", "vad": {"silence_ms": "long"}}), "bad_field", "vad.silence_ms"),
+        (json!({"type": "settings", "volume": 11}), "bad_field", "volume"),
+        (json!({"type": "characters", "character_ids": []}), "unknown_type", "characters"),
+    ];
+    for (mut value, code, named) in cases {
+        value["ref"] = json!("mine");
+        let refusal = read(&value.to_string()).unwrap_err();
+        assert_eq!((refusal.code, refusal.reference.as_deref()), (code, Some("mine")), "{value}: {refusal:?}");
+        assert!(refusal.message.contains(named), "{value}: {refusal:?}");
+    }
+    assert_eq!(read(r#"{"type": "ping", "ref": 7}"#).unwrap_err().code, "bad_field");
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(read(&deep).unwrap_err().code, "bad_json");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "\\PC*") {
+        let _ = read(&text);
+    }
+}
+
+fn written(output: Output) -> Value {
+    let text = Encoder::new("token".into()).encode(&Notice::Told(output.into())).unwrap();
+    assert!(text.starts_with(r#"{"type":"#), "the type comes first: {text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn messages_are_written_as_the_protocol_says() {
+    let heard = Output::Transcription(Transcription {
+        item_id: "i".into(),
+        is_final: false,
+        text: "he".into(),
+        stable_chars: 1,
+        at: Samples(8_000),
+        language: None,
+        words: vec![],
+    });
+    assert_eq!(
+        written(heard),
+        json!({"type": "transcription_chunk", "is_final": false, "text": "he", "stable_chars": 1, "timestamp": 0.5,
+               "item_id": "i", "language": null, "seq": 1})
+    );
+    let last = Output::Transcription(Transcription {
+        item_id: "i".into(),
+        is_final: true,
+        text: "hey".into(),
+        stable_chars: 3,
+        at: Samples(16_000),
+        language: Some("en".into()),
+        words: vec![Word { text: "hey".into(), start: Duration::from_millis(20), end: Duration::from_millis(400) }],
+    });
+    assert_eq!(written(last)["words"], json!([{"text": "hey", "start_ms": 20, "end_ms": 400}]));
+    assert_eq!(
+        written(Output::SpeechStarted { at: Samples(1_600) }),
+        json!({"type": "speech_started", "timestamp": 0.1, "seq": 1})
+    );
+    let saved = Output::MessageSaved {
+        message_id: "m".into(),
+        client_message_id: None,
+        role: Role::User,
+        status: MessageStatus::Completed,
+    };
+    assert_eq!(
+        written(saved),
+        json!({"type": "message_saved", "message_id": "m", "client_message_id": null, "role": "user",
+               "status": "completed", "seq": 1})
+    );
+    let chunk = Output::TextChunk {
+        turn: Turn(3),
+        character_id: "c".into(),
+        item_id: "i".into(),
+        sequence_number: 9,
+        text: "Hi".into(),
+    };
+    assert_eq!(
+        written(chunk),
+        json!({"type": "text_chunk", "character_id": "c", "text": "Hi", "sequence_number": 9, "item_id": "i", "turn": 3,
+               "seq": 1})
+    );
+    assert_eq!(written(Output::SpeakerChanged { character_id: None })["character_id"], Value::Null);
+    let interrupted = Output::Interrupted {
+        turn: Turn(1),
+        item_id: "i".into(),
+        heard_text: "One".into(),
+        heard: Duration::from_micros(1_234_567),
+    };
+    assert_eq!(written(interrupted)["heard_ms"], 1_234);
+    let applied = written(Output::SettingsApplied(Box::default()));
+    assert_eq!(applied["type"], "settings_applied");
+    assert_eq!(applied["output"], json!(serde_json::to_value(Settings::default()).unwrap()["output"]));
+}
+
+#[test]
+fn audio_is_written_with_its_words_and_without_a_number() {
+    let piece = AudioPiece {
+        turn: Turn(2),
+        character_id: "c".into(),
+        item_id: "i".into(),
+        sequence_number: 4,
+        pts: Duration::from_millis(40),
+        audio: Speech::new(vec![0.0, 1.0, -1.0]),
+        words: vec![WordMark { text: "a".into(), start: Duration::ZERO, end: Duration::from_millis(9) }],
+        format: AudioFormat::Pcm,
+    };
+    assert_eq!(
+        written(Output::Audio(piece.clone())),
+        json!({"type": "audio_chunk", "character_id": "c", "audio_data": "AAD/fwGA", "sequence_number": 4,
+               "format": "pcm", "sample_rate": 24000, "item_id": "i", "turn": 2, "pts_ms": 40,
+               "words": [{"text": "a", "start_ms": 0, "end_ms": 9}]})
+    );
+    let wav = written(Output::Audio(AudioPiece { format: AudioFormat::Wav, ..piece }));
+    assert_eq!(wav["format"], "wav");
+    assert!(wav["audio_data"].as_str().unwrap().starts_with("UklGR"), "RIFF");
+}
+
+#[test]
+fn the_end_of_a_turn_reports() {
+    let report = TurnReport {
+        turn: Turn(1),
+        character_id: "c".into(),
+        item_id: "i".into(),
+        sequence_number: 2,
+        timings: Timings { endpoint_ms: Some(300), total_ms: Some(900), ..Timings::default() },
+        served_by: ServedBy { stt: Some("whisper-base".into()), ..ServedBy::default() },
+        usage: Usage { prompt_tokens: 10, completion_tokens: 5, ..Usage::default() },
+    };
+    assert_eq!(
+        written(Output::TurnComplete(Box::new(report))),
+        json!({"type": "turn_complete", "character_id": "c", "sequence_number": 2, "item_id": "i", "turn": 1,
+               "timings": {"endpoint_ms": 300, "stt_ms": null, "llm_first_token_ms": null,
+                           "tts_first_audio_ms": null, "total_ms": 900},
+               "served_by": {"stt": "whisper-base", "llm": null, "tts": null},
+               "usage": {"prompt_tokens": 10, "cached_tokens": 0, "completion_tokens": 5}, "seq": 1})
+    );
+}
+
+#[test]
+fn numbers_run_on_over_all_that_is_journalled() {
+    let mut encoder = Encoder::new("token".into());
+    let mut seq = |notice: &Notice| -> Value {
+        let text = encoder.encode(notice).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()["seq"].take()
+    };
+    let complaint = Complaint::of(&ProviderError::Failed { what: "speech".into() }, Some("i".into()));
+    assert_eq!(seq(&Notice::Refused(Refusal::new("bad_json", "no"))), 1);
+    assert_eq!(seq(&Notice::Pong { reference: None }), Value::Null);
+    assert_eq!(seq(&Notice::Told(Told { output: Output::Error(complaint), reference: Some("r".into()) })), 2);
+    assert_eq!(seq(&Notice::ServerDraining), 3);
+    let resync = encoder.encode(&Notice::ResyncRequired { reference: None }).unwrap();
+    assert_eq!(resync, r#"{"type":"resync_required","from_seq":4,"seq":4}"#);
+}

@@ -27,7 +27,8 @@ impl Microphone {
 
     /// Decodes a chunk and brings it to [`MIC_HZ`]. The resampler's last few milliseconds come with the next chunk.
     pub(super) fn take(&mut self, chunk: &AudioChunk, now: Instant) -> Result<Mic, Refusal> {
-        let chunk = decode_wire(chunk.format, &chunk.data, chunk.sample_rate, chunk.channels).map_err(unreadable)?;
+        let chunk = decode_wire(chunk.format, &chunk.data, chunk.sample_rate, chunk.channels)
+            .map_err(|error| unreadable(&error))?;
         let seconds = chunk.samples.len() as f64 / f64::from(chunk.rate);
         if seconds > LONGEST_CHUNK_SECONDS {
             let message = format!("a chunk of {seconds:.1} s is too long; send 10 to 200 ms at once");
@@ -53,7 +54,7 @@ impl Microphone {
     }
 }
 
-fn unreadable(error: WireError) -> Refusal {
+fn unreadable(error: &WireError) -> Refusal {
     let code = match error {
         WireError::Rate { .. } => "unsupported_rate",
         WireError::Channels { .. } => "bad_field",

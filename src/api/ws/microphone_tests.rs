@@ -1,1 +1,93 @@
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::Microphone;
+use crate::api::wire::AudioChunk;
+use crate::audio::resample::resample;
+use crate::audio::wav::{self, WireFormat};
+use crate::audio::{Mic, Pcm};
+
+fn tone<const HZ: u32>(samples: usize) -> Pcm<HZ> {
+    let step = std::f32::consts::TAU * 440.0 / HZ as f32;
+    Pcm::new((0..samples).map(|n| (n as f32 * step).sin() * 0.5).collect())
+}
+
+fn pcm(data: Vec<u8>, sample_rate: u32, channels: u32) -> AudioChunk {
+    AudioChunk { data, format: WireFormat::Pcm, sample_rate, channels }
+}
+
+#[test]
+fn chunks_of_a_stream_sound_as_one() {
+    let now = Instant::now();
+    let whole = tone::<44_100>(44_100);
+    let mut microphone = Microphone::new(now);
+    let mut heard = Mic::default();
+    for chunk in whole.as_slice().chunks(4_410) {
+        let audio = Pcm::<44_100>::new(chunk.to_vec());
+        heard.extend(&microphone.take(&pcm(audio.to_s16le(), 44_100, 1), now).unwrap());
+    }
+    let expected: Mic = resample(whole.as_slice(), 44_100).unwrap();
+    let expected = expected.as_slice();
+    assert!(heard.as_slice().len() + 400 > expected.len(), "only the filter's tail still waits");
+    for (ours, theirs) in heard.as_slice().iter().zip(expected) {
+        assert!((ours - theirs).abs() < 1e-4, "16-bit rounding apart, the same");
+    }
+}
+
+#[test]
+fn a_change_of_rate_loses_nothing() {
+    let now = Instant::now();
+    let mut microphone = Microphone::new(now);
+    let first = microphone.take(&pcm(tone::<48_000>(24_000).to_s16le(), 48_000, 1), now).unwrap();
+    let wav =
+        AudioChunk { data: wav::encode(&tone::<16_000>(8_000)), format: WireFormat::Wav, sample_rate: 0, channels: 1 };
+    let second = microphone.take(&wav, now).unwrap();
+    assert_eq!(first.as_slice().len() + second.as_slice().len(), 16_000, "half a second each");
+}
+
+#[test]
+fn stereo_is_mixed() {
+    let now = Instant::now();
+    let both: Vec<u8> = std::iter::repeat_n([8_000_i16, 16_000], 160).flatten().flat_map(i16::to_le_bytes).collect();
+    let heard = Microphone::new(now).take(&pcm(both, 16_000, 2), now).unwrap();
+    assert_eq!(heard.as_slice().len(), 160);
+    assert!(heard.as_slice().iter().all(|sample| (sample - 12_000.0 / 32_768.0).abs() < 1e-6));
+}
+
+#[test]
+fn what_cannot_be_heard_is_refused_by_name() {
+    let now = Instant::now();
+    let cases = [
+        (pcm(vec![0; 4], 7_999, 1), "unsupported_rate"),
+        (pcm(vec![0; 4], 48_001, 1), "unsupported_rate"),
+        (pcm(vec![0; 4], 0, 1), "unsupported_rate"),
+        (pcm(vec![0; 4], 16_000, 0), "bad_field"),
+        (pcm(vec![0; 12], 16_000, 3), "bad_field"),
+        (pcm(vec![0; 3], 16_000, 1), "bad_audio"),
+        (pcm(vec![0; 32_002], 16_000, 1), "bad_audio"),
+        (AudioChunk { format: WireFormat::Wav, ..pcm(b"RIFFnothing".to_vec(), 0, 1) }, "bad_audio"),
+    ];
+    for (chunk, code) in cases {
+        let refusal = Microphone::new(now).take(&chunk, now).unwrap_err();
+        assert_eq!(refusal.code, code, "{chunk:?}: {refusal:?}");
+    }
+    assert!(Microphone::new(now).take(&pcm(vec![], 16_000, 1), now).unwrap().is_empty());
+}
+
+#[test]
+fn twice_real_time_passes_and_more_does_not() {
+    let start = Instant::now();
+    let mut microphone = Microphone::new(start);
+    let chunk = pcm(vec![0; 3_200], 16_000, 1);
+    let accepted = |microphone: &mut Microphone, at: Instant, count: usize| {
+        (0..count).filter(|_| microphone.take(&chunk, at).is_ok()).count()
+    };
+    assert!((49..=50).contains(&accepted(&mut microphone, start, 100)), "a burst of five seconds");
+    let later = start + Duration::from_secs(1);
+    assert!((19..=20).contains(&accepted(&mut microphone, later, 100)), "then two seconds a second");
+    let much_later = start + Duration::from_hours(1);
+    assert!((49..=50).contains(&accepted(&mut microphone, much_later, 100)), "a burst is never longer");
+    let refusal = microphone.take(&chunk, much_later).unwrap_err();
+    assert!(refusal.code == "rate_limited" && refusal.retryable);
+}

@@ -47,7 +47,8 @@ const LINGER: Duration = Duration::from_secs(1);
 enum Ending {
     /// The client closed, or its connection broke.
     Gone,
-    SessionOver,
+    /// A session ends by itself only when a task of it has failed.
+    SessionFailed,
     Draining,
     TooLarge,
     TooSlow,
@@ -61,7 +62,7 @@ impl Ending {
     const fn close(self) -> Option<(u16, &'static str)> {
         match self {
             Self::Gone => None,
-            Self::SessionOver => Some((1000, "done")),
+            Self::SessionFailed => Some((1013, "the session failed")),
             Self::Draining => Some((1001, "the server is shutting down")),
             Self::TooLarge => Some((1009, "the message is too large")),
             Self::TooSlow => Some((1013, "too slow")),
@@ -154,6 +155,10 @@ async fn admit(house: &Arc<House>, opening: Opening) -> Result<(Handle, Seats), 
         let message = format!("all {limit} sessions are taken; try again later");
         (Refusal::new("session_limit_reached", message).retryable(), Ending::Overloaded)
     };
+    if house.draining.has_begun() {
+        let refusal = Refusal::new("session_limit_reached", "the server is shutting down").retryable();
+        return Err((refusal, Ending::Draining));
+    }
     let limits = &house.state.limits;
     let seat = Arc::clone(&house.sessions).try_acquire_owned().map_err(|_| full(limits.sessions))?;
     let keyed_seat = match house.state.access.api_key {
@@ -163,15 +168,17 @@ async fn admit(house: &Arc<House>, opening: Opening) -> Result<(Handle, Seats), 
         }
         None => None,
     };
-    let handle = session::start(house.state.parts.clone(), opening).await.map_err(refuse)?;
+    let handle = session::start(house.state.parts.clone(), opening).await.map_err(|error| refuse(&error))?;
     Ok((handle, (seat, keyed_seat, meter::OpenSession::new())))
 }
 
-fn refuse(error: StartError) -> (Refusal, Ending) {
+fn refuse(error: &StartError) -> (Refusal, Ending) {
     let message = error.to_string();
     match error {
         StartError::ConversationNotFound(_) => (Refusal::new("conversation_not_found", message), Ending::NotFound),
-        StartError::CharacterNotFound(_) => (Refusal::new("character_not_found", message), Ending::NotFound),
+        StartError::CharacterNotFound(_) | StartError::NoCharacter(_) => {
+            (Refusal::new("character_not_found", message), Ending::NotFound)
+        }
         StartError::Records(_) => (Refusal::new("internal", message).retryable(), Ending::Overloaded),
     }
 }
@@ -185,6 +192,9 @@ async fn converse(stream: &mut SplitStream<WebSocket>, writer: &mut Writer, hand
         ending = reader.run() => ending,
         ending = writer.run(&mut outbox, &mut notices, house.draining.clone()) => ending,
     };
+    if ending == Ending::SessionFailed {
+        tracing::error!("a session ended before its client did");
+    }
     // What the reader said last explains why it ended.
     while let Ok(notice) = notices.try_recv() {
         if let Err(sooner) = writer.send(&notice).await {

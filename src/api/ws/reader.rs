@@ -96,7 +96,7 @@ impl<'a> Reader<'a> {
         match outcome {
             Err(refusal) => self.say(Notice::Refused(refusal.to(reference))).await,
             Ok(None) => Ok(()),
-            Ok(Some(input)) => self.inbox.send(Request { input, reference }).await.map_err(|_| Ending::SessionOver),
+            Ok(Some(input)) => self.inbox.send(Request { input, reference }).await.map_err(|_| Ending::SessionFailed),
         }
     }
 

@@ -54,7 +54,7 @@ impl Writer {
             let outcome = tokio::select! {
                 told = outbox.recv() => match told {
                     Some(told) => self.tell(told).await,
-                    None => return Ending::SessionOver,
+                    None => return Ending::SessionFailed,
                 },
                 Some(notice) = notices.recv() => self.send(&notice).await,
                 _ = ping.tick() => self.frame(Message::Ping(Bytes::new())).await,

@@ -1,0 +1,234 @@
+//! The front door for GGUF files: checks a header before candle's parser sees it, and reads typed metadata.
+//!
+//! A file comes from a download, so it may be cut short or damaged. The walk here follows the header by the GGUF
+//! specification (versions 2 and 3, little-endian) and refuses any count or length that the file cannot hold, so that
+//! nothing later allocates by a damaged number. It never reads tensor data.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use candle_core::quantized::gguf_file::{Content, Value};
+
+use crate::engine::EngineError;
+
+/// Most entries of metadata and most tensors: real files have under 100 and about 1,000.
+const MAX_ENTRIES: u64 = 1 << 16;
+/// Longest string: chat templates have tens of kilobytes.
+const MAX_STRING: u64 = 1 << 22;
+/// Elements of all arrays together: a large vocabulary has 260,000 tokens, scores, types and merges.
+const MAX_ELEMENTS: u64 = 1 << 22;
+/// Elements of one tensor.
+const MAX_TENSOR: u64 = 1 << 36;
+
+/// A checked header with the reader behind it.
+pub(super) struct Gguf {
+    pub(super) path: PathBuf,
+    pub(super) content: Content,
+    pub(super) reader: BufReader<File>,
+    pub(super) file_bytes: u64,
+}
+
+impl Gguf {
+    /// # Errors
+    /// [`EngineError::BadFile`] says what is wrong with the file.
+    pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
+        let bad_file = |reason: String| EngineError::BadFile { path: path.to_owned(), reason };
+        let unreadable = |error: io::Error| bad_file(error.to_string());
+        let file = File::open(path).map_err(unreadable)?;
+        let file_bytes = file.metadata().map_err(unreadable)?.len();
+        let mut reader = BufReader::with_capacity(1 << 16, file);
+        Walk { reader: &mut reader, left: file_bytes, elements: 0 }
+            .header()
+            .map_err(|reason| bad_file(format!("it is not a whole GGUF file: {reason}; pull the model again")))?;
+        reader.rewind().map_err(unreadable)?;
+        let content = catch_unwind(AssertUnwindSafe(|| Content::read(&mut reader)))
+            .map_err(|_| bad_file("its header cannot be read; pull the model again".to_owned()))?
+            .map_err(|error| bad_file(error.to_string()))?;
+        Ok(Self { path: path.to_owned(), content, reader, file_bytes })
+    }
+
+    pub(super) fn error(&self, reason: impl Into<String>) -> EngineError {
+        EngineError::BadFile { path: self.path.clone(), reason: reason.into() }
+    }
+
+    pub(super) fn text(&self, key: &str) -> Option<&str> {
+        self.content.metadata.get(key)?.to_string().ok().map(String::as_str)
+    }
+
+    pub(super) fn flag(&self, key: &str) -> Option<bool> {
+        self.content.metadata.get(key)?.to_bool().ok()
+    }
+
+    /// Any integer type.
+    pub(super) fn number(&self, key: &str) -> Option<u64> {
+        whole(self.content.metadata.get(key)?)
+    }
+
+    pub(super) fn array(&self, key: &str) -> Option<&[Value]> {
+        self.content.metadata.get(key)?.to_vec().ok().map(Vec::as_slice)
+    }
+
+    /// # Errors
+    /// Names the key that is missing or out of `range`.
+    pub(super) fn size(&self, key: &str, range: std::ops::RangeInclusive<u64>) -> Result<usize, EngineError> {
+        let value = self.number(key).ok_or_else(|| self.error(format!("its metadata has no {key}")))?;
+        if !range.contains(&value) {
+            return Err(self.error(format!("{key} is {value}, expected {} to {}", range.start(), range.end())));
+        }
+        usize::try_from(value).map_err(|_| self.error(format!("{key} is too large")))
+    }
+}
+
+/// Negative numbers are none.
+pub(super) fn whole(value: &Value) -> Option<u64> {
+    match value {
+        Value::U8(value) => Some(u64::from(*value)),
+        Value::U16(value) => Some(u64::from(*value)),
+        Value::U32(value) => Some(u64::from(*value)),
+        Value::U64(value) => Some(*value),
+        Value::I8(value) => u64::try_from(*value).ok(),
+        Value::I16(value) => u64::try_from(*value).ok(),
+        Value::I32(value) => u64::try_from(*value).ok(),
+        Value::I64(value) => u64::try_from(*value).ok(),
+        _ => None,
+    }
+}
+
+/// A reader that knows how many bytes the file has left.
+struct Walk<R> {
+    reader: R,
+    left: u64,
+    elements: u64,
+}
+
+impl<R: Read> Walk<R> {
+    fn header(&mut self) -> Result<(), String> {
+        if self.take::<4>()? != *b"GGUF" {
+            return Err("it does not begin with GGUF".to_owned());
+        }
+        let version = self.u32()?;
+        if !(2..=3).contains(&version) {
+            return Err(format!("version {version} is not supported"));
+        }
+        let tensors = self.count("tensors", MAX_ENTRIES)?;
+        let entries = self.count("metadata entries", MAX_ENTRIES)?;
+        for _ in 0..entries {
+            let key = self.string()?;
+            let kind = self.u32()?;
+            if key == b"general.alignment" && kind == 4 {
+                let alignment = self.u32()?;
+                if !alignment.is_power_of_two() || alignment > 1 << 16 {
+                    return Err(format!("the alignment is {alignment}"));
+                }
+            } else {
+                self.value(kind)?;
+            }
+        }
+        for _ in 0..tensors {
+            self.tensor()?;
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, kind: u32) -> Result<(), String> {
+        match kind {
+            8 => self.string().map(drop),
+            9 => {
+                let kind = self.u32()?;
+                let count = self.count("array elements", MAX_ELEMENTS)?;
+                self.elements += count;
+                if self.elements > MAX_ELEMENTS {
+                    return Err("its arrays are too long".to_owned());
+                }
+                match kind {
+                    8 => (0..count).try_for_each(|_| self.string().map(drop)),
+                    _ => self.skip(count * width(kind).ok_or_else(|| format!("an array of type {kind}"))?),
+                }
+            }
+            _ => self.skip(width(kind).ok_or_else(|| format!("a value of type {kind}"))?),
+        }
+    }
+
+    fn tensor(&mut self) -> Result<(), String> {
+        self.string()?;
+        let dimensions = self.u32()?;
+        if dimensions > 4 {
+            return Err(format!("a tensor has {dimensions} dimensions"));
+        }
+        let mut elements = 1u64;
+        for _ in 0..dimensions {
+            let size = self.u64()?;
+            elements = elements
+                .checked_mul(size)
+                .filter(|elements| (1..=MAX_TENSOR).contains(elements))
+                .ok_or_else(|| format!("a tensor has a dimension of {size}"))?;
+        }
+        // Type and offset: candle checks them against the file's length when it reads the data.
+        self.skip(4 + 8)
+    }
+
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
+        let mut bytes = [0; N];
+        self.reader.read_exact(&mut bytes).map_err(|_| "it ends too early".to_owned())?;
+        self.left = self.left.saturating_sub(N as u64);
+        Ok(bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, String> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, String> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn count(&mut self, what: &str, most: u64) -> Result<u64, String> {
+        let count = self.u64()?;
+        // Whatever is counted takes at least a byte.
+        if count > most || count > self.left {
+            return Err(format!("it claims {count} {what}"));
+        }
+        Ok(count)
+    }
+
+    fn string(&mut self) -> Result<Vec<u8>, String> {
+        let length = self.u64()?;
+        if length > MAX_STRING || length > self.left {
+            return Err(format!("it claims a text of {length} bytes"));
+        }
+        // No more than MAX_STRING, so it fits.
+        let mut bytes = vec![0; length as usize];
+        self.reader.read_exact(&mut bytes).map_err(|_| "it ends too early".to_owned())?;
+        self.left -= length;
+        Ok(bytes)
+    }
+
+    fn skip(&mut self, length: u64) -> Result<(), String> {
+        if length > self.left {
+            return Err("it ends too early".to_owned());
+        }
+        let skipped = io::copy(&mut (&mut self.reader).take(length), &mut io::sink());
+        if !skipped.is_ok_and(|skipped| skipped == length) {
+            return Err("it ends too early".to_owned());
+        }
+        self.left -= length;
+        Ok(())
+    }
+}
+
+/// Bytes of a value of fixed size.
+fn width(kind: u32) -> Option<u64> {
+    match kind {
+        0 | 1 | 7 => Some(1),
+        2 | 3 => Some(2),
+        4..=6 => Some(4),
+        10..=12 => Some(8),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "gguf_tests.rs"]
+pub(super) mod tests;

@@ -1,0 +1,146 @@
+//! The local language model behind [`ChatModel`]: a GGUF file on a thread of its own.
+//!
+//! Messages become tokens by the file's own template and tables (`prompt`, `template`, `tokenizer`), a decoder reads
+//! them (`decoder`, over candle-transformers), and tokens become text again (`filter`). What was read before is not
+//! read again (`prefix`). Several replies take turns, a token each (`serve`).
+
+mod decoder;
+mod filter;
+mod gguf;
+mod model;
+mod prefix;
+mod prompt;
+mod serve;
+mod template;
+mod tokenizer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, StreamExt};
+use tokio::sync::{Semaphore, mpsc};
+
+use self::model::Model;
+use self::serve::{Command, ReplyOrder};
+use super::EngineError;
+use super::device::{self, DeviceChoice};
+use super::worker::Worker;
+use crate::provider::{ChatModel, ChatRequest, Delta, Flow, ProviderError, Sampling};
+
+/// Replies under way and waiting, together. One that waits behind this many would come too late for a conversation.
+const MOST_REPLIES: usize = 16;
+/// Prompts to prepare that the thread has not looked at yet. Preparing is a favour: more are dropped.
+const MOST_PREPARATIONS: usize = 8;
+/// What a refused caller is told to wait: about a reply's length.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Items of a reply beside its tokens: the begin, the text held back, the end.
+const OTHER_ITEMS: usize = 4;
+/// More than any window: a bound on the buffer of a reply.
+const MOST_TOKENS: usize = 4096;
+
+/// A language model. Clones share its thread, which ends with the last of them.
+#[derive(Clone)]
+pub struct ChatEngine {
+    name: Arc<str>,
+    worker: Worker<Command>,
+    permits: Arc<Semaphore>,
+    preparations: Arc<Semaphore>,
+}
+
+impl ChatEngine {
+    /// Loads the GGUF file at `path` on a new thread that opens `device` for itself, warms up, and checks that the model
+    /// makes sense. Takes seconds: call it off the async threads.
+    ///
+    /// # Errors
+    /// [`EngineError::BadFile`] names the file and says what is wrong with it; [`EngineError::Device`];
+    /// [`EngineError::Canary`].
+    pub fn load(name: &str, path: &Path, device: DeviceChoice) -> Result<Self, EngineError> {
+        let (model_name, path) = (name.to_owned(), path.to_owned());
+        let load = move || Model::load(&model_name, &path, &device::open(device)?);
+        let run = |model: Model, inbox| serve::serve(&model, inbox);
+        let worker = Worker::spawn("chat", MOST_REPLIES + MOST_PREPARATIONS, load, run)?;
+        Ok(Self {
+            name: name.into(),
+            worker,
+            permits: Arc::new(Semaphore::new(MOST_REPLIES)),
+            preparations: Arc::new(Semaphore::new(MOST_PREPARATIONS)),
+        })
+    }
+
+    /// Bytes of device memory that the file at `path` will take, for the ledger: weights, caches and snapshots.
+    ///
+    /// # Errors
+    /// [`EngineError::BadFile`], from the file's header.
+    pub fn memory_estimate(path: &Path, device: DeviceChoice) -> Result<u64, EngineError> {
+        Model::memory_estimate(path, device.resolve() == DeviceChoice::Cpu)
+    }
+
+    fn order(&self, request: ChatRequest) -> Result<mpsc::Receiver<Result<Delta, ProviderError>>, ProviderError> {
+        check(&request.sampling)?;
+        let overloaded = || ProviderError::Overloaded { what: self.name.to_string(), retry_after: RETRY_AFTER };
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| overloaded())?;
+        let room = request.sampling.max_tokens.min(MOST_TOKENS) + OTHER_ITEMS;
+        let (out, replies) = mpsc::channel(room);
+        let order = ReplyOrder { request: Box::new(request), out, asked: Instant::now(), permit };
+        match self.worker.send(Command::Reply(order)) {
+            Ok(()) => Ok(replies),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(overloaded()),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(self.gone()),
+        }
+    }
+
+    fn gone(&self) -> ProviderError {
+        ProviderError::Unavailable {
+            what: self.name.to_string(),
+            remedy: "its thread has ended; see the log and restart the server".to_owned(),
+        }
+    }
+}
+
+impl ChatModel for ChatEngine {
+    fn reply(&self, request: ChatRequest) -> Flow<Delta> {
+        let replies = match self.order(request) {
+            Ok(replies) => replies,
+            Err(error) => return stream::once(async { Err(error) }).boxed(),
+        };
+        // The terminal item ends the stream; where the thread died before it, an error does.
+        let gone = self.gone();
+        stream::unfold(Some((replies, gone)), |open| async {
+            let (mut replies, gone) = open?;
+            match replies.recv().await {
+                Some(item @ (Err(_) | Ok(Delta::Done { .. }))) => Some((item, None)),
+                Some(item) => Some((item, Some((replies, gone)))),
+                None => Some((Err(gone), None)),
+            }
+        })
+        .boxed()
+    }
+
+    fn prepare(&self, request: ChatRequest) {
+        // Where that many wait there is no idle time to prepare in.
+        if let Ok(permit) = Arc::clone(&self.preparations).try_acquire_owned() {
+            let _ = self.worker.send(Command::Prepare(Box::new(request), permit));
+        }
+    }
+}
+
+fn check(sampling: &Sampling) -> Result<(), ProviderError> {
+    let invalid = |field, message: &str| Err(ProviderError::InvalidRequest { field, message: message.to_owned() });
+    if !(0.0..=10.0).contains(&sampling.temperature) {
+        return invalid("temperature", "must be from 0 to 10");
+    }
+    if !(0.0..=1.0).contains(&sampling.top_p) {
+        return invalid("top_p", "must be from 0 to 1");
+    }
+    if !(sampling.repetition_penalty > 0.0 && sampling.repetition_penalty <= 10.0) {
+        return invalid("repetition_penalty", "must be above 0 and at most 10");
+    }
+    if sampling.max_tokens == 0 {
+        return invalid("max_tokens", "must be at least 1");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! The model's own chat template (Jinja), rendered as transformers' `apply_chat_template` renders it.
+//!
+//! A template comes with a download, so it runs without access to anything but the messages, and with a bound on its
+//! steps.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Kwargs;
+use minijinja::{Environment, Error, ErrorKind, Value, context};
+use minijinja_contrib::pycompat::unknown_method_callback;
+use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+
+use crate::provider::{ChatMessage, Role};
+
+/// For files without a template.
+const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + \
+                      '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+/// Steps of one rendering: a thousand messages take about a hundred thousand.
+const FUEL: u64 = 10_000_000;
+const NAME: &str = "chat";
+
+pub(super) struct ChatTemplate {
+    environment: Environment<'static>,
+    begin_text: String,
+    end_text: String,
+}
+
+/// One message as templates know it.
+pub(super) struct TemplateMessage<'a> {
+    pub(super) role: &'static str,
+    pub(super) content: &'a str,
+}
+
+impl<'a> TemplateMessage<'a> {
+    pub(super) fn new(message: &'a ChatMessage) -> Self {
+        let role = match message.role {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::Tool => "tool",
+        };
+        Self { role, content: &message.content }
+    }
+}
+
+impl ChatTemplate {
+    /// `begin_text` and `end_text` are what the template knows as `bos_token` and `eos_token`.
+    ///
+    /// # Errors
+    /// What is wrong with the template.
+    pub(super) fn new(source: Option<&str>, begin_text: String, end_text: String) -> Result<Self, String> {
+        Self::with_clock(source, begin_text, end_text, SystemTime::now)
+    }
+
+    fn with_clock(
+        source: Option<&str>,
+        begin_text: String,
+        end_text: String,
+        clock: fn() -> SystemTime,
+    ) -> Result<Self, String> {
+        let mut environment = Environment::new();
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        environment.set_syntax(syntax.map_err(|error| error.to_string())?);
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.add_function("raise_exception", raise_exception);
+        environment.add_function("strftime_now", move |format: String| strftime(&format, clock()));
+        environment.add_filter("tojson", to_json);
+        let source = without_generation_tags(source.unwrap_or(CHATML));
+        environment.add_template_owned(NAME, source).map_err(|error| error.to_string())?;
+        Ok(Self { environment, begin_text, end_text })
+    }
+
+    /// # Errors
+    /// The template's own refusal, or what it lacks, as a reason.
+    pub(super) fn render(
+        &self,
+        messages: &[TemplateMessage<'_>],
+        open_reply: bool,
+        thinking: bool,
+    ) -> Result<String, String> {
+        let template = self.environment.get_template(NAME).map_err(|error| error.to_string())?;
+        let pairs = |message: &TemplateMessage<'_>| {
+            Value::from_pairs([("role", Value::from(message.role)), ("content", Value::from(message.content))])
+        };
+        let messages: Vec<Value> = messages.iter().map(pairs).collect();
+        let rendered = template.render(context! {
+            messages => messages,
+            add_generation_prompt => open_reply,
+            enable_thinking => thinking,
+            bos_token => self.begin_text.as_str(),
+            eos_token => self.end_text.as_str(),
+        });
+        rendered.map_err(|error| match error.kind() {
+            ErrorKind::InvalidOperation => error.detail().map_or_else(|| error.to_string(), str::to_owned),
+            _ => error.to_string(),
+        })
+    }
+}
+
+fn raise_exception(message: String) -> Result<String, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// transformers marks the assistant's part for training with `{% generation %}`; for a prompt it means nothing.
+fn without_generation_tags(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let Some(length) = rest[start..].find("%}") else { break };
+        let (before, tag, after) = (&rest[..start], &rest[start + 2..start + length], &rest[start + length + 2..]);
+        out.push_str(before);
+        match tag.trim_matches(|letter: char| letter == '-' || letter.is_whitespace()) {
+            "generation" => out.push_str(&format!("{{%{}%}}", tag.replace("generation", "if true"))),
+            "endgeneration" => out.push_str(&format!("{{%{}%}}", tag.replace("endgeneration", "endif"))),
+            _ => out.push_str(&format!("{{%{tag}%}}")),
+        }
+        rest = after;
+    }
+    out + rest
+}
+
+/// As Python's `json.dumps(value, ensure_ascii=False)`, with its optional `indent`.
+fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
+    let indent: Option<usize> = options.get("indent")?;
+    let mut out = Vec::new();
+    let written = match indent {
+        Some(width) => {
+            let indent = vec![b' '; width.min(64)];
+            value.serialize(&mut Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(&indent)))
+        }
+        None => value.serialize(&mut Serializer::with_formatter(&mut out, PythonFormatter)),
+    };
+    let invalid = |error: String| Error::new(ErrorKind::BadSerialization, error);
+    written.map_err(|error| invalid(error.to_string()))?;
+    String::from_utf8(out).map_err(|error| invalid(error.to_string()))
+}
+
+/// Python puts a space after commas and colons.
+struct PythonFormatter;
+
+impl Formatter for PythonFormatter {
+    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+        if first { Ok(()) } else { out.write_all(b", ") }
+    }
+
+    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
+        out.write_all(b": ")
+    }
+}
+
+/// The time in UTC by strftime's letters that templates use; any other letter stays as it is.
+fn strftime(format: &str, now: SystemTime) -> String {
+    const MONTHS: [&str; 12] = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ];
+    const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (month_name, day_name) = (MONTHS[month - 1], DAYS[(days % 7) as usize]);
+    let mut out = String::new();
+    let mut letters = format.chars();
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            out.push(letter);
+            continue;
+        }
+        match letters.next() {
+            Some('Y') => out.push_str(&year.to_string()),
+            Some('y') => out.push_str(&format!("{:02}", year % 100)),
+            Some('m') => out.push_str(&format!("{month:02}")),
+            Some('d') => out.push_str(&format!("{day:02}")),
+            Some('B') => out.push_str(month_name),
+            Some('b') => out.push_str(&month_name[..3]),
+            Some('A') => out.push_str(day_name),
+            Some('a') => out.push_str(&day_name[..3]),
+            Some('H') => out.push_str(&format!("{:02}", second / 3600)),
+            Some('M') => out.push_str(&format!("{:02}", second / 60 % 60)),
+            Some('S') => out.push_str(&format!("{:02}", second % 60)),
+            Some('%') => out.push('%'),
+            Some(other) => out.extend(['%', other]),
+            None => out.push('%'),
+        }
+    }
+    out
+}
+
+/// Year, month and day from days since 1970-01-01, after Howard Hinnant's `civil_from_days`.
+fn civil(days: u64) -> (u64, usize, u64) {
+    // Years begin in March, so that the leap day is a year's last.
+    let days = days + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month as usize, day)
+}
+
+#[cfg(test)]
+#[path = "template_tests.rs"]
+mod tests;

@@ -1,0 +1,236 @@
+use std::fs;
+use std::path::PathBuf;
+
+use futures::StreamExt;
+use tempfile::TempDir;
+
+use super::gguf::tests::tiny;
+use super::*;
+use crate::provider::{ChatMessage, FinishReason, Role, Usage};
+use crate::testing;
+
+/// A model with random weights: it babbles, but deterministically.
+fn babbler(architecture: &str) -> (ChatEngine, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, tiny(architecture)).unwrap();
+    (ChatEngine::load("babbler", &path, DeviceChoice::Cpu).unwrap(), folder)
+}
+
+fn smollm_file() -> PathBuf {
+    testing::model("smollm2-135m-instruct").join("model.gguf")
+}
+
+fn greedy(messages: &[(Role, &str)], max_tokens: usize) -> ChatRequest {
+    let messages = messages.iter().map(|(role, content)| ChatMessage::new(*role, *content)).collect();
+    let sampling = Sampling { temperature: 0.0, repetition_penalty: 1.0, max_tokens, ..Sampling::default() };
+    ChatRequest { messages, sampling, thinking: false }
+}
+
+struct Told {
+    text: String,
+    reason: FinishReason,
+    usage: Usage,
+}
+
+/// Folds a whole reply and checks the order of its items.
+async fn told(mut reply: Flow<Delta>) -> Result<Told, ProviderError> {
+    let mut text = String::new();
+    let mut begun = false;
+    while let Some(item) = reply.next().await {
+        match item? {
+            Delta::Begin { .. } => assert!(!std::mem::replace(&mut begun, true) && text.is_empty()),
+            Delta::Text(more) => {
+                assert!(begun && !more.is_empty());
+                text.push_str(&more);
+            }
+            Delta::Done { reason, usage } => {
+                assert!(reply.next().await.is_none(), "nothing follows the terminal item");
+                return Ok(Told { text, reason, usage });
+            }
+        }
+    }
+    panic!("the reply ended without its terminal item");
+}
+
+const QUESTION: &[(Role, &str)] = &[(Role::System, "You babble."), (Role::User, "hello")];
+
+#[tokio::test]
+async fn what_is_cached_changes_nothing() {
+    for architecture in ["llama", "qwen2", "qwen3"] {
+        let (engine, _folder) = babbler(architecture);
+        let first = told(engine.reply(greedy(QUESTION, 30))).await.unwrap();
+        assert_eq!(first.usage.cached_tokens, 0);
+        let again = told(engine.reply(greedy(QUESTION, 30))).await.unwrap();
+        assert_eq!(again.text, first.text, "{architecture}");
+        // A longer conversation with the same beginning, warm here and cold on another engine.
+        let longer = [QUESTION, &[(Role::Assistant, &first.text), (Role::User, "and then?")]].concat();
+        let warm = told(engine.reply(greedy(&longer, 30))).await.unwrap();
+        let (fresh, _folder) = babbler(architecture);
+        let cold = told(fresh.reply(greedy(&longer, 30))).await.unwrap();
+        assert_eq!((warm.text, warm.usage.prompt_tokens), (cold.text, cold.usage.prompt_tokens), "{architecture}");
+        let caches = architecture == "llama";
+        assert_eq!((again.usage.cached_tokens > 0, warm.usage.cached_tokens > 0), (caches, caches));
+        // Another character's prompt begins alike only up to a point.
+        let other = [(Role::System, "You babble!"), (Role::User, "hello")];
+        let warm = told(engine.reply(greedy(&other, 30))).await.unwrap();
+        let cold = told(fresh.reply(greedy(&other, 30))).await.unwrap();
+        assert_eq!(warm.text, cold.text, "{architecture}");
+    }
+}
+
+#[tokio::test]
+async fn replies_at_the_same_time_are_those_alone() {
+    let (engine, _folder) = babbler("llama");
+    let ask = |word: &str| greedy(&[(Role::User, word)], 60);
+    let words = ["one", "two", "three", "four", "five", "six"];
+    let together = futures::future::join_all(words.map(|word| told(engine.reply(ask(word))))).await;
+    let (fresh, _folder) = babbler("llama");
+    for (word, together) in words.iter().zip(together) {
+        let alone = told(fresh.reply(ask(word))).await.unwrap();
+        assert_eq!(together.unwrap().text, alone.text, "{word}");
+    }
+}
+
+#[tokio::test]
+async fn seeds_repeat_and_limits_hold() {
+    let (engine, _folder) = babbler("llama");
+    let mut request = greedy(QUESTION, 40);
+    request.sampling = Sampling { max_tokens: 40, seed: Some(7), temperature: 1.5, ..Sampling::default() };
+    let one = told(engine.reply(request.clone())).await.unwrap();
+    let two = told(engine.reply(request.clone())).await.unwrap();
+    assert_eq!(one.text, two.text);
+    assert!(one.usage.completion_tokens <= 40 && one.usage.first_token <= one.usage.total);
+    if one.reason == FinishReason::Length {
+        assert_eq!(one.usage.completion_tokens, 40);
+    }
+    // A stop string from its own text ends the reply before it.
+    let stop: String = one.text.chars().skip(5).take(3).collect();
+    request.sampling.stop = vec![stop.clone()];
+    let stopped = told(engine.reply(request)).await.unwrap();
+    assert_eq!(stopped.reason, FinishReason::Stop);
+    assert_eq!(stopped.text, one.text[..one.text.find(&stop).unwrap()]);
+    // The window of 256 tokens ends a reply, however many are asked for.
+    let endless = told(engine.reply(greedy(QUESTION, 100_000))).await.unwrap();
+    assert!(endless.usage.prompt_tokens + endless.usage.completion_tokens <= 256);
+}
+
+#[tokio::test]
+async fn too_many_are_refused_and_dropping_frees() {
+    let (engine, _folder) = babbler("llama");
+    let hold = || engine.reply(greedy(QUESTION, 100_000));
+    let held: Vec<_> = (0..MOST_REPLIES).map(|_| hold()).collect();
+    let mut refused = 0;
+    // Replies of this small model end quickly, so ask until the room is full.
+    for _ in 0..100 {
+        if matches!(hold().next().await, Some(Err(ProviderError::Overloaded { .. }))) {
+            refused += 1;
+        }
+    }
+    assert!(refused > 0);
+    drop(held);
+    let told = told(engine.reply(greedy(QUESTION, 5)));
+    let told = tokio::time::timeout(Duration::from_secs(5), told).await;
+    // The dropped ones are found at the next step.
+    assert!(matches!(told, Ok(Ok(_) | Err(ProviderError::Overloaded { .. }))));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(engine.permits.available_permits(), MOST_REPLIES);
+}
+
+#[tokio::test]
+async fn nonsense_is_refused_at_the_door() {
+    let (engine, _folder) = babbler("llama");
+    for (field, sampling) in [
+        ("temperature", Sampling { temperature: f32::NAN, ..Sampling::default() }),
+        ("temperature", Sampling { temperature: -1.0, ..Sampling::default() }),
+        ("top_p", Sampling { top_p: 1.1, ..Sampling::default() }),
+        ("repetition_penalty", Sampling { repetition_penalty: 0.0, ..Sampling::default() }),
+        ("max_tokens", Sampling { max_tokens: 0, ..Sampling::default() }),
+    ] {
+        let request = ChatRequest { sampling, ..greedy(QUESTION, 1) };
+        let error = told(engine.reply(request)).await.err().unwrap();
+        assert!(matches!(&error, ProviderError::InvalidRequest { field: at, .. } if *at == field), "{error}");
+    }
+    let error = told(engine.reply(ChatRequest::default())).await.err().unwrap();
+    assert!(matches!(error, ProviderError::InvalidRequest { field: "messages", .. }));
+}
+
+#[tokio::test]
+async fn what_is_prepared_is_not_read_again() {
+    let (engine, _folder) = babbler("llama");
+    engine.prepare(greedy(&QUESTION[..1], 30));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let warm = told(engine.reply(greedy(QUESTION, 30))).await.unwrap();
+    assert!(warm.usage.cached_tokens > 10, "{:?}", warm.usage);
+    let (fresh, _folder) = babbler("llama");
+    assert_eq!(warm.text, told(fresh.reply(greedy(QUESTION, 30))).await.unwrap().text);
+}
+
+#[tokio::test]
+async fn memory_stays_flat_over_hundreds_of_requests() {
+    let (engine, _folder) = babbler("llama");
+    let resident = || {
+        let statm = fs::read_to_string("/proc/self/statm").unwrap();
+        statm.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4096
+    };
+    let turn = async |round: usize| {
+        let words = "word ".repeat(round % 23);
+        let text = format!("{round} {words}");
+        drop(told(engine.reply(greedy(&[(Role::User, &text)], 8))).await);
+    };
+    for round in 0..100 {
+        turn(round).await;
+    }
+    let before = resident();
+    for round in 100..500 {
+        turn(round).await;
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 16 << 20, "{} MB more after 400 requests", grown >> 20);
+}
+
+#[tokio::test]
+async fn smollm_knows_the_capital_of_france() {
+    let engine = ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu).unwrap();
+    let messages = [(Role::System, "You are a helpful assistant."), (Role::User, "What is the capital of France?")];
+    let told = told(engine.reply(greedy(&messages, 24))).await.unwrap();
+    assert!(told.text.contains("Paris"), "{}", told.text);
+    assert_eq!(told.reason, FinishReason::Stop);
+    assert!(told.usage.cached_tokens < told.usage.prompt_tokens);
+}
+
+/// Figures rather than a verdict: `cargo test --lib chat_figures -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "prints figures"]
+async fn chat_figures() {
+    let start = Instant::now();
+    let engine = ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu).unwrap();
+    println!("load {:.2} s", start.elapsed().as_secs_f32());
+    let system =
+        "You are Olivia, a cheerful friend who lives by the sea. You answer in one or two short sentences. ".repeat(6);
+    let mut messages = vec![(Role::System, system.as_str()), (Role::User, "Tell me about your morning, please.")];
+    let cold = told(engine.reply(greedy(&messages, 60))).await.unwrap();
+    let per_second = |tokens: usize, time: Duration| tokens as f32 / time.as_secs_f32();
+    println!(
+        "cold: {} tokens, first after {:?} ({:.0} tok/s prefill), decode {:.0} tok/s: {}",
+        cold.usage.prompt_tokens,
+        cold.usage.first_token,
+        per_second(cold.usage.prompt_tokens, cold.usage.first_token),
+        per_second(cold.usage.completion_tokens - 1, cold.usage.total - cold.usage.first_token),
+        cold.text,
+    );
+    messages.extend([(Role::Assistant, cold.text.as_str()), (Role::User, "And what will you do in the afternoon?")]);
+    let warm = told(engine.reply(greedy(&messages, 60))).await.unwrap();
+    println!(
+        "2nd turn: {} tokens, {} cached, first after {:?}, decode {:.0} tok/s: {}",
+        warm.usage.prompt_tokens,
+        warm.usage.cached_tokens,
+        warm.usage.first_token,
+        per_second(warm.usage.completion_tokens - 1, warm.usage.total - warm.usage.first_token),
+        warm.text,
+    );
+    let fresh = ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu).unwrap();
+    let cold = told(fresh.reply(greedy(&messages, 60))).await.unwrap();
+    println!("2nd turn without the cache: first after {:?}", cold.usage.first_token);
+    assert_eq!(cold.text, warm.text);
+}

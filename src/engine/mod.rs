@@ -7,6 +7,7 @@
 pub mod chat;
 pub mod device;
 pub mod memory;
+pub mod speech;
 pub mod vad;
 pub mod worker;
 

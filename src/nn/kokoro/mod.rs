@@ -20,7 +20,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, IndexOp, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use candle_nn::{Linear, Module, linear};
 
 use albert::Albert;
@@ -40,6 +40,18 @@ use text_encoder::TextEncoder;
 pub struct LoadError {
     pub path: PathBuf,
     pub reason: String,
+}
+
+/// The alphabet of the model in `dir`, without its weights.
+pub fn read_vocabulary(dir: &Path) -> std::result::Result<Vocabulary, LoadError> {
+    config::read(dir).map(|(_, vocabulary)| vocabulary)
+}
+
+/// Bytes of the weights in `dir`, in memory as on disk where they are f32.
+pub fn weight_bytes(dir: &Path) -> std::result::Result<u64, LoadError> {
+    let path = weights::path_in(dir);
+    let bytes = std::fs::metadata(&path).map(|file| file.len());
+    bytes.map_err(|error| LoadError { path, reason: error.to_string() })
 }
 
 /// What Kokoro makes of one string of phonemes.

@@ -11,7 +11,7 @@ mod pth;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Result, Shape, Tensor};
@@ -21,10 +21,12 @@ use candle_nn::{Init, VarBuilder};
 use super::LoadError;
 use pth::TorchArchive;
 
-/// Opens the weights in `dir`: model.safetensors, or else the first *.pth.
-pub(super) fn open(dir: &Path, device: &Device) -> std::result::Result<(VarBuilder<'static>, std::path::PathBuf), LoadError> {
-    let safetensors = dir.join("model.safetensors");
-    let path = if safetensors.is_file() { safetensors } else { pth_in(dir).unwrap_or(safetensors) };
+/// Opens the weights in `dir`; answers their path, too.
+pub(super) fn open(
+    dir: &Path,
+    device: &Device,
+) -> std::result::Result<(VarBuilder<'static>, PathBuf), LoadError> {
+    let path = path_in(dir);
     let fault = |reason: String| LoadError { path: path.clone(), reason };
     let archive: Box<dyn Archive> = if path.extension().is_some_and(|extension| extension == "pth") {
         Box::new(TorchArchive::open(&path).map_err(fault)?)
@@ -37,7 +39,13 @@ pub(super) fn open(dir: &Path, device: &Device) -> std::result::Result<(VarBuild
     Ok((VarBuilder::from_backend(Box::new(Weights(archive)), DType::F32, device.clone()), path))
 }
 
-fn pth_in(dir: &Path) -> Option<std::path::PathBuf> {
+/// model.safetensors, or else the first *.pth.
+pub(super) fn path_in(dir: &Path) -> PathBuf {
+    let safetensors = dir.join("model.safetensors");
+    if safetensors.is_file() { safetensors } else { pth_in(dir).unwrap_or(safetensors) }
+}
+
+fn pth_in(dir: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(dir).ok()?;
     let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "pth"));

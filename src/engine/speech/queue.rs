@@ -1,0 +1,203 @@
+//! Whose piece is spoken next: the model thread's loop.
+//!
+//! Each turn takes in what came, gives out what listeners have room for, and speaks one piece of the most urgent
+//! request that has room for more. A request whose buffer is full is parked until its listener reads on. Between the
+//! stages of a piece that nobody waits for, an urgent one may go first.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures::future::{select, select_all};
+use tokio::sync::mpsc;
+
+use super::Order;
+use super::pieces::Piece;
+use super::speaker::Speaker;
+use crate::provider::{ProviderError, SpeechChunk, Urgency};
+
+/// Requests in work or parked; those beyond wait in the inbox, which is bounded.
+const MOST_JOBS: usize = 32;
+
+/// One request.
+pub(super) struct Job {
+    pub(super) voice: String,
+    pub(super) speed: f32,
+    pub(super) seed: u64,
+    pub(super) served_by: Arc<str>,
+    urgency: Urgency,
+    pieces: VecDeque<Piece>,
+    /// Pieces spoken.
+    pub(super) spoken: u64,
+    /// Samples rendered.
+    pub(super) position: usize,
+    /// Finished, but the listener's buffer is full.
+    finished: VecDeque<Result<SpeechChunk, ProviderError>>,
+    out: mpsc::Sender<Result<SpeechChunk, ProviderError>>,
+}
+
+impl Job {
+    pub(super) fn new(order: Order, pieces: VecDeque<Piece>, served_by: Arc<str>) -> Self {
+        Self {
+            voice: order.voice,
+            speed: order.request.speed,
+            seed: order.seed,
+            served_by,
+            urgency: order.request.urgency,
+            pieces,
+            spoken: 0,
+            position: 0,
+            finished: VecDeque::new(),
+            out: order.out,
+        }
+    }
+
+    /// Where its chunks go.
+    pub(super) fn listener(&self) -> mpsc::Sender<Result<SpeechChunk, ProviderError>> {
+        self.out.clone()
+    }
+
+    /// Gives out what there is room for.
+    fn flush(&mut self) {
+        while let Some(item) = self.finished.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(item)) = self.out.try_send(item) {
+                self.finished.push_front(item);
+                return;
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.out.is_closed() || (self.finished.is_empty() && self.pieces.is_empty())
+    }
+
+    fn is_parked(&self) -> bool {
+        !self.finished.is_empty()
+    }
+
+    /// Speaks its next piece.
+    fn speak(&mut self, speaker: &Speaker, may_go_on: &mut dyn FnMut() -> bool) {
+        let Some(piece) = self.pieces.pop_front() else { return };
+        let out = self.out.clone();
+        let last = self.pieces.is_empty();
+        match speaker.say(&piece, self, last, &mut || !out.is_closed() && may_go_on()) {
+            Ok(Some((chunks, samples))) => {
+                self.position += samples;
+                self.spoken += 1;
+                self.finished.extend(chunks.into_iter().map(Ok));
+            }
+            // The listener left.
+            Ok(None) => self.pieces.clear(),
+            Err(error) => {
+                self.pieces.clear();
+                self.finished.push_back(Err(error));
+            }
+        }
+        self.flush();
+    }
+}
+
+/// The model thread: ends when every handle is dropped and every request is served.
+pub(super) fn run(speaker: Speaker, inbox: mpsc::Receiver<Job>) {
+    let mut queue = Queue { jobs: VecDeque::new(), inbox, closed: false };
+    loop {
+        queue.take_in();
+        queue.give_out();
+        if let Some(job) = queue.next(Urgency::Later) {
+            queue.speak(&speaker, job);
+        } else if !queue.wait() {
+            return;
+        }
+    }
+}
+
+struct Queue {
+    jobs: VecDeque<Job>,
+    inbox: mpsc::Receiver<Job>,
+    /// Nobody can send more.
+    closed: bool,
+}
+
+impl Queue {
+    fn take_in(&mut self) {
+        while self.jobs.len() < MOST_JOBS
+            && let Ok(job) = self.inbox.try_recv()
+        {
+            self.jobs.push_back(job);
+        }
+    }
+
+    fn give_out(&mut self) {
+        self.jobs.iter_mut().for_each(Job::flush);
+        self.jobs.retain(|job| !job.is_over());
+    }
+
+    /// Takes out the first request, of the most urgent, that can go on; none below `least`.
+    fn next(&mut self, least: Urgency) -> Option<Job> {
+        let of = |urgency: Urgency| {
+            let ready = move |job: &Job| job.urgency == urgency && !job.is_parked() && !job.is_over();
+            self.jobs.iter().position(ready)
+        };
+        let urgent = of(Urgency::First);
+        let index = if least == Urgency::First { urgent } else { urgent.or_else(|| of(Urgency::Later)) };
+        self.jobs.remove(index?)
+    }
+
+    /// Speaks one piece of `job`, which then queues behind the others: several listeners share the model by pieces.
+    fn speak(&mut self, speaker: &Speaker, mut job: Job) {
+        let may_wait = job.urgency == Urgency::Later;
+        job.speak(speaker, &mut || {
+            if may_wait {
+                self.take_in();
+                if let Some(urgent) = self.next(Urgency::First) {
+                    self.speak(speaker, urgent);
+                }
+            }
+            true
+        });
+        // Only its first audio was urgent.
+        job.urgency = Urgency::Later;
+        if !job.is_over() {
+            self.jobs.push_back(job);
+        }
+    }
+
+    /// Waits for a request, or for a listener to read on or leave. False where neither can come.
+    fn wait(&mut self) -> bool {
+        if self.closed && self.jobs.is_empty() {
+            return false;
+        }
+        match futures::executor::block_on(wake(&mut self.inbox, &self.jobs, self.closed)) {
+            Wake::Request(job) => self.jobs.push_back(*job),
+            Wake::Closed => self.closed = true,
+            Wake::Listener => {}
+        }
+        true
+    }
+}
+
+/// What ends a wait.
+enum Wake {
+    Request(Box<Job>),
+    /// Nobody can send more.
+    Closed,
+    /// One read on, or left.
+    Listener,
+}
+
+async fn wake(inbox: &mut mpsc::Receiver<Job>, parked: &VecDeque<Job>, closed: bool) -> Wake {
+    let arrival = async {
+        if closed {
+            return futures::future::pending().await;
+        }
+        inbox.recv().await.map_or(Wake::Closed, |job| Wake::Request(Box::new(job)))
+    };
+    let moved = async {
+        if parked.is_empty() {
+            return futures::future::pending().await;
+        }
+        select_all(parked.iter().map(|job| Box::pin(async { drop(job.out.reserve().await) }))).await;
+        Wake::Listener
+    };
+    select(pin!(arrival), pin!(moved)).await.factor_first().0
+}

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use candle_core::Device;
 
 use crate::catalog::{Catalog, Choice, HubOptions};
 use crate::config::{self, Config};
 use crate::engine::EngineError;
 use crate::engine::chat::ChatEngine;
 use crate::engine::device::{self, DeviceChoice};
-use crate::engine::memory::{MemoryLedger, Reservation};
+use crate::engine::memory::MemoryLedger;
 use crate::engine::speech::KokoroEngine;
 use crate::engine::stt::WhisperEngine;
 use crate::engine::vad::SileroVad;
@@ -23,8 +22,6 @@ use crate::store::Store;
 
 /// Share of the device's free memory that models may take; the rest is for activations that nobody foresaw.
 const BUDGET_PERCENT: u64 = 90;
-/// What a manifest's megabyte is.
-const MB: u64 = 1_000_000;
 
 /// What every command starts from: settings, and which models they mean.
 pub struct App {
@@ -82,23 +79,33 @@ impl App {
     }
 
     pub async fn speech_to_text(&self) -> anyhow::Result<Arc<dyn SpeechToText>> {
-        let name = self.stt_model().to_owned();
-        let folder = self.catalog.locate(&name)?;
-        Ok(Arc::new(self.load(name, move |name, device| WhisperEngine::load(name, &folder, device)).await?))
+        let folder = self.catalog.locate(self.stt_model())?;
+        let load = move |name: &str, device, book: &Book| {
+            let device = device::open(device)?;
+            let (weights, working) = WhisperEngine::memory_estimate(&folder, &device)?;
+            book.enter(name, weights + working, || WhisperEngine::load(name, &folder, &device))
+        };
+        Ok(Arc::new(self.load(self.stt_model(), load).await?))
     }
 
     pub async fn chat_model(&self) -> anyhow::Result<Arc<dyn ChatModel>> {
         let file = self.weights(self.llm_model())?;
-        let name = self.llm_model().to_owned();
-        Ok(Arc::new(self.load(name, move |name, device| ChatEngine::load(name, &file, device)).await?))
+        let load = move |name: &str, device, book: &Book| {
+            let bytes = ChatEngine::memory_estimate(&file, device)?;
+            book.enter(name, bytes, || ChatEngine::load(name, &file, device))
+        };
+        Ok(Arc::new(self.load(self.llm_model(), load).await?))
     }
 
     /// Bounded by `MAX_CONCURRENT_TTS`.
     pub async fn speech_synthesizer(&self) -> anyhow::Result<Arc<dyn SpeechSynthesizer>> {
-        let name = self.tts_model().to_owned();
-        let folder = self.catalog.locate(&name)?;
-        let engine = self.load(name, move |name, device| KokoroEngine::load(name, &folder, device)).await?;
-        Ok(Arc::new(LimitedSpeech::new(Arc::new(engine), self.config.max_concurrent_tts)))
+        let folder = self.catalog.locate(self.tts_model())?;
+        let load = move |name: &str, device, book: &Book| {
+            let bytes = KokoroEngine::memory_estimate(&folder)?;
+            book.enter(name, bytes, || KokoroEngine::load(name, &folder, &device::open(device)?))
+        };
+        let engine = self.load(self.tts_model(), load).await?;
+        Ok(Arc::new(LimitedSpeech::new(Arc::new(engine), self.tts_model(), self.config.max_concurrent_tts)))
     }
 
     pub fn voice_activity(&self) -> anyhow::Result<Arc<dyn VoiceActivity>> {
@@ -134,35 +141,42 @@ impl App {
         Ok(self.catalog.weights(name)?)
     }
 
-    /// Books the model's memory, then loads it off the async threads, on a device of its own: candle's CUDA device must
-    /// not be shared between model threads.
+    /// Loads a model off the async threads. Each one opens the device for itself: candle's CUDA device must not be
+    /// shared between model threads.
     async fn load<E: Send + 'static>(
         &self,
-        name: String,
-        load: impl FnOnce(&str, &Device) -> Result<E, EngineError> + Send + 'static,
+        name: &str,
+        load: impl FnOnce(&str, DeviceChoice, &Book) -> Result<E, EngineError> + Send + 'static,
     ) -> anyhow::Result<E> {
         let started = Instant::now();
-        let choice = self.device;
-        let booked = self.book(&name)?;
-        let shown = name.clone();
-        let loading = tokio::task::spawn_blocking(move || {
-            let engine = load(&name, &device::open(choice)?)?;
-            // Models stay until the process ends.
-            std::mem::forget(booked);
-            Ok::<_, EngineError>(engine)
-        });
-        let engine = loading.await.with_context(|| format!("loading {shown}"))??;
-        tracing::info!(model = shown, device = %choice, seconds = started.elapsed().as_secs_f64(), "loaded");
+        let book = Book { ledger: self.ledger.clone(), device: self.device };
+        let (model, device) = (name.to_owned(), self.device);
+        let loading = tokio::task::spawn_blocking(move || load(&model, device, &book));
+        let engine = loading.await.with_context(|| format!("loading {name}"))??;
+        tracing::info!(model = name, %device, seconds = started.elapsed().as_secs_f64(), "loaded");
         Ok(engine)
     }
+}
 
-    fn book(&self, name: &str) -> anyhow::Result<Reservation> {
-        let bytes = if is_path(name) {
-            std::fs::metadata(name).with_context(|| name.to_owned())?.len()
-        } else {
-            self.catalog.manifest(name)?.memory_mb * MB
-        };
-        Ok(self.ledger.reserve(&self.device.to_string(), name, bytes)?)
+/// The ledger's page of one device.
+struct Book {
+    ledger: MemoryLedger,
+    device: DeviceChoice,
+}
+
+impl Book {
+    /// Refuses what does not fit before it is loaded. A loaded model stays, and its memory with it, until the process
+    /// ends.
+    fn enter<E>(
+        &self,
+        model: &str,
+        bytes: u64,
+        load: impl FnOnce() -> Result<E, EngineError>,
+    ) -> Result<E, EngineError> {
+        let reserved = self.ledger.reserve(&self.device.to_string(), model, bytes)?;
+        let engine = load()?;
+        reserved.keep();
+        Ok(engine)
     }
 }
 

@@ -1,26 +1,29 @@
-//! What unit tests share: where the real weights are.
+//! Where tests find weights and fixtures: the only reader of the environment in tests.
 
-use std::path::PathBuf;
+use std::env;
+use std::path::{Path, PathBuf};
 
-/// The folder of a model's real weights, which `scripts/test` fetches.
+/// The folder of a model, `MODELS_DIR/name`, or in the user's cache.
 ///
 /// # Panics
-/// It is not there.
+/// Where the folder is absent: a test on real weights fails, it is never skipped.
 pub(crate) fn model(name: &str) -> PathBuf {
-    let models = std::env::var_os("MODELS_DIR").map_or_else(
-        || {
-            let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-            let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
-            cache.unwrap_or_else(home).join("aichat/models")
-        },
-        PathBuf::from,
-    );
-    let folder = models.join(name);
-    assert!(folder.is_dir(), "{} is missing: scripts/test fetches it, or `aichat pull {name}`", folder.display());
-    folder
+    let folder = |key: &str| env::var_os(key).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let models = folder("MODELS_DIR").unwrap_or_else(|| {
+        let cache = folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+        cache.unwrap_or_default().join("aichat/models")
+    });
+    let directory = models.join(name);
+    assert!(directory.is_dir(), "{} is absent: run scripts/fetch, or set MODELS_DIR", directory.display());
+    directory
 }
 
-/// A file under tests/fixtures.
-pub(crate) fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+/// A file of `tests/fixtures`.
+pub(crate) fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
+}
+
+/// A folder that the environment must name.
+pub(crate) fn folder(key: &str) -> PathBuf {
+    PathBuf::from(env::var_os(key).unwrap_or_else(|| panic!("set {key} to a folder")))
 }

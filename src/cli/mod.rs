@@ -6,6 +6,7 @@ mod models;
 mod output;
 mod pull;
 mod serve;
+mod sound;
 mod speak;
 mod talk;
 mod transcribe;

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::audio::Speech;
 use crate::config::Config;
 use crate::provider::{SpeakRequest, Urgency};
-use crate::text;
+use crate::text::{self, Chunker};
 
 /// Say a text aloud, into a WAV file
 #[derive(Args, Debug)]
@@ -99,7 +99,7 @@ impl Speak {
 /// Cut as a reply is cut on its way to a voice.
 fn sentences(text: &str) -> Vec<String> {
     let mut chunker = Chunker::default();
-    let mut sentences = chunker.push(text);
-    sentences.extend(chunker.finish());
-    sentences
+    let mut pieces = chunker.push(text);
+    pieces.extend(chunker.finish());
+    pieces.into_iter().filter_map(|piece| piece.whole).collect()
 }

@@ -262,9 +262,8 @@ struct Track {
 impl Track {
     fn open(source: Box<dyn MediaSource>) -> Result<Self, AudioError> {
         let stream = MediaSourceStream::new(source, symphonia::core::io::MediaSourceStreamOptions::default());
-        let metadata = MetadataOptions::default()
-            .limit_tag_bytes(Limit::Maximum(TAG_BYTES))
-            .limit_visual_bytes(Limit::Maximum(0));
+        let metadata =
+            MetadataOptions::default().limit_tag_bytes(Limit::Maximum(TAG_BYTES)).limit_visual_bytes(Limit::Maximum(0));
         let reader = symphonia::default::get_probe()
             .probe(&Hint::new(), stream, FormatOptions::default(), metadata)
             .map_err(|error| match error {
@@ -294,7 +293,8 @@ impl Track {
 /// Chooses the audio track and makes its decoder.
 fn choose(reader: &dyn FormatReader) -> Result<(u32, Box<dyn AudioDecoder>), AudioError> {
     let track = reader.default_track(TrackType::Audio).ok_or(AudioError::NoTrack)?;
-    let parameters = track.codec_params.as_ref().and_then(|parameters| parameters.audio()).ok_or(AudioError::NoTrack)?;
+    let parameters =
+        track.codec_params.as_ref().and_then(|parameters| parameters.audio()).ok_or(AudioError::NoTrack)?;
     if let Some(rate) = parameters.sample_rate
         && !RATES.contains(&rate)
     {
@@ -316,9 +316,8 @@ fn choose(reader: &dyn FormatReader) -> Result<(u32, Box<dyn AudioDecoder>), Aud
 
 /// Runs what meets foreign bytes; a panic there is an error of the file.
 fn guarded<T>(work: impl FnOnce() -> Result<T, AudioError>) -> Result<T, AudioError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        Err(AudioError::Damaged { reason: "it makes its decoder fail".to_owned() })
-    })
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(AudioError::Damaged { reason: "it makes its decoder fail".to_owned() }))
 }
 
 fn is_end(error: &std::io::Error) -> bool {

@@ -75,8 +75,14 @@ pub struct EndPointer {
 enum State {
     Quiet,
     /// Some frames of speech came, not enough yet.
-    Maybe { first: Position, speech: Position },
-    Speaking { start: Position, silent_since: Option<Position> },
+    Maybe {
+        first: Position,
+        speech: Position,
+    },
+    Speaking {
+        start: Position,
+        silent_since: Option<Position>,
+    },
 }
 
 impl EndPointer {

@@ -54,10 +54,7 @@ fn a_long_utterance_is_cut_and_another_begins() {
     let settings = VadSettings { maximum_utterance: frames(100), ..VadSettings::default() };
     let events = run(settings, &[(SPEECH, 250)]);
     let stops: Vec<VadEvent> = events.iter().skip(1).step_by(2).map(|(_, event)| *event).collect();
-    assert_eq!(
-        stops,
-        [100, 200].map(|at| VadEvent::SpeechStopped { at: frames(at), why: StopReason::TooLong })
-    );
+    assert_eq!(stops, [100, 200].map(|at| VadEvent::SpeechStopped { at: frames(at), why: StopReason::TooLong }));
     assert_eq!(events[2].1, VadEvent::SpeechStarted { at: frames(100) });
 }
 

@@ -120,9 +120,7 @@ impl Layout {
             return Err(WireError::Channels { channels: self.channels });
         }
         match (self.tag, self.bits) {
-            (TAG_PCM, 8 | 16 | 24 | 32) | (TAG_FLOAT, 32) => {
-                Ok(usize::from(self.bits) / 8 * self.channels as usize)
-            }
+            (TAG_PCM, 8 | 16 | 24 | 32) | (TAG_FLOAT, 32) => Ok(usize::from(self.bits) / 8 * self.channels as usize),
             (tag, bits) => Err(WireError::Encoding { tag, bits }),
         }
     }

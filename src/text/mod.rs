@@ -1,3 +1,12 @@
 //! Text on its way to a voice: where to cut a stream of it, and how to make it speakable.
 //!
 //! Layer 0: pure. Nothing here knows a model, a task or a socket. Cutting follows Unicode's rules, never ASCII's.
+
+mod abbreviation;
+pub mod chunk;
+mod english;
+mod markdown;
+pub mod speakable;
+
+pub use chunk::{Chunker, Piece};
+pub use speakable::speakable;

@@ -1,0 +1,421 @@
+//! What English text leaves to its reader: units, clock times, "p.m.", signs and the usual abbreviations as words.
+//!
+//! Whole numbers, decimals, money, per cent, years and ordinals are left to the grapheme-to-phoneme step, which reads
+//! them right; fractions, ranges and ISO dates it does not.
+
+/// Symbol, one, several. Letters count: "mb" is no megabyte. What is also a word ("in") or a name ("A") is not here.
+const UNITS: &[(&str, &str, &str)] = &[
+    ("mg", "milligram", "milligrams"),
+    ("g", "gram", "grams"),
+    ("kg", "kilogram", "kilograms"),
+    ("lb", "pound", "pounds"),
+    ("lbs", "pound", "pounds"),
+    ("oz", "ounce", "ounces"),
+    ("nm", "nanometer", "nanometers"),
+    ("mm", "millimeter", "millimeters"),
+    ("cm", "centimeter", "centimeters"),
+    ("m", "meter", "meters"),
+    ("km", "kilometer", "kilometers"),
+    ("ft", "foot", "feet"),
+    ("yd", "yard", "yards"),
+    ("mi", "mile", "miles"),
+    ("m²", "square meter", "square meters"),
+    ("m2", "square meter", "square meters"),
+    ("km²", "square kilometer", "square kilometers"),
+    ("km2", "square kilometer", "square kilometers"),
+    ("m³", "cubic meter", "cubic meters"),
+    ("m3", "cubic meter", "cubic meters"),
+    ("ml", "milliliter", "milliliters"),
+    ("mL", "milliliter", "milliliters"),
+    ("l", "liter", "liters"),
+    ("L", "liter", "liters"),
+    ("km/h", "kilometer per hour", "kilometers per hour"),
+    ("kph", "kilometer per hour", "kilometers per hour"),
+    ("mph", "mile per hour", "miles per hour"),
+    ("m/s", "meter per second", "meters per second"),
+    ("°C", "degree Celsius", "degrees Celsius"),
+    ("°F", "degree Fahrenheit", "degrees Fahrenheit"),
+    ("°", "degree", "degrees"),
+    ("ms", "millisecond", "milliseconds"),
+    ("sec", "second", "seconds"),
+    ("secs", "second", "seconds"),
+    ("min", "minute", "minutes"),
+    ("mins", "minute", "minutes"),
+    ("h", "hour", "hours"),
+    ("hr", "hour", "hours"),
+    ("hrs", "hour", "hours"),
+    ("KB", "kilobyte", "kilobytes"),
+    ("kB", "kilobyte", "kilobytes"),
+    ("MB", "megabyte", "megabytes"),
+    ("GB", "gigabyte", "gigabytes"),
+    ("TB", "terabyte", "terabytes"),
+    ("kbps", "kilobit per second", "kilobits per second"),
+    ("Mbps", "megabit per second", "megabits per second"),
+    ("Gbps", "gigabit per second", "gigabits per second"),
+    ("Hz", "hertz", "hertz"),
+    ("kHz", "kilohertz", "kilohertz"),
+    ("MHz", "megahertz", "megahertz"),
+    ("GHz", "gigahertz", "gigahertz"),
+    ("W", "watt", "watts"),
+    ("kW", "kilowatt", "kilowatts"),
+    ("MW", "megawatt", "megawatts"),
+    ("kWh", "kilowatt hour", "kilowatt hours"),
+    ("V", "volt", "volts"),
+    ("dB", "decibel", "decibels"),
+    ("px", "pixel", "pixels"),
+    ("fps", "frame per second", "frames per second"),
+    ("rpm", "revolution per minute", "revolutions per minute"),
+    ("bpm", "beat per minute", "beats per minute"),
+    ("kcal", "kilocalorie", "kilocalories"),
+    ("cal", "calorie", "calories"),
+    ("kJ", "kilojoule", "kilojoules"),
+    ("hPa", "hectopascal", "hectopascals"),
+];
+
+/// Words that stand for others, without their last full stop.
+const WORDS: &[(&str, &str)] = &[
+    ("e.g", "for example"),
+    ("i.e", "that is"),
+    ("vs", "versus"),
+    ("etc", "et cetera"),
+    ("approx", "approximately"),
+    ("w/", "with"),
+    ("w/o", "without"),
+    ("&", "and"),
+    ("+", "plus"),
+    ("=", "equals"),
+    ("@", "at"),
+    ("×", "times"),
+    ("*", "times"),
+    ("÷", "divided by"),
+    ("≈", "approximately"),
+    ("±", "plus or minus"),
+    ("<", "less than"),
+    (">", "greater than"),
+    ("≤", "at most"),
+    ("≥", "at least"),
+    ("≠", "is not equal to"),
+];
+
+const SCALES: &[(&str, &str)] = &[
+    ("k", " thousand"),
+    ("K", " thousand"),
+    ("m", " million"),
+    ("M", " million"),
+    ("bn", " billion"),
+    ("b", " billion"),
+    ("B", " billion"),
+    ("T", " trillion"),
+];
+
+const SMALL: [&str; 20] = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+];
+const TENS: [&str; 6] = ["", "", "twenty", "thirty", "forty", "fifty"];
+
+const FRACTIONS: &[(&str, char, &str)] = &[
+    ("1/2", '½', "one half"),
+    ("1/3", '⅓', "one third"),
+    ("2/3", '⅔', "two thirds"),
+    ("1/4", '¼', "one quarter"),
+    ("3/4", '¾', "three quarters"),
+];
+
+const MONTHS: [&str; 12] = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+];
+
+/// What English lexicons write without their marks.
+const FOLDED: &[(&str, &str)] = &[
+    ("àáâãäåāă", "a"),
+    ("çćč", "c"),
+    ("èéêëēėę", "e"),
+    ("ìíîïī", "i"),
+    ("ñńň", "n"),
+    ("òóôõöøō", "o"),
+    ("ùúûüū", "u"),
+    ("ýÿ", "y"),
+    ("šśş", "s"),
+    ("žźż", "z"),
+    ("æ", "ae"),
+    ("œ", "oe"),
+    ("ß", "ss"),
+    ("ł", "l"),
+];
+
+/// Spells out what an English reader would.
+pub(super) fn spell_out(text: &str) -> String {
+    let text = fold(text);
+    let tokens: Vec<Token> = text.split_whitespace().map(Token::new).collect();
+    let mut words: Vec<String> = Vec::with_capacity(tokens.len());
+    let mut skip = false;
+    for (index, token) in tokens.iter().enumerate() {
+        if std::mem::take(&mut skip) {
+            continue;
+        }
+        let previous = index.checked_sub(1).map(|index| &tokens[index]);
+        let next = tokens.get(index + 1);
+        if let Some(next) = next
+            && token.trail.is_empty()
+            && next.lead.is_empty()
+            && let Some(unit) = quantity(token.core, next.core)
+        {
+            words.push(format!("{}{unit}{}", token.lead, next.trail));
+            skip = true;
+            continue;
+        }
+        words.push(token.spelled(previous, next));
+    }
+    words.join(" ")
+}
+
+/// A word with the punctuation around it.
+struct Token<'a> {
+    lead: &'a str,
+    core: &'a str,
+    trail: &'a str,
+}
+
+impl<'a> Token<'a> {
+    fn new(word: &'a str) -> Self {
+        let start = word.len() - word.trim_start_matches(['(', '[', '{', '"', '\'', '“', '‘', '«']).len();
+        let inner = &word[start..];
+        let core =
+            inner.trim_end_matches([',', ';', ':', '!', '?', '.', '…', ')', ']', '}', '"', '\'', '”', '’', '»', '—']);
+        if core.is_empty() {
+            return Self { lead: "", core: word, trail: "" };
+        }
+        Self { lead: &word[..start], core, trail: &inner[core.len()..] }
+    }
+
+    fn spelled(&self, previous: Option<&Self>, next: Option<&Self>) -> String {
+        let Self { lead, core, trail } = self;
+        let lower = core.to_lowercase();
+        if let Some(noon) = noon(&lower)
+            && previous.is_some_and(|previous| previous.core.ends_with(|last: char| last.is_ascii_digit()))
+        {
+            return format!("{lead}{noon}{}", self.trail_after_abbreviation(next));
+        }
+        if lower == "no" && trail.starts_with('.') && next.is_some_and(|next| is_number(next.core)) {
+            return format!("{lead}number");
+        }
+        if let Some((_, word)) = WORDS.iter().find(|(short, _)| *short == lower) {
+            return format!("{lead}{word}{}", self.trail_after_abbreviation(next));
+        }
+        let before_noon = next.is_some_and(|next| noon(&next.core.to_lowercase()).is_some());
+        if let Some(time) = clock(core, before_noon) {
+            return format!("{lead}{time}{trail}");
+        }
+        if let Some((from, to)) = core.split_once(['-', '–'])
+            && let Some((from, to)) = clock(from, before_noon).zip(clock(to, before_noon))
+        {
+            return format!("{lead}{from} to {to}{trail}");
+        }
+        let end = core.len() - core.trim_start_matches(number_character).len();
+        if end > 0
+            && let Some(amount) = quantity(&core[..end], &core[end..])
+        {
+            return format!("{lead}{amount}{trail}");
+        }
+        if let Some(other) = money(core).or_else(|| prefixed(core)).or_else(|| date(core)) {
+            return format!("{lead}{other}{trail}");
+        }
+        if is_number(core) {
+            return format!("{lead}{}{trail}", number_words(core));
+        }
+        format!("{lead}{}{trail}", core.replace('&', " and ").replace('=', " equals "))
+    }
+
+    /// The full stop of an abbreviation goes with it, unless it also ends the sentence.
+    fn trail_after_abbreviation(&self, next: Option<&Self>) -> &'a str {
+        let ends = next.is_none_or(|next| next.core.starts_with(char::is_uppercase));
+        match self.trail.strip_prefix('.') {
+            Some(rest) if !ends || !rest.is_empty() => rest,
+            _ => self.trail,
+        }
+    }
+}
+
+/// "a.m" as it is left of "a.m.", "pm" and so on.
+fn noon(lower: &str) -> Option<&'static str> {
+    match lower {
+        "am" | "a.m" => Some("AM"),
+        "pm" | "p.m" => Some("PM"),
+        _ => None,
+    }
+}
+
+fn number_character(character: char) -> bool {
+    character.is_ascii_digit() || ".,-–−/½⅓⅔¼¾".contains(character)
+}
+
+fn is_number(text: &str) -> bool {
+    text.starts_with(|first: char| number_character(first) && !matches!(first, '.' | ',' | '/'))
+        && text.ends_with(|last: char| last.is_ascii_digit() || "½⅓⅔¼¾".contains(last))
+        && text.chars().all(number_character)
+}
+
+/// Fractions and ranges as words, other numbers as they are.
+fn number_words(number: &str) -> String {
+    if let Some(words) = fraction(number) {
+        return words.to_owned();
+    }
+    let last = number.chars().next_back().unwrap_or_default();
+    let whole = number.trim_end_matches(last);
+    if let Some((_, _, words)) = FRACTIONS.iter().find(|(_, sign, _)| *sign == last) {
+        return format!("{whole} and {words}");
+    }
+    // Not a telephone number, whose parts are longer or differ in length.
+    let is_range = |from: &str, to: &str| {
+        is_whole(from) && is_whole(to) && matches!((from.len(), to.len()), (1, 1 | 2) | (2, 2 | 3) | (3, 3) | (4, 4))
+    };
+    match number.split_once(['-', '–']) {
+        Some((from, to)) if is_range(from, to) => format!("{from} to {to}"),
+        _ => number.to_owned(),
+    }
+}
+
+fn is_whole(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn fraction(number: &str) -> Option<&'static str> {
+    let is_it = |(text, sign, _): &&(&str, char, &str)| *text == number || number.chars().eq([*sign]);
+    FRACTIONS.iter().find(is_it).map(|(_, _, words)| *words)
+}
+
+/// "2024-05-17".
+fn date(text: &str) -> Option<String> {
+    let mut parts = text.split('-');
+    let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+    let shape = (year.len(), month.len(), day.len()) == (4, 2, 2) && parts.next().is_none();
+    if !shape || ![year, month, day].into_iter().all(is_whole) {
+        return None;
+    }
+    let month = MONTHS.get(month.parse::<usize>().ok()?.checked_sub(1)?)?;
+    let day = day.parse::<u8>().ok().filter(|day| (1..=31).contains(day))?;
+    Some(format!("{month} {day}, {year}"))
+}
+
+fn fold(text: &str) -> String {
+    let mut output = String::with_capacity(text.len());
+    for character in text.chars() {
+        let lower = character.to_lowercase().next().unwrap_or(character);
+        match FOLDED.iter().find(|(marked, _)| !character.is_ascii() && marked.contains(lower)) {
+            Some((_, plain)) if character == lower => output.push_str(plain),
+            Some((_, plain)) => {
+                let mut letters = plain.chars();
+                output.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+                output.push_str(letters.as_str());
+            }
+            None => output.push(character),
+        }
+    }
+    output
+}
+
+/// "25" and "kg" as "25 kilograms", "7:30" and "pm" are not for here.
+fn quantity(number: &str, unit: &str) -> Option<String> {
+    if !is_number(number) {
+        return None;
+    }
+    let (_, one, several) = UNITS.iter().find(|(symbol, _, _)| *symbol == unit)?;
+    let is_one = matches!(number, "1" | "-1") || fraction(number).is_some();
+    Some(format!("{} {}", number_words(number), if is_one { one } else { several }))
+}
+
+/// "7:30", "7:30pm".
+fn clock(text: &str, before_noon: bool) -> Option<String> {
+    let (hour, rest) = text.split_once(':')?;
+    let digits = rest.len() - rest.trim_start_matches(|character: char| character.is_ascii_digit()).len();
+    let (minute, suffix) = rest.split_at(digits);
+    let noon = if suffix.is_empty() { None } else { Some(noon(&suffix.to_lowercase())?) };
+    if !(1..=2).contains(&hour.len()) || minute.len() != 2 {
+        return None;
+    }
+    let hour = hour.parse::<usize>().ok().filter(|hour| *hour <= 24)?;
+    let minute = minute.parse::<usize>().ok().filter(|minute| *minute < 60)?;
+    let spoken = match (hour, minute) {
+        (0 | 24, 0) => "midnight".to_owned(),
+        (_, 0) if noon.is_some() || before_noon => below_sixty(hour),
+        (1..=12, 0) => format!("{} o'clock", below_sixty(hour)),
+        (_, 0) => format!("{} hundred", below_sixty(hour)),
+        (_, 1..=9) => format!("{} oh {}", below_sixty(hour), below_sixty(minute)),
+        _ => format!("{} {}", below_sixty(hour), below_sixty(minute)),
+    };
+    Some(noon.map_or(spoken.clone(), |noon| format!("{spoken} {noon}")))
+}
+
+fn below_sixty(number: usize) -> String {
+    match number {
+        0..20 => SMALL[number].to_owned(),
+        _ if number % 10 == 0 => TENS[number / 10].to_owned(),
+        _ => format!("{} {}", TENS[number / 10], SMALL[number % 10]),
+    }
+}
+
+/// "$5M", "€20k", "¥500".
+fn money(text: &str) -> Option<String> {
+    let currency = text.chars().next().filter(|first| "$€£¥₹".contains(*first))?;
+    let amount = &text[currency.len_utf8()..];
+    let end =
+        amount.len() - amount.trim_start_matches(|digit: char| digit.is_ascii_digit() || ".,".contains(digit)).len();
+    let scale = SCALES.iter().find(|(short, _)| *short == &amount[end..]).map(|(_, scale)| *scale);
+    // The plain amounts that the next step reads.
+    let scale = if amount[end..].is_empty() && "¥₹".contains(currency) { Some("") } else { scale }?;
+    let name = match currency {
+        '$' => "dollars",
+        '€' => "euros",
+        '£' => "pounds",
+        '¥' => "yen",
+        _ => "rupees",
+    };
+    (end > 0).then(|| format!("{}{scale} {name}", &amount[..end]))
+}
+
+/// "#5", "~20", "±3".
+fn prefixed(text: &str) -> Option<String> {
+    let first = text.chars().next()?;
+    let word = match first {
+        '#' => "number",
+        '~' | '≈' => "about",
+        '±' => "plus or minus",
+        '<' => "less than",
+        '>' => "more than",
+        '≤' => "at most",
+        '≥' => "at least",
+        _ => return None,
+    };
+    let rest = &text[first.len_utf8()..];
+    is_number(rest).then(|| format!("{word} {rest}"))
+}

@@ -73,7 +73,7 @@ impl Access {
             let (scheme, guess) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| guess.trim())
         });
-        guess.is_some_and(|guess| key.is(guess))
+        guess.is_some_and(|guess| !guess.is_empty() && key.is(guess))
     }
 
     /// No origin: not a browser. The same host and port: our own page.

@@ -16,6 +16,8 @@ fn only_the_key_opens() {
         assert!(!access.knows(&headers(&[("authorization", wrong)])), "{wrong}");
     }
     assert!(!access.knows(&HeaderMap::new()));
+    let empty = Access { api_key: Some(ApiKey::new("")), ..Access::default() };
+    assert!(!empty.knows(&headers(&[("authorization", "Bearer ")])), "an empty key opens nothing");
     assert!(Access::default().knows(&HeaderMap::new()), "without a key the door is open");
     assert!(!format!("{access:?}").contains("sesame"));
 }

@@ -15,6 +15,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
@@ -517,6 +519,15 @@ async fn too_long_messages_close_with_1009() {
 }
 
 #[tokio::test]
+async fn what_is_not_websocket_closes_with_1002() {
+    let server = server().await;
+    let mut client = server.started().await;
+    let not_unicode = Frame::message(vec![0xC3, 0x28], OpCode::Data(Data::Text), true);
+    client.socket.send(Message::Frame(not_unicode)).await.unwrap();
+    assert_eq!(client.rest().await, (vec![], Some(1002)));
+}
+
+#[tokio::test]
 async fn who_is_silent_is_closed_and_who_answers_pings_is_not() {
     let server = server_with(|state| {
         state.limits.ping_every = Duration::from_millis(100);
@@ -554,6 +565,21 @@ async fn dribbling_and_silent_connections_are_closed() {
         assert!(outcome.is_ok(), "{beginning:?} is still open");
     }
     assert_eq!(server.get("/healthz", "").await.0, 200);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_their_turn() {
+    let server = server_with(|state| state.limits.connections = 1).await;
+    let idle = TcpStream::connect(&server.address).await.unwrap();
+    // Taken before the next one, since connections queue in order.
+    sleep(Duration::from_millis(100)).await;
+    let waiting = timeout(Duration::from_millis(300), server.get("/healthz", "")).await;
+    assert!(waiting.is_err(), "the only place is taken");
+    drop(idle);
+    assert_eq!(server.get("/healthz", "").await.0, 200);
+    let socket = server.started().await;
+    assert_eq!(server.get("/healthz", "").await.0, 200, "a WebSocket has a place of its own");
+    drop(socket);
 }
 
 #[tokio::test]

@@ -66,3 +66,7 @@ fn record_turn(report: &TurnReport) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "meter_tests.rs"]
+mod tests;

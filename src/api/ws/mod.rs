@@ -47,6 +47,8 @@ const LINGER: Duration = Duration::from_secs(1);
 enum Ending {
     /// The client closed, or its connection broke.
     Gone,
+    /// What came is not WebSocket.
+    Unreadable,
     /// A session ends by itself only when a task of it has failed.
     SessionFailed,
     Draining,
@@ -62,6 +64,7 @@ impl Ending {
     const fn close(self) -> Option<(u16, &'static str)> {
         match self {
             Self::Gone => None,
+            Self::Unreadable => Some((1002, "a frame could not be read")),
             Self::SessionFailed => Some((1013, "the session failed")),
             Self::Draining => Some((1001, "the server is shutting down")),
             Self::TooLarge => Some((1009, "the message is too large")),

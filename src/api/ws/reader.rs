@@ -59,7 +59,7 @@ impl<'a> Reader<'a> {
                 Ok(Some(Err(error))) if error.to_string().contains(OVER_LIMIT) => self.refuse_length().await,
                 Ok(Some(Err(error))) => {
                     tracing::debug!(%error, "a socket broke");
-                    Err(Ending::Gone)
+                    Err(Ending::Unreadable)
                 }
             };
             if let Err(ending) = outcome {

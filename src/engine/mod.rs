@@ -4,6 +4,7 @@
 //! threads is a race). Commands go in, streams of PCM, text and numbers come out; a tensor never crosses a thread.
 //! Dropping a reply's stream cancels its work.
 
+pub mod stt;
 pub mod worker;
 
 use std::path::PathBuf;

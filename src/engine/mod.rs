@@ -8,6 +8,7 @@ pub mod chat;
 pub mod device;
 pub mod memory;
 pub mod speech;
+pub mod stt;
 pub mod vad;
 pub mod worker;
 

@@ -7,13 +7,13 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, InplaceOp2, Layout, Result, Shape, bail};
 use gemm::Parallelism;
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 /// Query rows that one task attends at once. The scores of so many rows against 1,500 keys stay in the second-level
 /// cache, and packing the keys anew for each task stays cheap.
 const ATTENTION_ROWS: usize = 128;
-/// Lanes that the loops below are written in: one AVX-512 register, two AVX2 ones.
+/// Lanes that the loops below are written in: one AVX-512 register, two AVX2 ones. Sums over arrays of a constant
+/// length, by index, are what the compiler turns into vector instructions at every level of optimisation.
 const LANES: usize = 16;
 
 /// Attention of every position to every position of the same sequence.
@@ -257,7 +257,7 @@ impl CustomOp3 for HalfLinear {
             |row_of_weights, (task, columns)| {
                 for (index, column) in columns.chunks_mut(rows).enumerate() {
                     let output = task * piece + index;
-                    weight[output * inner..(output + 1) * inner].convert_to_f32_slice(row_of_weights);
+                    widen(&weight[output * inner..(output + 1) * inner], row_of_weights);
                     for (value, input) in column.iter_mut().zip(input.chunks(inner)) {
                         *value = bias[output] + dot(row_of_weights, input);
                     }
@@ -306,18 +306,18 @@ impl InplaceOp2 for BiasGelu {
 
 /// `ln(sum(exp(values)))`, exact to about 1e-6.
 pub fn log_sum_exp(values: &[f32]) -> f32 {
-    let highest = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let highest = highest(values);
     if highest == f32::NEG_INFINITY {
         return highest;
     }
-    let mut sums = [0.0_f32; LANES];
-    let chunks = values.chunks_exact(LANES);
-    let rest: f32 = chunks.remainder().iter().map(|value| exp(value - highest)).sum();
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
     for chunk in chunks {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *sum += exp(value - highest);
+        for lane in 0..LANES {
+            sums[lane] += exp(chunk[lane] - highest);
         }
     }
+    let rest: f32 = rest.iter().map(|value| exp(value - highest)).sum();
     highest + (sums.iter().sum::<f32>() + rest).ln()
 }
 
@@ -328,27 +328,30 @@ fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     }
 }
 
-/// Replaces every value by `exp(value - highest)` and gives the sum of them.
-fn exponentials(row: &mut [f32]) -> f32 {
+fn highest(values: &[f32]) -> f32 {
+    let (chunks, rest) = values.as_chunks::<LANES>();
     let mut highest = [f32::NEG_INFINITY; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest = chunks.remainder().iter().copied().fold(f32::NEG_INFINITY, f32::max);
     for chunk in chunks {
-        for (highest, value) in highest.iter_mut().zip(chunk) {
-            *highest = if *value > *highest { *value } else { *highest };
+        for lane in 0..LANES {
+            highest[lane] = if chunk[lane] > highest[lane] { chunk[lane] } else { highest[lane] };
         }
     }
-    let highest = highest.iter().copied().fold(rest, f32::max);
+    highest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// Replaces every value by `exp(value - highest)` and gives the sum of them.
+fn exponentials(row: &mut [f32]) -> f32 {
+    let highest = highest(row);
+    let (chunks, rest) = row.as_chunks_mut::<LANES>();
     let mut sums = [0.0; LANES];
-    let mut chunks = row.chunks_exact_mut(LANES);
-    for chunk in chunks.by_ref() {
-        for (sum, value) in sums.iter_mut().zip(chunk) {
-            *value = exp(*value - highest);
-            *sum += *value;
+    for chunk in chunks {
+        for lane in 0..LANES {
+            chunk[lane] = exp(chunk[lane] - highest);
+            sums[lane] += chunk[lane];
         }
     }
     let mut sum: f32 = sums.iter().sum();
-    for value in chunks.into_remainder() {
+    for value in rest {
         *value = exp(*value - highest);
         sum += *value;
     }
@@ -408,24 +411,36 @@ fn add_scaled(factor: f32, row: &[f32], out: &mut [f32]) {
     }
 }
 
+/// Half precision to f32. Moves exponent and fraction into place and corrects the exponent's bias by a product, which
+/// is right for subnormal numbers too; infinities and NaN, which no checkpoint has, become large.
+fn widen(halves: &[f16], out: &mut [f32]) {
+    // 2 to the power of 127 - 15.
+    const BIAS: f32 = f32::from_bits(0x7780_0000);
+    let wide = |half: f16| {
+        let bits = u32::from(half.to_bits());
+        let magnitude = f32::from_bits((bits & 0x7fff) << 13) * BIAS;
+        f32::from_bits(magnitude.to_bits() | ((bits & 0x8000) << 16))
+    };
+    for (half, out) in halves.iter().zip(out) {
+        *out = wide(*half);
+    }
+}
+
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [[0.0_f32; LANES]; 4];
-    let (a_chunks, b_chunks) = (a.chunks_exact(4 * LANES), b.chunks_exact(4 * LANES));
-    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for (lane, sums) in sums.iter_mut().enumerate() {
-            let (a, b) = (&a[lane * LANES..(lane + 1) * LANES], &b[lane * LANES..(lane + 1) * LANES]);
-            for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-                *sum += a * b;
-            }
+    let ((a_chunks, a_rest), (b_chunks, b_rest)) = (a.as_chunks::<{ 4 * LANES }>(), b.as_chunks::<{ 4 * LANES }>());
+    let mut sums = [0.0_f32; 4 * LANES];
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for lane in 0..4 * LANES {
+            sums[lane] += a[lane] * b[lane];
         }
     }
-    let [first, second, third, fourth] = sums;
-    let mut total = rest;
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    let (low, high) = sums.split_at(2 * LANES);
+    let mut quarter = [0.0; LANES];
     for lane in 0..LANES {
-        total += (first[lane] + second[lane]) + (third[lane] + fourth[lane]);
+        quarter[lane] = (low[lane] + low[LANES + lane]) + (high[lane] + high[LANES + lane]);
     }
-    total
+    quarter.iter().sum::<f32>() + rest
 }
 
 #[cfg(test)]

@@ -34,6 +34,16 @@ fn bias_and_gelu_equal_candles() {
 }
 
 #[test]
+fn every_finite_half_widens_exactly() {
+    let halves: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).filter(|half| half.is_finite()).collect();
+    let mut wide = vec![0.0; halves.len()];
+    widen(&halves, &mut wide);
+    for (half, wide) in halves.iter().zip(wide) {
+        assert_eq!(half.to_f32().to_bits(), wide.to_bits(), "{half}");
+    }
+}
+
+#[test]
 fn rows_times_half_weights_equal_a_product_in_f32() {
     for (rows, inner, outer) in [(1, 64, 7), (5, 512, 1_000), (16, 384, 33), (3, 70, 300)] {
         let input = Tensor::randn(0.0_f32, 1.0, (rows, inner), &Device::Cpu).unwrap();

@@ -1,0 +1,164 @@
+//! Writes one window's tokens: beam search, greedy search (a beam of one) or sampling, over the same loop.
+//!
+//! Source: OpenAI's `whisper/decoding.py`. A beam's hypotheses are rows of one decoder state, so that five of them
+//! read the weights once.
+
+use candle_core::Result;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::rules;
+use super::tokens::Tokens;
+use crate::nn::whisper::{Check, Heard, Whisper, log_sum_exp};
+
+/// A hypothesis is not waited for when one that has ended is this much likelier (in nats).
+const HOPELESS: f32 = 3.0;
+
+/// What to write after.
+pub(super) struct Ask {
+    /// Everything that comes before the text, the start token among it.
+    pub(super) prompt: Vec<u32>,
+    /// Where in `prompt` the start token is.
+    pub(super) start: usize,
+    pub(super) timestamps: bool,
+    /// Tokens to write at most.
+    pub(super) limit: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Strategy {
+    /// Keep the likeliest so many hypotheses. One is greedy.
+    Beam(usize),
+    /// Draw each token; the same seed draws the same.
+    Sample { temperature: f32, seed: u64 },
+}
+
+/// What was written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Written {
+    /// Without prompt and end token.
+    pub(super) tokens: Vec<u32>,
+    /// Mean over the tokens, the end included.
+    pub(super) mean_log_probability: f32,
+    /// Probability that the window holds no speech.
+    pub(super) no_speech: f32,
+    /// It went round in circles, or did not end within the limit.
+    pub(super) broken: bool,
+}
+
+#[derive(Clone, Default)]
+struct Hypothesis {
+    tokens: Vec<u32>,
+    /// Sum of log probabilities.
+    score: f32,
+}
+
+impl Hypothesis {
+    fn mean(&self) -> f32 {
+        self.score / (self.tokens.len() + 1) as f32
+    }
+
+    fn followed_by(&self, token: u32, score: f32) -> Self {
+        let mut tokens = self.tokens.clone();
+        tokens.push(token);
+        Self { tokens, score }
+    }
+}
+
+/// Writes what was heard. None where `check` answered no between two tokens.
+pub(super) fn write(
+    whisper: &Whisper,
+    tokens: &Tokens,
+    heard: &Heard,
+    ask: &Ask,
+    strategy: Strategy,
+    check: Check,
+) -> Result<Option<Written>> {
+    let mut state = whisper.open(1, ask.prompt.len() + ask.limit)?;
+    let limit = ask.limit.min(state.capacity().saturating_sub(ask.prompt.len()));
+    let mut logits = whisper.read(heard, &mut state, &ask.prompt, &[ask.start, ask.prompt.len() - 1])?;
+    let at_start = logits.remove(0);
+    let no_speech = (at_start[tokens.no_speech as usize] - log_sum_exp(&at_start)).exp();
+    let width = if let Strategy::Beam(width) = strategy { width.max(1) } else { 1 };
+    let mut dice = StdRng::seed_from_u64(if let Strategy::Sample { seed, .. } = strategy { seed } else { 0 });
+    let (mut live, mut ended) = (vec![Hypothesis::default()], Vec::<Hypothesis>::new());
+    let mut circles = false;
+    for step in 0..limit {
+        if !check() {
+            return Ok(None);
+        }
+        let mut next = Vec::new();
+        for (parent, (hypothesis, logits)) in live.iter().zip(&mut logits).enumerate() {
+            rules::restrict(tokens, logits, &hypothesis.tokens, ask.timestamps);
+            let total = log_sum_exp(logits);
+            let chosen = match strategy {
+                Strategy::Beam(_) => likeliest(logits, width + 1),
+                Strategy::Sample { temperature, .. } => vec![draw(logits, temperature, &mut dice)],
+            };
+            let followed = |token: u32| (hypothesis.score + logits[token as usize] - total, parent, token);
+            next.extend(chosen.into_iter().map(followed));
+        }
+        next.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let (mut parents, mut grown) = (Vec::new(), Vec::new());
+        for (score, parent, token) in next {
+            if token == tokens.end {
+                ended.push(Hypothesis { score, ..live[parent].clone() });
+            } else if grown.len() < width {
+                parents.push(parent as u32);
+                grown.push(live[parent].followed_by(token, score));
+            }
+            if grown.len() == width {
+                break;
+            }
+        }
+        let best_ended = ended.iter().map(|one| one.score).fold(f32::NEG_INFINITY, f32::max);
+        if ended.len() >= width || grown.first().is_none_or(|best| best.score + HOPELESS < best_ended) {
+            break;
+        }
+        live = grown;
+        circles = rules::repeats(&live[0].tokens);
+        if circles || step + 1 == limit {
+            break;
+        }
+        state.rearrange(&parents)?;
+        let last: Vec<u32> = live.iter().filter_map(|one| one.tokens.last().copied()).collect();
+        logits = whisper.read(heard, &mut state, &last, &[0])?;
+    }
+    let broken = circles || ended.is_empty();
+    let candidates = if broken { live } else { ended };
+    let best = candidates.into_iter().max_by(|a, b| a.mean().total_cmp(&b.mean())).unwrap_or_default();
+    Ok(Some(Written { mean_log_probability: best.mean(), tokens: best.tokens, no_speech, broken }))
+}
+
+/// The `count` likeliest tokens, likeliest first.
+fn likeliest(logits: &[f32], count: usize) -> Vec<u32> {
+    let mut best: Vec<(f32, u32)> = Vec::with_capacity(count + 1);
+    let mut threshold = f32::NEG_INFINITY;
+    for (id, &logit) in logits.iter().enumerate() {
+        if logit > threshold {
+            let place = best.partition_point(|(other, _)| *other >= logit);
+            best.insert(place, (logit, id as u32));
+            best.truncate(count);
+            if best.len() == count {
+                threshold = best[count - 1].0;
+            }
+        }
+    }
+    best.into_iter().map(|(_, id)| id).collect()
+}
+
+/// A token by its probability at `temperature`.
+fn draw(logits: &[f32], temperature: f32, dice: &mut StdRng) -> u32 {
+    let warm: Vec<f32> = logits.iter().map(|logit| logit / temperature).collect();
+    let total = log_sum_exp(&warm);
+    let mut left: f32 = dice.random();
+    let mut last = 0;
+    for (id, logit) in warm.iter().enumerate().filter(|(_, logit)| logit.is_finite()) {
+        last = id as u32;
+        left -= (logit - total).exp();
+        if left <= 0.0 {
+            break;
+        }
+    }
+    last
+}

@@ -1,0 +1,274 @@
+//! One window of audio to text: how much of it to encode, which language, which search, and what to do when the
+//! result is bad. Owns the model; knows no session and no channel.
+
+use std::time::Duration;
+
+use super::decode::{self, Ask, Strategy, Written};
+use super::segments;
+use super::tokens::Tokens;
+use super::words::{self, TimedWord};
+use crate::audio::MIC_HZ;
+use crate::nn::whisper::{Check, HOP, Heard, MelFrontEnd, WINDOW_FRAMES, WINDOW_SAMPLES, Whisper};
+use crate::provider::{Segment, SttTask, Word};
+
+/// Hypotheses of the final search.
+const BEAM: usize = 5;
+/// Encoder positions heard beyond the audio's end. Without some silence after the last word Whisper does not stop.
+const MARGIN: usize = 96;
+/// OpenAI's thresholds: below this mean log probability a result is bad, above this probability there is no speech.
+const LEAST_LOG_PROBABILITY: f32 = -1.0;
+const NO_SPEECH: f32 = 0.6;
+/// Tried in order until a result is good.
+const TEMPERATURES: [f32; 5] = [0.2, 0.4, 0.6, 0.8, 1.0];
+/// Whoever sounds louder than this for 20 ms may have spoken: -66 dB of full scale.
+const AUDIBLE: f32 = 5e-4;
+/// Tokens of a window: speech in any language has fewer a second, a loop has more.
+const TOKENS_AT_LEAST: usize = 24;
+const TOKENS_PER_SECOND: f64 = 14.0;
+/// Half the decoder's context is for what came before, as in the reference.
+const PROMPT_TOKENS: usize = 223;
+const LONGEST: usize = 224;
+
+/// The model with all that is needed to use it.
+pub(super) struct Listener {
+    pub(super) whisper: Whisper,
+    pub(super) tokens: Tokens,
+    pub(super) mel: MelFrontEnd,
+}
+
+/// What is known before a window is heard.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Context {
+    /// Language codes to choose from; empty for all.
+    pub(super) languages: Vec<String>,
+    pub(super) task: SttTask,
+    /// Tokens that came before.
+    pub(super) previous: Vec<u32>,
+    pub(super) word_times: bool,
+}
+
+/// What a window holds.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Window {
+    pub(super) language: String,
+    pub(super) segments: Vec<Segment>,
+    pub(super) tokens: Vec<u32>,
+    /// Samples that are settled; the next window begins after them.
+    pub(super) settled: usize,
+    /// Probability that the window holds no speech, and mean log probability of what was written.
+    pub(super) no_speech: f32,
+    pub(super) mean_log_probability: f32,
+}
+
+/// An encoded window.
+struct Encoded {
+    heard: Heard,
+    whole: bool,
+}
+
+impl Listener {
+    /// Hears the window that begins with `samples` for good. `start` is where that is in the whole audio.
+    pub(super) fn settle(
+        &self,
+        samples: &[f32],
+        start: Duration,
+        context: &Context,
+        check: Check,
+    ) -> candle_core::Result<Option<Window>> {
+        let seconds = seconds(samples.len());
+        let silent = Window { settled: samples.len(), no_speech: 1.0, ..Window::default() };
+        if !is_audible(samples) {
+            return Ok(Some(silent));
+        }
+        let Some(mut encoded) = self.encode(samples, false, check)? else { return Ok(None) };
+        let language = self.choose_language(&encoded.heard, context)?;
+        let Some(mut written) = self.write(&encoded, seconds, &language, context, Strategy::Beam(BEAM), check)? else {
+            return Ok(None);
+        };
+        if is_bad(&written) && !encoded.whole {
+            // Too little context can be the reason: hear the silence after it too.
+            let Some(whole) = self.encode(samples, true, check)? else { return Ok(None) };
+            encoded = whole;
+            let strategy = Strategy::Beam(BEAM);
+            let Some(again) = self.write(&encoded, seconds, &language, context, strategy, check)? else {
+                return Ok(None);
+            };
+            written = again;
+        }
+        for (round, temperature) in TEMPERATURES.into_iter().enumerate() {
+            if !is_bad(&written) {
+                break;
+            }
+            let strategy = Strategy::Sample { temperature, seed: samples.len() as u64 + round as u64 };
+            let Some(again) = self.write(&encoded, seconds, &language, context, strategy, check)? else {
+                return Ok(None);
+            };
+            if better(&again, &written) {
+                written = again;
+            }
+        }
+        if written.broken || (written.no_speech > NO_SPEECH && written.mean_log_probability < LEAST_LOG_PROBABILITY) {
+            return Ok(Some(Window { language, no_speech: written.no_speech, ..silent }));
+        }
+        let (pieces, settled) = segments::cut(&self.tokens, &written.tokens, seconds);
+        let mut timed = match context.word_times {
+            true => self.time_words(&encoded.heard, &pieces, &language, context, samples.len())?.into_iter(),
+            false => Vec::new().into_iter(),
+        };
+        let segments = pieces.iter().map(|piece| Segment {
+            text: self.tokens.decode(&piece.tokens).trim().to_owned(),
+            start: start + Duration::from_secs_f64(piece.start),
+            end: start + Duration::from_secs_f64(piece.end),
+            words: take_words(&mut timed, piece.tokens.len(), start),
+            log_probability: written.mean_log_probability,
+            no_speech: written.no_speech,
+        });
+        Ok(Some(Window {
+            language,
+            segments: segments.filter(|segment| !segment.text.is_empty()).collect(),
+            tokens: pieces.iter().flat_map(|piece| piece.tokens.iter().copied()).collect(),
+            settled: ((settled * f64::from(MIC_HZ)) as usize).clamp(1, samples.len().max(1)),
+            no_speech: written.no_speech,
+            mean_log_probability: written.mean_log_probability,
+        }))
+    }
+
+    /// A quick guess at what was said so far, and its language.
+    pub(super) fn guess(
+        &self,
+        samples: &[f32],
+        context: &Context,
+        check: Check,
+    ) -> candle_core::Result<Option<(String, String)>> {
+        if !is_audible(samples) {
+            return Ok(Some(Default::default()));
+        }
+        let Some(encoded) = self.encode(samples, false, check)? else { return Ok(None) };
+        let language = self.choose_language(&encoded.heard, context)?;
+        let ask = self.ask(seconds(samples.len()), &language, context, false);
+        let written =
+            decode::write(&self.whisper, &self.tokens, &encoded.heard, &ask, Strategy::Beam(1), check)?;
+        Ok(written.map(|written| {
+            let nothing = written.broken || is_bad(&written) || written.no_speech > NO_SPEECH;
+            let text = if nothing { String::new() } else { self.tokens.decode(&written.tokens).trim().to_owned() };
+            (text, language)
+        }))
+    }
+
+    /// Encodes the audio that is there and a margin of silence, or all 30 s.
+    fn encode(&self, samples: &[f32], whole: bool, check: Check) -> candle_core::Result<Option<Encoded>> {
+        let there = samples.len().min(WINDOW_SAMPLES).div_ceil(2 * HOP);
+        let positions = (there + MARGIN).next_multiple_of(4).min(WINDOW_FRAMES / 2);
+        let positions = if whole { WINDOW_FRAMES / 2 } else { positions };
+        let mel = self.mel.log_mel(samples, 2 * positions)?;
+        let heard = self.whisper.hear(&mel, 1, 2 * positions, check)?;
+        Ok(heard.map(|heard| Encoded { heard, whole: 2 * positions == WINDOW_FRAMES }))
+    }
+
+    /// The likeliest of the languages in question.
+    fn choose_language(&self, heard: &Heard, context: &Context) -> candle_core::Result<String> {
+        if !self.tokens.is_multilingual() {
+            return Ok("en".to_owned());
+        }
+        if let [only] = context.languages.as_slice() {
+            return Ok(only.clone());
+        }
+        let logits = self.whisper.read(heard, &mut self.whisper.open(1, 1)?, &[self.tokens.start], &[0])?;
+        let wanted = |code: &String| context.languages.is_empty() || context.languages.contains(code);
+        let among = self.tokens.languages.iter().filter(|(code, _)| wanted(code));
+        let best = among.max_by(|(_, a), (_, b)| logits[0][*a as usize].total_cmp(&logits[0][*b as usize]));
+        Ok(best.map_or_else(|| "en".to_owned(), |(code, _)| code.clone()))
+    }
+
+    fn ask(&self, seconds: f64, language: &str, context: &Context, timestamps: bool) -> Ask {
+        let mut prompt = Vec::new();
+        if !context.previous.is_empty() {
+            prompt.push(self.tokens.previous);
+            prompt.extend(&context.previous[context.previous.len().saturating_sub(PROMPT_TOKENS)..]);
+        }
+        let start = prompt.len();
+        prompt.extend(self.start_sequence(language, context.task));
+        if !timestamps {
+            prompt.push(self.tokens.no_timestamps);
+        }
+        let limit = TOKENS_AT_LEAST + (seconds * TOKENS_PER_SECOND) as usize;
+        Ask { prompt, start, timestamps, limit: limit.min(LONGEST) }
+    }
+
+    fn start_sequence(&self, language: &str, task: SttTask) -> Vec<u32> {
+        let mut sequence = vec![self.tokens.start];
+        if let Some(language) = self.tokens.language(language) {
+            sequence.push(language);
+            sequence.push(if task == SttTask::Translate { self.tokens.translate } else { self.tokens.transcribe });
+        }
+        sequence
+    }
+
+    fn write(
+        &self,
+        encoded: &Encoded,
+        seconds: f64,
+        language: &str,
+        context: &Context,
+        strategy: Strategy,
+        check: Check,
+    ) -> candle_core::Result<Option<Written>> {
+        let ask = self.ask(seconds, language, context, true);
+        decode::write(&self.whisper, &self.tokens, &encoded.heard, &ask, strategy, check)
+    }
+
+    fn time_words(
+        &self,
+        heard: &Heard,
+        pieces: &[segments::Piece],
+        language: &str,
+        context: &Context,
+        samples: usize,
+    ) -> candle_core::Result<Vec<TimedWord>> {
+        let text: Vec<u32> = pieces.iter().flat_map(|piece| piece.tokens.iter().copied()).collect();
+        let mut read = self.start_sequence(language, context.task);
+        read.push(self.tokens.no_timestamps);
+        let before = read.len();
+        if text.is_empty() || before + text.len() >= self.whisper.config().max_target_positions {
+            return Ok(Vec::new());
+        }
+        read.extend(&text);
+        read.push(self.tokens.end);
+        let heads = self.whisper.attend(heard, &read)?;
+        Ok(words::time(&self.tokens, &text, before, &heads, samples.div_ceil(2 * HOP)))
+    }
+}
+
+/// The words of the next `tokens` tokens.
+fn take_words(timed: &mut std::vec::IntoIter<TimedWord>, tokens: usize, offset: Duration) -> Vec<Word> {
+    let (mut taken, mut words) = (0, Vec::new());
+    while taken < tokens
+        && let Some(word) = timed.next()
+    {
+        taken += word.tokens;
+        let (start, end) = word.at(offset);
+        if !word.text.is_empty() {
+            words.push(Word { text: word.text, start, end });
+        }
+    }
+    words
+}
+
+fn seconds(samples: usize) -> f64 {
+    samples.min(WINDOW_SAMPLES) as f64 / f64::from(MIC_HZ)
+}
+
+/// Near-digital silence never reaches the model, which would make words of it.
+fn is_audible(samples: &[f32]) -> bool {
+    let loud = |frame: &[f32]| frame.iter().map(|sample| sample * sample).sum::<f32>() > AUDIBLE * AUDIBLE * 320.0;
+    samples.chunks(320).any(loud)
+}
+
+fn is_bad(written: &Written) -> bool {
+    let unlikely = written.mean_log_probability < LEAST_LOG_PROBABILITY;
+    written.broken || (unlikely && written.no_speech <= NO_SPEECH)
+}
+
+fn better(new: &Written, old: &Written) -> bool {
+    if new.broken == old.broken { new.mean_log_probability > old.mean_log_probability } else { old.broken }
+}

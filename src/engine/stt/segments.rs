@@ -1,0 +1,55 @@
+//! Cuts a window's tokens at their timestamps into segments, and finds where the next window begins. Pure; the rules
+//! are those of OpenAI's `whisper/transcribe.py`.
+
+use super::tokens::Tokens;
+
+/// Seconds of one timestamp step.
+const STEP: f64 = 0.02;
+
+/// Text between two timestamps, in seconds from the window's beginning.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Piece {
+    pub(super) start: f64,
+    pub(super) end: f64,
+    pub(super) tokens: Vec<u32>,
+}
+
+/// The pieces of a window of `length` seconds, and how many of those seconds they settle.
+pub(super) fn cut(tokens: &Tokens, written: &[u32], length: f64) -> (Vec<Piece>, f64) {
+    let is_time = |index: usize| written.get(index).is_some_and(|&id| tokens.is_timestamp(id));
+    let time = |id: u32| (f64::from(id - tokens.first_timestamp) * STEP).min(length);
+    // A segment's end and the next one's beginning stand side by side.
+    let mut ends: Vec<usize> = (1..written.len()).filter(|&index| is_time(index - 1) && is_time(index)).collect();
+    let last = written.len().saturating_sub(1);
+    let closed = written.len() >= 2 && is_time(last) && !is_time(last - 1);
+    let one_piece = ends.is_empty();
+    if one_piece || closed {
+        ends.push(written.len());
+    }
+    let mut pieces = Vec::new();
+    let mut from = 0;
+    for to in ends {
+        let part = &written[from..to];
+        from = to;
+        let mut times = part.iter().copied().filter(|&id| tokens.is_timestamp(id));
+        let start = times.next();
+        let end = times.next_back().map_or(length, time);
+        let text: Vec<u32> = part.iter().copied().filter(|&id| id < tokens.end).collect();
+        if !text.is_empty() {
+            let start = start.map_or(0.0, time).min(end);
+            pieces.push(Piece { start, end, tokens: text });
+        }
+    }
+    // What follows the last closed segment is heard again in the next window, unless the window closes with it.
+    let settled = if closed || one_piece {
+        length
+    } else {
+        written[..from].iter().rev().copied().find(|&id| tokens.is_timestamp(id)).map_or(length, time)
+    };
+    let settled = if settled > 0.0 { settled } else { length };
+    (pieces, settled)
+}
+
+#[cfg(test)]
+#[path = "segments_tests.rs"]
+mod tests;

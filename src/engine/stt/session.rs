@@ -1,0 +1,227 @@
+//! One utterance on its way through the model: its audio as far as it is needed, what is settled, what was promised.
+//!
+//! Audio is taken in by polling, never by waiting, and dropped once it is settled: a file of any length holds at most
+//! [`BUFFERED`] samples.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context as Poller, Poll};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tokio::sync::mpsc::{OwnedPermit, Sender};
+
+use super::agreement::Agreement;
+use super::listener::{Context, Window};
+use crate::audio::{MIC_HZ, Mic, Samples};
+use crate::nn::whisper::WINDOW_SAMPLES;
+use crate::provider::{FinalTranscript, ProviderError, Segment, SttOptions, Transcript};
+
+/// What goes out.
+pub(super) type Item = Result<Transcript, ProviderError>;
+
+/// Samples that are taken in before they are heard: a window, and time to notice the audio's end.
+const BUFFERED: usize = WINDOW_SAMPLES + 10 * MIC_HZ as usize;
+/// New audio worth another guess, and the least for the first one.
+const GUESS_EVERY: usize = MIC_HZ as usize / 2;
+/// A guess may use one part in so many of the time.
+const GUESS_SHARE: u32 = 2;
+/// Shorter audio holds no word.
+const SHORTEST: usize = MIC_HZ as usize / 10;
+/// What is left after the last segment and is shorter than this is its own silence.
+const LEFTOVER: usize = MIC_HZ as usize / 2;
+
+/// What is to be done for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Job {
+    /// Somebody waits for the end of this.
+    Last,
+    /// A whole window is there.
+    Window,
+    Guess,
+}
+
+pub(super) struct Session {
+    audio: Option<BoxStream<'static, Mic>>,
+    options: SttOptions,
+    out: Sender<Item>,
+    /// Room for the terminal item, kept from the beginning.
+    terminal: Option<OwnedPermit<Item>>,
+    /// Not settled yet; the first one is sample `settled` of the whole.
+    samples: VecDeque<f32>,
+    settled: usize,
+    ended: Option<Instant>,
+    segments: Vec<Segment>,
+    previous: Vec<u32>,
+    language: Option<String>,
+    agreement: Agreement,
+    /// Samples of the whole that the latest guess knew, when it ended and how long it took.
+    guessed: usize,
+    guess_ended: Instant,
+    guess_took: Duration,
+    /// Number of the turn in which it was served last.
+    pub(super) served: u64,
+}
+
+impl Session {
+    pub(super) fn new(
+        audio: BoxStream<'static, Mic>,
+        options: SttOptions,
+        out: Sender<Item>,
+        terminal: OwnedPermit<Item>,
+    ) -> Self {
+        Self {
+            audio: Some(audio),
+            options,
+            out,
+            terminal: Some(terminal),
+            samples: VecDeque::new(),
+            settled: 0,
+            ended: None,
+            segments: Vec::new(),
+            previous: Vec::new(),
+            language: None,
+            agreement: Agreement::default(),
+            guessed: 0,
+            guess_ended: Instant::now(),
+            guess_took: Duration::ZERO,
+            served: 0,
+        }
+    }
+
+    /// Takes in what audio there is. `poller` is woken when there is more.
+    pub(super) fn take_in(&mut self, poller: &mut Poller) {
+        while self.samples.len() < BUFFERED
+            && let Some(audio) = &mut self.audio
+        {
+            match audio.poll_next_unpin(poller) {
+                Poll::Ready(Some(more)) => self.samples.extend(more.as_slice()),
+                Poll::Ready(None) => {
+                    self.audio = None;
+                    self.ended = Some(Instant::now());
+                }
+                Poll::Pending => break,
+            }
+        }
+    }
+
+    /// Nobody listens any more, or all was said.
+    pub(super) fn is_over(&self) -> bool {
+        self.terminal.is_none() || self.out.is_closed()
+    }
+
+    pub(super) fn is_deserted(&self) -> bool {
+        self.out.is_closed()
+    }
+
+    /// What is to be done now, if anything.
+    pub(super) fn job(&self) -> Option<Job> {
+        if self.ended.is_some() {
+            return Some(if self.samples.len() > WINDOW_SAMPLES { Job::Window } else { Job::Last });
+        }
+        if self.samples.len() >= WINDOW_SAMPLES {
+            return Some(Job::Window);
+        }
+        let known = self.settled + self.samples.len();
+        let due = known >= self.guessed + GUESS_EVERY && self.guess_ended.elapsed() >= self.guess_took / GUESS_SHARE;
+        (self.options.partials && due).then_some(Job::Guess)
+    }
+
+    /// When a guess that is not due yet will be.
+    pub(super) fn next_guess(&self) -> Option<Duration> {
+        let known = self.settled + self.samples.len();
+        let waits = self.options.partials && self.ended.is_none() && known >= self.guessed + GUESS_EVERY;
+        waits.then(|| (self.guess_took / GUESS_SHARE).saturating_sub(self.guess_ended.elapsed()))
+    }
+
+    /// The unsettled audio of one window.
+    pub(super) fn window(&self) -> Vec<f32> {
+        self.samples.iter().take(WINDOW_SAMPLES).copied().collect()
+    }
+
+    /// Where [`Session::window`] begins.
+    pub(super) fn position(&self) -> Duration {
+        Samples::<MIC_HZ>(self.settled as u64).duration()
+    }
+
+    pub(super) fn context(&self) -> Context {
+        Context {
+            languages: self.language.clone().map_or_else(|| self.options.languages.clone(), |only| vec![only]),
+            task: self.options.task,
+            previous: self.previous.clone(),
+            word_times: self.options.word_times,
+        }
+    }
+
+    /// The options' prompt, as tokens that came before.
+    pub(super) fn set_prompt(&mut self, tokens: Vec<u32>) {
+        self.previous = tokens;
+    }
+
+    pub(super) fn prompt(&self) -> Option<&str> {
+        self.options.prompt.as_deref().map(str::trim).filter(|prompt| !prompt.is_empty())
+    }
+
+    /// What is left is too short to hold a word.
+    pub(super) fn is_done(&self) -> bool {
+        let least = if self.settled == 0 { SHORTEST } else { LEFTOVER };
+        self.ended.is_some() && self.samples.len() < least
+    }
+
+    /// Takes over what a window held.
+    pub(super) fn settle(&mut self, window: Window) {
+        self.samples.drain(..window.settled.min(self.samples.len()));
+        self.settled += window.settled;
+        if !window.tokens.is_empty() {
+            // A language heard once holds for the rest.
+            self.language.get_or_insert(window.language);
+            self.previous.extend(window.tokens);
+        }
+        self.segments.extend(window.segments);
+    }
+
+    /// Sends a guess at what is not settled yet.
+    pub(super) fn guess(&mut self, text: &str, took: Duration, known: usize) {
+        self.guessed = self.settled + known;
+        (self.guess_ended, self.guess_took) = (Instant::now(), took);
+        let whole = join(self.segments.iter().map(|segment| segment.text.as_str()).chain([text]));
+        if whole.is_empty() {
+            return;
+        }
+        let (text, stable_chars) = self.agreement.update(&whole);
+        // A listener who is slow misses a guess; the next one says more.
+        let _ = self.out.try_send(Ok(Transcript::Partial { text, stable_chars }));
+    }
+
+    /// Sends the terminal item.
+    pub(super) fn finish(&mut self, served_by: &Arc<str>) {
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        let audio = Samples::<MIC_HZ>((self.settled + self.samples.len()) as u64).duration();
+        let segments = std::mem::take(&mut self.segments);
+        let language = self.language.take().or_else(|| self.options.languages.first().cloned());
+        let transcript = FinalTranscript {
+            text: join(segments.iter().map(|segment| segment.text.as_str())),
+            language: language.unwrap_or_else(|| "en".to_owned()),
+            segments,
+            audio,
+            latency: ended.elapsed(),
+            served_by: Arc::clone(served_by),
+        };
+        self.say_last(Ok(Transcript::Final(transcript)));
+    }
+
+    pub(super) fn fail(&mut self, error: ProviderError) {
+        self.say_last(Err(error));
+    }
+
+    fn say_last(&mut self, item: Item) {
+        if let Some(terminal) = self.terminal.take() {
+            terminal.send(item);
+        }
+    }
+}
+
+fn join<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    texts.filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+}

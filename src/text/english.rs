@@ -379,7 +379,7 @@ fn clock(text: &str, before_noon: bool) -> Option<String> {
 fn below_sixty(number: usize) -> String {
     match number {
         0..20 => SMALL[number].to_owned(),
-        _ if number % 10 == 0 => TENS[number / 10].to_owned(),
+        _ if number.is_multiple_of(10) => TENS[number / 10].to_owned(),
         _ => format!("{} {}", TENS[number / 10], SMALL[number % 10]),
     }
 }

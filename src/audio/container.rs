@@ -57,7 +57,7 @@ impl Limits {
 impl Default for Limits {
     /// 25 minutes.
     fn default() -> Self {
-        Self::up_to(Duration::from_secs(1_500))
+        Self::up_to(Duration::from_mins(25))
     }
 }
 

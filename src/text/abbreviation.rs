@@ -61,7 +61,7 @@ pub(super) fn after_dot(text: &str, next: char) -> Dot {
     if known(BEFORE_NUMBERS) && next.is_numeric() {
         return Dot::GoesOn;
     }
-    if known(ANYWHERE) && !(next.is_uppercase() || !next.is_alphanumeric()) {
+    if known(ANYWHERE) && !next.is_uppercase() && next.is_alphanumeric() {
         return Dot::GoesOn;
     }
     Dot::EndsSentence

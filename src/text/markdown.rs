@@ -111,14 +111,14 @@ pub(super) fn plain(text: &str) -> String {
         let line = line.trim();
         if line.starts_with("```") || line.starts_with("~~~") {
             in_fence = !in_fence;
-            previous = Kind::None.after(previous);
+            previous = previous.interrupted();
             continue;
         }
         if in_fence || is_rule(line) {
             continue;
         }
         if line.is_empty() {
-            previous = Kind::Blank.after(previous);
+            previous = previous.interrupted();
             continue;
         }
         let (kind, content) = strip_block_marks(line);
@@ -148,9 +148,9 @@ enum Kind {
 }
 
 impl Kind {
-    /// A blank line counts where something came before it, and a heading or an item is not forgotten over it.
-    fn after(self, previous: Self) -> Self {
-        if matches!(previous, Self::Prose) { Self::Blank } else { previous }
+    /// What counts as the line before the next one after a blank line or a fence: a heading or an item stays one.
+    fn interrupted(self) -> Self {
+        if self == Self::Prose { Self::Blank } else { self }
     }
 }
 
@@ -163,7 +163,7 @@ fn join(output: &mut String, previous: Kind, next: Kind) {
         match (previous, next) {
             (Kind::Item, Kind::Item) => output.push(','),
             (Kind::Prose, Kind::Item) => output.push(':'),
-            (Kind::Prose, Kind::Prose) | (Kind::None, _) => {}
+            (Kind::Prose, Kind::Prose) => {}
             _ => output.push('.'),
         }
     }
@@ -222,8 +222,8 @@ fn strip_inline_marks(line: &str) -> String {
             '[' => link(rest, &mut output),
             '<' => tag(rest, &mut output),
             '&' => entity(rest, &mut output),
-            '`' => code(rest, &mut output),
-            '*' => emphasis(rest, &mut output),
+            '`' => Some(code(rest, &mut output)),
+            '*' => emphasis(rest, &output),
             '_' => underscore(rest, &mut output),
             '~' if rest.starts_with("~~") => Some(2),
             _ => None,
@@ -237,8 +237,9 @@ fn strip_inline_marks(line: &str) -> String {
     output
 }
 
-/// Each of these reads one mark at the beginning of `rest`, writes what it says, and returns how many bytes it took;
-/// None where it is no mark.
+// Each of these reads one mark at the beginning of `rest`, writes what it says, and returns how many bytes it took;
+// None where it is no mark.
+
 fn escaped(rest: &str, output: &mut String) -> Option<usize> {
     let character = rest[1..].chars().next().filter(char::is_ascii_punctuation)?;
     output.push(character);
@@ -293,17 +294,17 @@ fn entity(rest: &str, output: &mut String) -> Option<usize> {
 }
 
 /// Code in a sentence is a name: its words are spoken, its signs are not.
-fn code(rest: &str, output: &mut String) -> Option<usize> {
+fn code(rest: &str, output: &mut String) -> usize {
     let ticks = rest.len() - rest.trim_start_matches('`').len();
     let close = rest[ticks..].find(&rest[..ticks]);
     if let Some(length) = close {
         let words = rest[ticks..ticks + length].replace("()", "").replace(['_', '{', '}', '<', '>', ';', '"'], " ");
         output.push_str(words.trim());
     }
-    Some(ticks + close.map_or(0, |length| length + ticks))
+    ticks + close.map_or(0, |length| length + ticks)
 }
 
-fn emphasis(rest: &str, output: &mut String) -> Option<usize> {
+fn emphasis(rest: &str, output: &str) -> Option<usize> {
     let stars = rest.len() - rest.trim_start_matches('*').len();
     let inner = &rest[stars..];
     if inner.starts_with(char::is_whitespace) || inner.is_empty() {

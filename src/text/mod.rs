@@ -6,6 +6,7 @@ mod abbreviation;
 pub mod chunk;
 mod english;
 mod markdown;
+mod quantity;
 pub mod speakable;
 
 pub use chunk::{Chunker, Piece};

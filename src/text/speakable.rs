@@ -110,7 +110,7 @@ fn tidy(text: &str) -> String {
             }
             '.' if output.ends_with(' ') && characters.peek().is_some_and(char::is_ascii_digit) => output.push('.'),
             '.' | '!' | '?' | '…' | ',' | ';' | ':' | '。' | '！' | '？' | '、' | '，' => {
-                mark(&mut output, character)
+                mark(&mut output, character);
             }
             '[' | ']' | '{' | '}' | '<' | '>' | '*' | '_' | '`' | '~' | '^' | '\\' | '|' | '#' | '•' | '·' => {
                 blank(&mut output);

@@ -118,66 +118,102 @@ fn add_panel(depth: usize, left: Rows<'_>, panel: &[f32], width: usize, out: &mu
 
 #[cfg(target_feature = "avx512f")]
 mod avx512 {
-    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps};
+    use std::arch::x86_64::{
+        __m512, _mm_load_ss, _mm512_add_ps, _mm512_broadcastss_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+        _mm512_setzero_ps, _mm512_storeu_ps,
+    };
 
     use super::{PANEL, Rows};
 
     /// Rows of the product in registers at once: 24 of the 32 registers hold sums.
     const BLOCK: usize = 6;
+    /// Rows of a panel that stay in the first cache while all rows of the product pass: 24 KB.
+    const DEPTH: usize = 96;
 
     /// The caller has checked every bound.
     pub(super) fn add_panel(depth: usize, left: Rows<'_>, panel: &[f32], out: &mut [f32], stride: usize) {
-        let mut row = 0;
-        while row < left.rows {
-            let rows = (left.rows - row).min(BLOCK);
-            let from = &left.elements[row * left.stride..];
-            let to = &mut out[row * stride..];
-            match rows {
-                BLOCK => block::<BLOCK>(depth, from, left.stride, panel, to, stride),
-                5 => block::<5>(depth, from, left.stride, panel, to, stride),
-                4 => block::<4>(depth, from, left.stride, panel, to, stride),
-                3 => block::<3>(depth, from, left.stride, panel, to, stride),
-                2 => block::<2>(depth, from, left.stride, panel, to, stride),
-                _ => block::<1>(depth, from, left.stride, panel, to, stride),
+        for start in (0..depth).step_by(DEPTH) {
+            let depth = DEPTH.min(depth - start);
+            let panel = &panel[start * PANEL..][..depth * PANEL];
+            let whole = left.rows / BLOCK * BLOCK;
+            for row in (0..whole).step_by(BLOCK) {
+                add_six(&left.elements[row * left.stride + start..], left.stride, panel, &mut out[row * stride..], stride);
             }
-            row += rows;
+            for row in whole..left.rows {
+                add_one(&left.elements[row * left.stride + start..], panel, &mut out[row * stride..]);
+            }
         }
     }
 
-    /// `ROWS` rows of `out` += those of `left` * `panel`.
+    /// Declares four sums for each row, walks the panel, and adds the sums onto the rows of `out`. The sums are single
+    /// variables because an array of them does not stay in registers in a profile that checks its indices.
+    macro_rules! add_rows {
+        ($panel:expr; $($left:expr, $out:expr => $a:ident $b:ident $c:ident $d:ident;)+) => {
+            $(
+                let (mut $a, mut $b, mut $c, mut $d) =
+                    (_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps());
+            )+
+            for (at, weights) in $panel.as_chunks::<PANEL>().0.iter().enumerate() {
+                let weights = weights.as_ptr();
+                let first = _mm512_loadu_ps(weights);
+                let second = _mm512_loadu_ps(weights.wrapping_add(16));
+                let third = _mm512_loadu_ps(weights.wrapping_add(32));
+                let fourth = _mm512_loadu_ps(weights.wrapping_add(48));
+                $(
+                    let x = _mm512_broadcastss_ps(_mm_load_ss($left.wrapping_add(at)));
+                    $a = _mm512_fmadd_ps(first, x, $a);
+                    $b = _mm512_fmadd_ps(second, x, $b);
+                    $c = _mm512_fmadd_ps(third, x, $c);
+                    $d = _mm512_fmadd_ps(fourth, x, $d);
+                )+
+            }
+            $( add_onto($out, $a, $b, $c, $d); )+
+        };
+    }
+
+    /// Six rows of `out` += those of `left` * `panel`.
+    #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
+    fn add_six(left: &[f32], left_stride: usize, panel: &[f32], out: &mut [f32], stride: usize) {
+        debug_assert!(left.len() >= 5 * left_stride + panel.len() / PANEL && out.len() >= 5 * stride + PANEL);
+        let left = |row: usize| left.as_ptr().wrapping_add(row * left_stride);
+        let [l0, l1, l2, l3, l4, l5] = [left(0), left(1), left(2), left(3), left(4), left(5)];
+        let out = out.as_mut_ptr();
+        let out = |row: usize| out.wrapping_add(row * stride);
+        let [o0, o1, o2, o3, o4, o5] = [out(0), out(1), out(2), out(3), out(4), out(5)];
+        // SAFETY: `super::add_panel` has checked that all rows of the strides lie within the slices; this module is
+        // compiled only where the CPU it is built for has AVX-512.
+        unsafe {
+            add_rows! { panel;
+                l0, o0 => a0 b0 c0 d0;
+                l1, o1 => a1 b1 c1 d1;
+                l2, o2 => a2 b2 c2 d2;
+                l3, o3 => a3 b3 c3 d3;
+                l4, o4 => a4 b4 c4 d4;
+                l5, o5 => a5 b5 c5 d5;
+            }
+        }
+    }
+
+    /// One row.
+    #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
+    fn add_one(left: &[f32], panel: &[f32], out: &mut [f32]) {
+        debug_assert!(left.len() >= panel.len() / PANEL && out.len() >= PANEL);
+        let (left, out) = (left.as_ptr(), out.as_mut_ptr());
+        // SAFETY: as for six rows.
+        unsafe {
+            add_rows! { panel; left, out => a b c d; }
+        }
+    }
+
+    /// # Safety
+    /// `out` is good for 64 elements.
     #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
     #[inline]
-    fn block<const ROWS: usize>(
-        depth: usize,
-        left: &[f32],
-        left_stride: usize,
-        panel: &[f32],
-        out: &mut [f32],
-        stride: usize,
-    ) {
-        debug_assert!(left.len() >= (ROWS - 1) * left_stride + depth && panel.len() >= depth * PANEL);
-        debug_assert!(out.len() >= (ROWS - 1) * stride + PANEL);
-        // SAFETY: `super::add_panel` has checked that all rows of the strides lie within the slices, and that a panel
-        // has `depth` rows of 64; this file is compiled only where the CPU it is built for has AVX-512.
-        unsafe {
-            let (left, panel, out) = (left.as_ptr(), panel.as_ptr(), out.as_mut_ptr());
-            let mut sums: [[_; 4]; ROWS] = std::array::from_fn(|row| {
-                std::array::from_fn(|vector| _mm512_loadu_ps(out.add(row * stride + vector * 16)))
-            });
-            for at in 0..depth {
-                let weights: [_; 4] = std::array::from_fn(|vector| _mm512_loadu_ps(panel.add(at * PANEL + vector * 16)));
-                for row in 0..ROWS {
-                    let x = _mm512_set1_ps(*left.add(row * left_stride + at));
-                    for vector in 0..4 {
-                        sums[row][vector] = _mm512_fmadd_ps(weights[vector], x, sums[row][vector]);
-                    }
-                }
-            }
-            for (row, sums) in sums.iter().enumerate() {
-                for (vector, sum) in sums.iter().enumerate() {
-                    _mm512_storeu_ps(out.add(row * stride + vector * 16), *sum);
-                }
-            }
+    unsafe fn add_onto(out: *mut f32, a: __m512, b: __m512, c: __m512, d: __m512) {
+        for (index, sum) in [a, b, c, d].into_iter().enumerate() {
+            let out = out.wrapping_add(index * 16);
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(out), sum)) };
         }
     }
 }

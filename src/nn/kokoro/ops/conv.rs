@@ -6,9 +6,9 @@
 
 use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
-use gemm::Parallelism;
 use rayon::prelude::*;
 
+use super::matrix::{Matrix, Rows};
 use super::norm::Affine;
 use super::{scalar, with_elements};
 
@@ -157,9 +157,9 @@ pub(in crate::nn::kokoro) struct Conv1d {
 }
 
 enum Kernel {
-    /// [taps, input, output], for the CPU.
-    Rows(Vec<f32>),
-    /// [output, input, taps], as candle's own convolution takes it.
+    /// For the CPU, [taps * input, output] of a convolution, [input, taps * output] of an upsampling one.
+    Packed(Matrix),
+    /// As candle's own convolution takes it.
     Plain(Tensor),
 }
 
@@ -168,7 +168,11 @@ impl Conv1d {
     pub(in crate::nn::kokoro) fn new(weight: Tensor, bias: Option<Tensor>, walk: Walk) -> Result<Self> {
         let (output, input, taps) = weight.dims3()?;
         let kernel = if matches!(weight.device(), Device::Cpu) {
-            Kernel::Rows(with_elements(&weight.contiguous()?, |weight| Ok(taps_outermost(weight, output, input, taps)))?)
+            let weight = weight.contiguous()?;
+            Kernel::Packed(with_elements(&weight, |weight| {
+                let element = |row: usize, o: usize| weight[(o * input + row % input) * taps + row / input];
+                Ok(Matrix::new(taps * input, output, element))
+            })?)
         } else {
             Kernel::Plain(weight)
         };
@@ -194,7 +198,7 @@ impl Conv1d {
     /// Convolves `before(x)`, padded with zeros, and adds `plus` [frames', output].
     pub(in crate::nn::kokoro) fn forward(&self, x: &Tensor, before: Before<'_>, plus: Option<&Tensor>) -> Result<Tensor> {
         match &self.kernel {
-            Kernel::Rows(rows) => self.forward_on_cpu(rows, x, before, plus),
+            Kernel::Packed(matrix) => self.forward_on_cpu(matrix, x, before, plus),
             Kernel::Plain(weight) => {
                 let Walk { padding, stride, dilation } = self.walk;
                 let x = before.apply_plain(x)?.t()?.unsqueeze(0)?.contiguous()?;
@@ -205,7 +209,7 @@ impl Conv1d {
         }
     }
 
-    fn forward_on_cpu(&self, rows: &[f32], x: &Tensor, before: Before<'_>, plus: Option<&Tensor>) -> Result<Tensor> {
+    fn forward_on_cpu(&self, matrix: &Matrix, x: &Tensor, before: Before<'_>, plus: Option<&Tensor>) -> Result<Tensor> {
         let (frames, channels) = x.dims2()?;
         let Walk { padding, stride, dilation } = self.walk;
         let reach = (self.taps - 1) * dilation + 1;
@@ -225,12 +229,11 @@ impl Conv1d {
         let tiles = length.div_ceil(rows_per_tile);
         let threads = rayon::current_num_threads();
         let few = tiles < 2 * threads;
-        let (rows_per_tile, parallelism) =
-            if few { (length, Parallelism::Rayon(threads)) } else { (rows_per_tile, Parallelism::None) };
+        let rows_per_tile = if few { length } else { rows_per_tile };
         with_elements(x, |x| {
+            let job = TileJob { conv: self, matrix, before: &before, bias: bias.as_deref(), x, frames, shared: few };
             let work = |scratch: &mut Vec<f32>, (index, y): (usize, &mut [f32])| {
-                let tile = Tile { first: index * rows_per_tile, x, frames };
-                self.tile(rows, &tile, &before, bias.as_deref(), scratch, y, parallelism);
+                job.run(index * rows_per_tile, scratch, y);
             };
             if few {
                 work(&mut Vec::new(), (0, &mut y));
@@ -241,133 +244,65 @@ impl Conv1d {
         })?;
         Tensor::from_vec(y, (length, self.output), x.device())
     }
+}
 
-    /// Adds one tile's products and the bias onto `y`.
-    #[expect(clippy::too_many_arguments, reason = "one call site; the arguments are the loop's invariants")]
-    fn tile(
-        &self,
-        rows: &[f32],
-        tile: &Tile<'_>,
-        before: &BeforeOnCpu,
-        bias: Option<&[f32]>,
-        scratch: &mut Vec<f32>,
-        y: &mut [f32],
-        parallelism: Parallelism,
-    ) {
-        let Walk { padding, stride, dilation } = self.walk;
-        let length = y.len() / self.output;
+/// What all tiles of one convolution share.
+struct TileJob<'a> {
+    conv: &'a Conv1d,
+    matrix: &'a Matrix,
+    before: &'a BeforeOnCpu,
+    bias: Option<&'a [f32]>,
+    x: &'a [f32],
+    frames: usize,
+    /// There is but one tile: its own loops are spread over the threads.
+    shared: bool,
+}
+
+impl TileJob<'_> {
+    /// Adds the products and the bias onto `y`, the output frames from `first` on.
+    fn run(&self, first: usize, scratch: &mut Vec<f32>, y: &mut [f32]) {
+        let Conv1d { input, output, taps, walk: Walk { padding, stride, dilation }, .. } = *self.conv;
+        let length = y.len() / output;
         // Input frames of this tile, from `first * stride - padding`, dealt out by remainder of the dilation.
-        let span = (length - 1) * stride + (self.taps - 1) * dilation + 1;
+        let span = (length - 1) * stride + (taps - 1) * dilation + 1;
         let per_phase = span.div_ceil(dilation);
         scratch.clear();
-        scratch.resize(per_phase * dilation * self.input, 0.0);
+        scratch.resize(per_phase * dilation * input, 0.0);
         let place = |(at, out): (usize, &mut [f32])| {
             let frame = at % per_phase * dilation + at / per_phase;
-            let source = (tile.first * stride + frame).wrapping_sub(padding);
-            if frame < span && source < tile.frames {
-                before.row(&tile.x[source * self.input..], out);
+            let source = (first * stride + frame).wrapping_sub(padding);
+            if frame < span && source < self.frames {
+                self.before.row(&self.x[source * input..], out);
             }
         };
-        if matches!(parallelism, Parallelism::None) {
-            scratch.chunks_exact_mut(self.input).enumerate().for_each(place);
+        if self.shared {
+            scratch.par_chunks_exact_mut(input).with_min_len(16).enumerate().for_each(place);
         } else {
-            scratch.par_chunks_exact_mut(self.input).enumerate().for_each(place);
+            scratch.chunks_exact_mut(input).enumerate().for_each(place);
         }
-        if let Some(bias) = bias {
-            for row in y.chunks_exact_mut(self.output) {
+        if let Some(bias) = self.bias {
+            for row in y.chunks_exact_mut(output) {
                 row.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
             }
         }
         for phase in 0..dilation.min(length) {
-            let product = Product {
+            let left = Rows {
+                elements: &scratch[phase * per_phase * input..],
                 rows: (length - phase).div_ceil(dilation),
-                depth: self.taps * self.input,
-                columns: self.output,
-                left: &scratch[phase * per_phase * self.input..],
-                left_stride: stride * self.input,
-                right: rows,
-                out: &mut y[phase * self.output..],
-                out_stride: dilation * self.output,
+                stride: stride * input,
             };
-            product.add(parallelism);
+            let out = &mut y[phase * output..];
+            if self.shared {
+                self.matrix.add_product_shared(left, out, dilation * output);
+            } else {
+                self.matrix.add_product(left, out, dilation * output);
+            }
         }
     }
 }
 
 /// Elements of input and output that a tile aims at: 512 KB, half of a core's second cache.
 const TILE_ELEMENTS: usize = 1 << 17;
-
-struct Tile<'a> {
-    /// Its first output frame.
-    first: usize,
-    x: &'a [f32],
-    frames: usize,
-}
-
-/// [output, input, taps] to [taps, input, output].
-fn taps_outermost(weight: &[f32], output: usize, input: usize, taps: usize) -> Vec<f32> {
-    let mut rows = vec![0.0; weight.len()];
-    rows.par_chunks_mut(output).enumerate().for_each(|(row, out)| {
-        let (tap, i) = (row / input, row % input);
-        for (o, out) in out.iter_mut().enumerate() {
-            *out = weight[(o * input + i) * taps + tap];
-        }
-    });
-    rows
-}
-
-/// out += left * right, row-major; rows of `left` and `out` are apart by their strides and may overlap in `left`.
-pub(super) struct Product<'a> {
-    pub(super) rows: usize,
-    pub(super) depth: usize,
-    pub(super) columns: usize,
-    pub(super) left: &'a [f32],
-    pub(super) left_stride: usize,
-    /// [depth, columns]
-    pub(super) right: &'a [f32],
-    pub(super) out: &'a mut [f32],
-    pub(super) out_stride: usize,
-}
-
-impl Product<'_> {
-    /// # Panics
-    /// Where a slice is too short for its shape: a fault of the caller, never of the data.
-    pub(super) fn add(self, parallelism: Parallelism) {
-        if self.rows == 0 || self.columns == 0 || self.depth == 0 {
-            return;
-        }
-        let last = self.rows - 1;
-        assert!(self.left.len() >= last * self.left_stride + self.depth, "the left matrix is too short");
-        assert!(self.out.len() >= last * self.out_stride + self.columns, "the product has no room");
-        assert!(self.right.len() >= self.depth * self.columns, "the right matrix is too short");
-        assert!(self.rows == 1 || self.out_stride >= self.columns, "rows of the product overlap");
-        // SAFETY: the assertions above bound every element that the strides reach, and `out` is borrowed alone.
-        #[expect(unsafe_code, reason = "gemm's only door takes pointers")]
-        unsafe {
-            gemm::gemm(
-                self.rows,
-                self.columns,
-                self.depth,
-                self.out.as_mut_ptr(),
-                1,
-                self.out_stride as isize,
-                true,
-                self.left.as_ptr(),
-                1,
-                self.left_stride as isize,
-                self.right.as_ptr(),
-                1,
-                self.columns as isize,
-                1.0,
-                1.0,
-                false,
-                false,
-                false,
-                parallelism,
-            );
-        }
-    }
-}
 
 /// An upsampling transposed convolution whose kernel is twice its rate: [frames, input] to [frames * rate, output].
 pub(in crate::nn::kokoro) struct UpsamplingConv {
@@ -383,9 +318,12 @@ impl UpsamplingConv {
     pub(in crate::nn::kokoro) fn new(weight: Tensor, bias: Tensor) -> Result<Self> {
         let (input, output, taps) = weight.dims3()?;
         let kernel = if matches!(weight.device(), Device::Cpu) {
-            // [input, taps, output]: a frame's product is its contribution to the `taps` frames it reaches.
-            let rows = weight.transpose(1, 2)?.contiguous()?;
-            Kernel::Rows(with_elements(&rows, |rows| Ok(rows.to_vec()))?)
+            // A frame's product is its contribution to the `taps` frames it reaches.
+            let weight = weight.contiguous()?;
+            Kernel::Packed(with_elements(&weight, |weight| {
+                let element = |i: usize, column: usize| weight[(i * output + column % output) * taps + column / output];
+                Ok(Matrix::new(input, taps * output, element))
+            })?)
         } else {
             Kernel::Plain(weight)
         };
@@ -405,7 +343,7 @@ impl UpsamplingConv {
             candle_core::bail!("an upsampling of {} channels got {:?}", self.input, x.shape());
         }
         let y = match &self.kernel {
-            Kernel::Rows(rows) => self.forward_on_cpu(rows, x)?,
+            Kernel::Packed(matrix) => self.forward_on_cpu(matrix, x)?,
             Kernel::Plain(weight) => {
                 // Padding and output padding 0 take candle's fast path; the edges are cut below.
                 let y = x.t()?.unsqueeze(0)?.contiguous()?.conv_transpose1d(weight, 0, 0, self.rate, 1, 1)?;
@@ -416,7 +354,7 @@ impl UpsamplingConv {
     }
 
     /// [frames, input] to [(frames + 1) * rate, output]: each output frame gets two contributions.
-    fn forward_on_cpu(&self, rows: &[f32], x: &Tensor) -> Result<Tensor> {
+    fn forward_on_cpu(&self, matrix: &Matrix, x: &Tensor) -> Result<Tensor> {
         const FRAMES_PER_TILE: usize = 32;
         let frames = x.dim(0)?;
         let block = self.rate * self.output;
@@ -430,17 +368,8 @@ impl UpsamplingConv {
                 let to = (first + y.len() / block).min(frames);
                 scratch.clear();
                 scratch.resize((to - from) * 2 * block, 0.0);
-                let product = Product {
-                    rows: to - from,
-                    depth: self.input,
-                    columns: 2 * block,
-                    left: &x[from * self.input..],
-                    left_stride: self.input,
-                    right: rows,
-                    out: scratch,
-                    out_stride: 2 * block,
-                };
-                product.add(Parallelism::None);
+                let left = Rows { elements: &x[from * self.input..], rows: to - from, stride: self.input };
+                matrix.add_product(left, scratch, matrix.columns());
                 y.chunks_exact_mut(self.output).for_each(|row| row.copy_from_slice(&bias));
                 for (at, y) in y.chunks_exact_mut(block).enumerate() {
                     let frame = first + at;

@@ -7,6 +7,7 @@
 
 pub(super) mod conv;
 pub(super) mod lstm;
+mod matrix;
 pub(super) mod norm;
 pub(super) mod scalar;
 #[cfg(test)]

@@ -34,6 +34,9 @@ fn convolutions_agree_with_candle() {
         (218, 1, 1, 3, Walk { padding: 1, stride: 2, dilation: 1 }),
         (50, 22, 9, 1, Walk::same(1, 1)),
         (1, 4, 4, 3, Walk::same(3, 1)),
+        // whole panels of the weight matrix, and one more column
+        (3001, 16, 128, 3, Walk::same(3, 3)),
+        (40, 16, 129, 3, Walk::same(3, 1)),
     ];
     for (frames, input, output, taps, walk) in cases {
         let x = noise(1, &[frames, input]);
@@ -86,7 +89,7 @@ fn norms_agree_with_candle_even_off_centre() {
         let x = noise(1, &[frames, channels]).affine(1.0, 50.0).unwrap();
         let (mean, deviation) = measure(&x).unwrap();
         let exact = measure_plain(&x.to_dtype(DType::F64).unwrap()).unwrap();
-        assert_close(&mean, &exact.0.to_dtype(DType::F32).unwrap(), 1e-5);
+        assert_close(&mean, &exact.0.to_dtype(DType::F32).unwrap(), 5e-5);
         assert_close(&deviation, &exact.1.to_dtype(DType::F32).unwrap(), 1e-5);
     }
 }

@@ -14,6 +14,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use candle_transformers::models::{quantized_llama, quantized_qwen2, quantized_qwen3};
 
 use super::gguf::Gguf;
+use super::requantize;
 use crate::engine::EngineError;
 
 /// Positions that candle's quantized models hold at most (`quantized_llama::MAX_SEQ_LEN`).
@@ -78,7 +79,8 @@ impl ModelShape {
             Architecture::Qwen3 => file.size(&key("attention.key_length"), 2..=1024)?,
             Architecture::Llama | Architecture::Qwen2 => embedding / heads,
         };
-        if heads % kv_heads != 0 || (architecture != Architecture::Qwen3 && embedding % heads != 0) || head % 2 != 0 {
+        let divides = architecture == Architecture::Qwen3 || embedding.is_multiple_of(heads);
+        if !heads.is_multiple_of(kv_heads) || !divides || !head.is_multiple_of(2) {
             return Err(file.error(format!("{heads} heads, {kv_heads} key heads and width {embedding} do not fit")));
         }
         let shape = Self {
@@ -132,6 +134,11 @@ fn refuse_what_candle_lacks(file: &Gguf, name: &str, head: u64) -> std::result::
 pub(super) fn load(file: Gguf, shape: &ModelShape, device: &Device) -> Result<Box<dyn Decoder>> {
     let Gguf { mut content, mut reader, .. } = file;
     limit(&mut content, shape);
+    if device.is_cpu() && requantize::has_slow_weights(&content) {
+        let mut reader = requantize::requantize(&content, &mut reader)?;
+        let content = Content::read(&mut reader)?;
+        return load_as(content, &mut reader, shape, device);
+    }
     load_as(content, &mut reader, shape, device)
 }
 

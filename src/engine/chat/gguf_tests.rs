@@ -149,7 +149,7 @@ fn an_unknown_architecture_or_tokenizer_is_said() {
 /// Changes bytes in the first `within`, or cuts the file.
 fn damaged(whole: &[u8], within: usize, round: usize, random: &mut StdRng) -> Vec<u8> {
     let mut bytes = whole.to_vec();
-    if round % 8 == 0 {
+    if round.is_multiple_of(8) {
         bytes.truncate(random.random_range(0..bytes.len()));
         return bytes;
     }
@@ -172,9 +172,9 @@ fn a_thousand_damaged_headers_are_errors_or_harmless() {
     let mut random = StdRng::seed_from_u64(11);
     let whole = tiny("llama");
     let header = whole.windows(13).rposition(|window| window == b"blk.1.ffn_nor").unwrap() + 64;
-    for round in 0..1000 {
+    for round in 0..1000usize {
         // Half of the rounds hit the part that is not the vocabulary.
-        let within = if round % 2 == 0 { 800 } else { header };
+        let within = if round.is_multiple_of(2) { 800 } else { header };
         if let Err(error) = load(&damaged(&whole, within, round, &mut random), &path) {
             let text = error.to_string();
             assert!(text.contains("model.gguf") || matches!(error, EngineError::Canary { .. }), "{round}: {text}");

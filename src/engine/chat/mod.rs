@@ -10,6 +10,7 @@ mod gguf;
 mod model;
 mod prefix;
 mod prompt;
+mod requantize;
 mod serve;
 mod template;
 mod tokenizer;

@@ -56,7 +56,7 @@ impl Language {
             let before = messages.len();
             drop_oldest(&mut messages, 1);
             if messages.len() == before {
-                return Err(self.too_long(rendered.tokens.len(), budget));
+                return Err(too_long(rendered.tokens.len(), budget));
             }
         }
     }
@@ -96,7 +96,7 @@ impl Language {
             used += messages[..system].first().map_or(Ok(0), cost)?;
         }
         if used > budget + 2 * MARKERS_PER_MESSAGE {
-            return Err(self.too_long(used, budget));
+            return Err(too_long(used, budget));
         }
         let mut kept = last;
         while kept > system {
@@ -152,15 +152,15 @@ impl Language {
         shared.dedup();
         shared
     }
-
-    fn too_long(&self, tokens: usize, budget: usize) -> ProviderError {
-        invalid(format!("the last message takes about {tokens} tokens with its system prompt; at most {budget} fit"))
-    }
 }
 
 struct Rendered {
     tokens: Vec<u32>,
     thinks_first: bool,
+}
+
+fn too_long(tokens: usize, budget: usize) -> ProviderError {
+    invalid(format!("the last message takes about {tokens} tokens with its system prompt; at most {budget} fit"))
 }
 
 fn invalid(message: String) -> ProviderError {

@@ -131,7 +131,7 @@ impl Desk<'_> {
     ) -> bool {
         let name = self.model.name.clone();
         let outcome = catch_unwind(AssertUnwindSafe(|| step(self)));
-        match outcome.unwrap_or_else(|_| Err(ProviderError::Failed { what: name })) {
+        match outcome.unwrap_or(Err(ProviderError::Failed { what: name })) {
             Ok(more) => more,
             Err(error) => {
                 give(out, Err(error));

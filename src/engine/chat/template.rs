@@ -6,11 +6,9 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Kwargs;
+use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
-use serde::Serialize;
-use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
 use crate::provider::{ChatMessage, Role};
 
@@ -113,47 +111,88 @@ fn without_generation_tags(source: &str) -> String {
         let Some(length) = rest[start..].find("%}") else { break };
         let (before, tag, after) = (&rest[..start], &rest[start + 2..start + length], &rest[start + length + 2..]);
         out.push_str(before);
-        match tag.trim_matches(|letter: char| letter == '-' || letter.is_whitespace()) {
-            "generation" => out.push_str(&format!("{{%{}%}}", tag.replace("generation", "if true"))),
-            "endgeneration" => out.push_str(&format!("{{%{}%}}", tag.replace("endgeneration", "endif"))),
-            _ => out.push_str(&format!("{{%{tag}%}}")),
-        }
+        let tag = match tag.trim_matches(|letter: char| letter == '-' || letter.is_whitespace()) {
+            "generation" => tag.replace("generation", "if true"),
+            "endgeneration" => tag.replace("endgeneration", "endif"),
+            _ => tag.to_owned(),
+        };
+        out.extend(["{%", &tag, "%}"]);
         rest = after;
     }
     out + rest
 }
 
 /// As Python's `json.dumps(value, ensure_ascii=False)`, with its optional `indent`.
+#[expect(clippy::needless_pass_by_value, reason = "the shape of a filter")]
 fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
-    let mut out = Vec::new();
-    let written = match indent {
-        Some(width) => {
-            let indent = vec![b' '; width.min(64)];
-            value.serialize(&mut Serializer::with_formatter(&mut out, PrettyFormatter::with_indent(&indent)))
-        }
-        None => value.serialize(&mut Serializer::with_formatter(&mut out, PythonFormatter)),
-    };
-    let invalid = |error: String| Error::new(ErrorKind::BadSerialization, error);
-    written.map_err(|error| invalid(error.to_string()))?;
-    String::from_utf8(out).map_err(|error| invalid(error.to_string()))
+    let mut out = String::new();
+    write_json(&mut out, value, indent, 0)?;
+    Ok(out)
 }
 
-/// Python puts a space after commas and colons.
-struct PythonFormatter;
-
-impl Formatter for PythonFormatter {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
+fn write_json(out: &mut String, value: &Value, indent: Option<usize>, depth: usize) -> Result<(), Error> {
+    let is_map = match value.kind() {
+        ValueKind::Map => true,
+        ValueKind::Seq | ValueKind::Iterable => false,
+        ValueKind::String => {
+            write_json_text(out, value.as_str().unwrap_or_default());
+            return Ok(());
+        }
+        ValueKind::None | ValueKind::Undefined => {
+            out.push_str("null");
+            return Ok(());
+        }
+        ValueKind::Bool => {
+            out.push_str(if value.is_true() { "true" } else { "false" });
+            return Ok(());
+        }
+        _ => {
+            out.push_str(&value.to_string());
+            return Ok(());
+        }
+    };
+    let line = |depth: usize| indent.map(|width| format!("\n{}", " ".repeat(width * depth)));
+    out.push(if is_map { '{' } else { '[' });
+    let mut empty = true;
+    // A map yields its keys.
+    for item in value.try_iter()? {
+        match (empty, line(depth + 1)) {
+            (true, Some(line)) => out.push_str(&line),
+            (false, Some(line)) => out.extend([",", &line]),
+            (true, None) => {}
+            (false, None) => out.push_str(", "),
+        }
+        empty = false;
+        if is_map {
+            write_json_text(out, &item.to_string());
+            out.push_str(": ");
+            write_json(out, &value.get_item(&item)?, indent, depth + 1)?;
+        } else {
+            write_json(out, &item, indent, depth + 1)?;
+        }
     }
-
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
-        if first { Ok(()) } else { out.write_all(b", ") }
+    if let Some(line) = line(depth).filter(|_| !empty) {
+        out.push_str(&line);
     }
+    out.push(if is_map { '}' } else { ']' });
+    Ok(())
+}
 
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
-        out.write_all(b": ")
+fn write_json_text(out: &mut String, text: &str) {
+    out.push('"');
+    for letter in text.chars() {
+        match letter {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            control if control < ' ' => out.extend(format!("\\u{:04x}", u32::from(control)).chars()),
+            other => out.push(other),
+        }
     }
+    out.push('"');
 }
 
 /// The time in UTC by strftime's letters that templates use; any other letter stays as it is.
@@ -184,22 +223,22 @@ fn strftime(format: &str, now: SystemTime) -> String {
             out.push(letter);
             continue;
         }
-        match letters.next() {
-            Some('Y') => out.push_str(&year.to_string()),
-            Some('y') => out.push_str(&format!("{:02}", year % 100)),
-            Some('m') => out.push_str(&format!("{month:02}")),
-            Some('d') => out.push_str(&format!("{day:02}")),
-            Some('B') => out.push_str(month_name),
-            Some('b') => out.push_str(&month_name[..3]),
-            Some('A') => out.push_str(day_name),
-            Some('a') => out.push_str(&day_name[..3]),
-            Some('H') => out.push_str(&format!("{:02}", second / 3600)),
-            Some('M') => out.push_str(&format!("{:02}", second / 60 % 60)),
-            Some('S') => out.push_str(&format!("{:02}", second % 60)),
-            Some('%') => out.push('%'),
-            Some(other) => out.extend(['%', other]),
-            None => out.push('%'),
-        }
+        let part = match letters.next() {
+            Some('Y') => year.to_string(),
+            Some('y') => format!("{:02}", year % 100),
+            Some('m') => format!("{month:02}"),
+            Some('d') => format!("{day:02}"),
+            Some('B') => month_name.to_owned(),
+            Some('b') => month_name[..3].to_owned(),
+            Some('A') => day_name.to_owned(),
+            Some('a') => day_name[..3].to_owned(),
+            Some('H') => format!("{:02}", second / 3600),
+            Some('M') => format!("{:02}", second / 60 % 60),
+            Some('S') => format!("{:02}", second % 60),
+            Some('%') | None => "%".to_owned(),
+            Some(other) => format!("%{other}"),
+        };
+        out.push_str(&part);
     }
     out
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::*;
 use crate::testing;
 
+/// templates.json.
 #[derive(Deserialize)]
 struct Fixture {
     templates: HashMap<String, String>,
@@ -25,7 +26,7 @@ struct Case {
 
 /// Noon on 26 July 2024.
 fn clock() -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(1_721_995_200)
+    UNIX_EPOCH + Duration::from_hours(478_332)
 }
 
 fn template(source: &str) -> Result<ChatTemplate, String> {
@@ -80,7 +81,7 @@ fn the_date_is_told() {
         render("{{ strftime_now('%d %b %Y, %A %B %m %y %H:%M:%S %%') }}").unwrap(),
         "26 Jul 2024, Friday July 07 24 12:00:00 %"
     );
-    let at = |days: u64| strftime("%Y-%m-%d", UNIX_EPOCH + Duration::from_secs(days * 86_400));
+    let at = |days: u32| strftime("%Y-%m-%d", UNIX_EPOCH + Duration::from_hours(24) * days);
     for (days, date) in [(0, "1970-01-01"), (59, "1970-03-01"), (11_016, "2000-02-29"), (20_820, "2027-01-02")] {
         assert_eq!(at(days), date);
     }

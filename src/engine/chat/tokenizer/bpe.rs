@@ -40,9 +40,10 @@ fn pre_tokenizer(name: &str) -> Option<PreTokenizer> {
             row(&[DIGIT, GPT2], false)
         }
         "gpt-2" | "mpt" | "olmo" | "phi-2" | "exaone4" | "mellum" | "gigachat" => row(&[GPT2], false),
-        "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "pixtral" | "lfm2" | "midm-2.0" => row(&[LLAMA3], true),
+        "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "pixtral" | "lfm2" | "midm-2.0" | "glm4" | "glm5" => {
+            row(&[LLAMA3], true)
+        }
         "smaug-bpe" | "dbrx" | "chatglm-bpe" => row(&[LLAMA3], false),
-        "glm4" | "glm5" => row(&[LLAMA3], true),
         "qwen2" | "deepseek-r1-qwen" | "stablelm2" | "megrez" => row(&[QWEN2], false),
         "qwen35" => row(&[QWEN35], false),
         "tekken" => row(&[TEKKEN], true),

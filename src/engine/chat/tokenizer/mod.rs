@@ -10,6 +10,7 @@
 mod bpe;
 mod spm;
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use candle_core::quantized::gguf_file::Value;
@@ -61,8 +62,8 @@ pub(super) struct Begin {
 }
 
 enum Algorithm {
-    BytePairs(BytePairs),
-    SentencePieces(SentencePieces),
+    BytePairs(Box<BytePairs>),
+    SentencePieces(Box<SentencePieces>),
 }
 
 /// GGUF's `tokenizer.ggml.token_type`.
@@ -103,8 +104,8 @@ impl Tokenizer {
         let pieces = Markers::new(ids(&|entry| entry.kind == Kind::UserDefined && !looks_like_tag(&entry.text)));
         let plain = ids(&|entry| matches!(entry.kind, Kind::Normal | Kind::Byte));
         let algorithm = match file.text("tokenizer.ggml.model") {
-            Some("gpt2") => Algorithm::BytePairs(BytePairs::read(file, &plain)?),
-            Some("llama") => Algorithm::SentencePieces(SentencePieces::read(file, &plain)?),
+            Some("gpt2") => Algorithm::BytePairs(Box::new(BytePairs::read(file, &plain)?)),
+            Some("llama") => Algorithm::SentencePieces(Box::new(SentencePieces::read(file, &plain)?)),
             other => {
                 let name = other.unwrap_or("no tokenizer");
                 return Err(file.error(format!("its tokenizer kind ({name}) is not supported")));
@@ -290,7 +291,7 @@ impl Markers {
             }
         }
         for bucket in by_first_byte.values_mut() {
-            bucket.sort_by(|a, b| b.0.len().cmp(&a.0.len()));
+            bucket.sort_by_key(|(text, _)| Reverse(text.len()));
         }
         Self { by_first_byte }
     }

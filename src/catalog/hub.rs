@@ -405,4 +405,4 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 #[path = "hub_tests.rs"]
-mod tests;
+pub(crate) mod tests;

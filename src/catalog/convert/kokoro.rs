@@ -223,11 +223,7 @@ impl<'a> Collected<'_, 'a> {
 
 /// The reference's name of an initializer that kept it.
 fn reference_name(name: &str) -> Option<&str> {
-    if name.starts_with("decoder.decoder.") {
-        name.strip_prefix("decoder.")
-    } else {
-        name.strip_prefix("encoder.")
-    }
+    if name.starts_with("decoder.decoder.") { name.strip_prefix("decoder.") } else { name.strip_prefix("encoder.") }
 }
 
 fn without_suffix(name: Option<&str>, suffix: &str) -> Result<String, Malformed> {
@@ -256,7 +252,8 @@ fn module_path(node: &str) -> Result<String, Malformed> {
         path.push("predictor");
     }
     for (index, part) in inner.iter().enumerate() {
-        let is_container = inner.get(index + 1).and_then(|next| next.strip_prefix(part)).is_some_and(|rest| rest.starts_with('.'));
+        let is_container =
+            inner.get(index + 1).and_then(|next| next.strip_prefix(part)).is_some_and(|rest| rest.starts_with('.'));
         if !is_container {
             path.push(part);
         }
@@ -267,7 +264,8 @@ fn module_path(node: &str) -> Result<String, Malformed> {
 fn belongs_to_predictor(part: &str) -> bool {
     matches!(part, "F0_proj" | "N_proj" | "shared")
         || ["F0.", "N."].iter().any(|prefix| {
-            part.strip_prefix(prefix).is_some_and(|rest| rest.len() == 1 && rest.bytes().all(|byte| byte.is_ascii_digit()))
+            part.strip_prefix(prefix)
+                .is_some_and(|rest| rest.len() == 1 && rest.bytes().all(|byte| byte.is_ascii_digit()))
         })
 }
 

@@ -131,7 +131,6 @@ impl<'a> Tensor<'a> {
         self.kind == FLOAT
     }
 
-
     /// Its values as numbers, whichever of float, uint8 or int8 they are stored as.
     pub(crate) fn values(&self) -> Result<Vec<f32>, Malformed> {
         match self.kind {

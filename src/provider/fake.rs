@@ -135,6 +135,7 @@ pub fn marks(text: &str) -> Vec<WordMark> {
 pub struct FakeChat {
     pub scripts: Mutex<VecDeque<Vec<Step<Delta>>>>,
     pub asked: Mutex<Vec<ChatRequest>>,
+    pub prepared: Mutex<Vec<ChatRequest>>,
     pub load: Load,
 }
 
@@ -160,6 +161,10 @@ impl ChatModel for FakeChat {
         self.asked.lock().unwrap().push(request);
         let script = self.scripts.lock().unwrap().pop_front();
         play(script.expect("a scripted reply"), Some(self.load.enter()))
+    }
+
+    fn prepare(&self, request: ChatRequest) {
+        self.prepared.lock().unwrap().push(request);
     }
 }
 
@@ -191,20 +196,18 @@ impl SpeechToText for FakeHearing {
         let heard = Arc::clone(&self.heard);
         let delay = self.delay;
         let words = text.clone().unwrap_or_default();
-        let partials = audio.scan((Mic::default(), 0), move |(all, told), more| {
+        let whole = Arc::new(Mutex::new(Mic::default()));
+        let kept = Arc::clone(&whole);
+        let mut told = 0;
+        let partials = audio.filter_map(move |more| {
+            let mut all = kept.lock().unwrap();
             all.extend(&more);
             let due = all.duration().as_millis() as usize / 500;
-            let partial = (due > *told).then(|| {
-                *told = due;
+            let partial = (due > told).then(|| {
+                told = due;
                 let text = words.split(' ').take(due).collect::<Vec<_>>().join(" ");
                 Ok(Transcript::Partial { stable_chars: 0, text })
             });
-            future::ready(Some((partial, all.clone())))
-        });
-        let whole = Arc::new(Mutex::new(Mic::default()));
-        let kept = Arc::clone(&whole);
-        let partials = partials.filter_map(move |(partial, all)| {
-            *kept.lock().unwrap() = all;
             future::ready(partial)
         });
         let last = stream::once(async move {

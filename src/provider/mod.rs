@@ -39,6 +39,10 @@ pub trait SpeechToText: Send + Sync {
 pub trait ChatModel: Send + Sync {
     /// Writes one reply. Yields [`Delta::Begin`], any number of [`Delta::Text`], and one terminal [`Delta::Done`].
     fn reply(&self, request: ChatRequest) -> Flow<Delta>;
+
+    /// Reads ahead, as far as idle time allows, what every request that begins with these messages begins with; the
+    /// last message, if a user's, may still grow. A session calls it when it knows its system prompt. May do nothing.
+    fn prepare(&self, _request: ChatRequest) {}
 }
 
 /// Speaks: text in, audio out.

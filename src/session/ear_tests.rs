@@ -1,1 +1,264 @@
+use super::super::settings::{SettingsPatch, VadPatch};
+use super::super::task::Task;
+use super::*;
+use crate::provider::fake::{FakeActivity, FakeHearing};
 
+fn loud(millis: u64) -> Mic {
+    Mic::new(vec![0.5; Samples::<MIC_HZ>::from_millis(millis).as_usize()])
+}
+
+fn quiet(millis: u64) -> Mic {
+    Mic::silence(Samples::from_millis(millis))
+}
+
+fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+fn push_to_talk() -> Settings {
+    Settings { vad: None, ..Settings::default() }
+}
+
+/// Plays `inputs` to an ear, audio in 100 ms chunks as a microphone would, and answers what it told, and what it
+/// told it about.
+async fn hear(settings: Settings, texts: &[&str], inputs: Vec<Input>) -> (Vec<Heard>, Arc<FakeHearing>) {
+    let stt = Arc::new(FakeHearing::new(texts));
+    let ear = Ear::new(Arc::<FakeHearing>::clone(&stt), &FakeActivity, settings, new_id);
+    let (inbox, requests) = mpsc::channel(8);
+    let (turn, mut events) = mpsc::channel(8);
+    let task = tokio::spawn(ear.run(requests, turn));
+    let client = async {
+        for input in inputs {
+            if let Input::Audio(audio) = &input {
+                for chunk in audio.as_slice().chunks(1600) {
+                    inbox.send(Input::Audio(Mic::new(chunk.to_vec())).into()).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            } else {
+                inbox.send(input.into()).await.unwrap();
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        drop(inbox);
+    };
+    let told = async {
+        let mut told = Vec::new();
+        while let Some(Event::Heard(heard)) = events.recv().await {
+            told.push(heard);
+        }
+        told
+    };
+    let ((), told) = tokio::join!(client, told);
+    task.await.unwrap();
+    (told, stt)
+}
+
+fn names(told: &[Heard]) -> Vec<String> {
+    let name = |heard: &Heard| match heard {
+        Heard::Began { .. } => "began".to_owned(),
+        Heard::Stopped { .. } => "stopped".to_owned(),
+        Heard::Committed => "committed".to_owned(),
+        Heard::Partial(it) => format!("partial {:?}", it.text),
+        Heard::Final(it) => format!("final {:?}", it.transcription.text),
+        Heard::Nothing { had_partial, .. } => format!("nothing {had_partial}"),
+        Heard::Failed { error, .. } => format!("failed {error}"),
+        Heard::Asked(request) => format!("asked {:?}", request.input),
+    };
+    told.iter().map(name).collect()
+}
+
+fn audio(parts: &[Mic]) -> Input {
+    let mut all = Mic::default();
+    for part in parts {
+        all.extend(part);
+    }
+    Input::Audio(all)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_utterance_from_before_its_onset_to_its_end_point() {
+    let inputs = vec![audio(&[quiet(1000), loud(1200), quiet(1000)])];
+    let (told, stt) = hear(Settings::default(), &["How are you?"], inputs).await;
+    let (first, last) = (&names(&told)[..3], &names(&told)[4..]);
+    assert_eq!(first, ["began", "partial \"How\"", "partial \"How are\""]);
+    assert_eq!(last, ["stopped", "final \"How are you?\""]);
+
+    let Heard::Began { item_id, at } = &told[0] else { panic!() };
+    let prefix = Samples::<MIC_HZ>::from_millis(1000).saturating_sub(*at);
+    assert!((250..=350).contains(&prefix.millis()), "{} ms of prefix", prefix.millis());
+    let Heard::Stopped { at: stopped } = &told[4] else { panic!() };
+    assert!(stopped.millis().abs_diff(2200) <= 32, "{}", stopped.millis());
+    let Heard::Final(utterance) = &told[5] else { panic!() };
+    assert_eq!(utterance.transcription.item_id, *item_id);
+    assert!((300..=350).contains(&utterance.endpoint.as_millis()), "{:?}", utterance.endpoint);
+    assert_eq!(utterance.stt, Duration::from_millis(50));
+    assert_eq!(utterance.served_by.as_ref(), "fake-ear");
+
+    // Not a sample is lost or doubled.
+    let heard = stt.heard.lock().unwrap()[0].clone();
+    let expected = (stopped.millis() + utterance.endpoint.as_millis() as u64) - at.millis();
+    assert!(heard.len().millis().abs_diff(expected) <= 1, "{} for {expected}", heard.len().millis());
+    assert_eq!(heard.as_slice().iter().filter(|sample| **sample > 0.0).count(), 19_200);
+    assert!(stt.asked.lock().unwrap()[0].partials);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_and_what_is_no_speech_are_nothing() {
+    let (told, _) = hear(Settings::default(), &[], vec![audio(&[quiet(10_000)])]).await;
+    assert_eq!(names(&told), [""; 0]);
+    let (told, _) = hear(Settings::default(), &[" ... "], vec![audio(&[loud(300), quiet(600)])]).await;
+    assert_eq!(names(&told), ["began", "partial \"\"", "stopped", "nothing true"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_second_utterance_does_not_wait_for_the_firsts_transcript() {
+    let inputs = vec![audio(&[loud(200), quiet(400), loud(200), quiet(600)])];
+    let stt_delay = Duration::from_secs(2);
+    let mut stt = FakeHearing::new(&["First.", "Second."]);
+    stt.delay = stt_delay;
+    let ear = Ear::new(Arc::new(stt), &FakeActivity, Settings::default(), new_id);
+    let (inbox, requests) = mpsc::channel(64);
+    let (turn, mut events) = mpsc::channel(64);
+    let task = Task::spawn("ear", ear.run(requests, turn));
+    for input in inputs {
+        inbox.send(input.into()).await.unwrap();
+    }
+    let mut told = Vec::new();
+    while told.len() < 6 {
+        let Some(Event::Heard(heard)) = events.recv().await else { panic!("{told:?}") };
+        if !matches!(heard, Heard::Partial(_)) {
+            told.push(heard);
+        }
+    }
+    assert_eq!(names(&told), ["began", "stopped", "began", "stopped", "final \"First.\"", "final \"Second.\""]);
+    drop(task);
+}
+
+#[tokio::test(start_paused = true)]
+async fn push_to_talk_ends_at_the_commit() {
+    let inputs = vec![audio(&[quiet(400), loud(330)]), Input::Commit, Input::Commit];
+    let (told, stt) = hear(push_to_talk(), &["Hello."], inputs).await;
+    assert_eq!(names(&told), ["partial \"Hello.\"", "committed", "final \"Hello.\""]);
+    assert_eq!(stt.heard.lock().unwrap()[0].len().millis(), 730, "to the last sample");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_ends_an_utterance_before_its_silence() {
+    let inputs = vec![Input::Commit, audio(&[loud(400)]), Input::Commit, audio(&[quiet(1000)])];
+    let (told, _) = hear(Settings::default(), &["Hello."], inputs).await;
+    assert_eq!(names(&told), ["began", "stopped", "final \"Hello.\""]);
+    let Heard::Final(utterance) = &told[2] else { panic!() };
+    assert_eq!(utterance.endpoint, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_utterance_is_forgotten() {
+    let inputs = vec![audio(&[loud(700)]), Input::CancelInput, audio(&[quiet(1000)]), Input::CancelInput];
+    let (told, stt) = hear(Settings::default(), &["Never mind."], inputs).await;
+    assert_eq!(names(&told), ["began", "partial \"Never\"", "stopped", "nothing true"]);
+    assert_eq!(stt.heard.lock().unwrap().len(), 0, "its transcription was dropped");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_utterance_is_cut() {
+    let (told, stt) = hear(Settings::default(), &["One.", "Two."], vec![audio(&[loud(100_000), quiet(500)])]).await;
+    let told: Vec<_> = names(&told).into_iter().filter(|it| !it.starts_with("partial")).collect();
+    assert_eq!(told, ["began", "stopped", "final \"One.\"", "began", "stopped", "final \"Two.\""]);
+    assert!(stt.heard.lock().unwrap()[0].duration() <= Duration::from_secs(90));
+    let (told, stt) = hear(push_to_talk(), &["One.", "Two."], vec![audio(&[loud(100_000)]), Input::Commit]).await;
+    let told: Vec<_> = names(&told).into_iter().filter(|it| !it.starts_with("partial")).collect();
+    assert_eq!(told, ["committed", "final \"One.\"", "committed", "final \"Two.\""]);
+    assert_eq!(stt.heard.lock().unwrap().iter().map(|it| it.len().millis()).sum::<u64>(), 100_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recogniser_that_fails_panics_or_sleeps_is_told_of_once() {
+    let asleep = Duration::from_secs(3600);
+    let error = ProviderError::OutOfMemory { what: "it".to_owned() };
+    for (text, delay, expected) in [
+        (Err(error), Duration::ZERO, "failed it ran out of memory"),
+        (Ok("late".to_owned()), asleep, "failed speech recognition did not answer within 30 s"),
+    ] {
+        let mut stt = FakeHearing::new(&[]);
+        stt.texts.lock().unwrap().push_back(text);
+        stt.delay = delay;
+        let ear = Ear::new(Arc::new(stt), &FakeActivity, Settings::default(), new_id);
+        let (inbox, requests) = mpsc::channel(8);
+        let (turn, mut events) = mpsc::channel(8);
+        let _task = Task::spawn("ear", ear.run(requests, turn));
+        inbox.send(audio(&[loud(300), quiet(500)]).into()).await.unwrap();
+        let mut told = Vec::new();
+        while let Ok(Some(Event::Heard(heard))) = tokio::time::timeout(2 * LONGEST_SILENCE, events.recv()).await {
+            if !matches!(heard, Heard::Partial(_)) {
+                told.push(heard);
+            }
+        }
+        assert_eq!(names(&told), ["began", "stopped", expected]);
+    }
+    // Without a script the fake panics.
+    let (told, _) = hear(Settings::default(), &[], vec![audio(&[loud(300), quiet(500)])]).await;
+    assert_eq!(names(&told), ["began", "failed speech recognition failed", "stopped"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_count_from_where_they_stand() {
+    let vad = |vad| Input::Settings(SettingsPatch { vad: Some(vad), ..SettingsPatch::default() });
+    let slower = VadPatch { silence_ms: Some(1000), ..VadPatch::default() };
+    let inputs = vec![
+        vad(Some(slower)),
+        audio(&[loud(300), quiet(500), loud(300), quiet(1100)]),
+        vad(None),
+        audio(&[loud(200)]),
+        Input::Commit,
+        vad(Some(VadPatch::default())),
+        audio(&[loud(300), quiet(1100)]),
+    ];
+    let (told, _) = hear(Settings::default(), &["One.", "Two.", "Three."], inputs).await;
+    let kept = |it: &String| !it.starts_with("partial") && !it.starts_with("asked");
+    let told_names: Vec<_> = names(&told).into_iter().filter(kept).collect();
+    let expected =
+        ["began", "stopped", "final \"One.\"", "committed", "began", "final \"Two.\"", "stopped", "final \"Three.\""];
+    assert_eq!(told_names, expected);
+    let last = told.iter().rev().find_map(|it| if let Heard::Began { at, .. } = it { Some(at.millis()) } else { None });
+    assert!(last.unwrap().abs_diff(2400) <= 64, "{last:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_for_the_ear_goes_on_in_order() {
+    let interrupt = Input::Interrupt { item_id: None, played_ms: Some(3) };
+    let text = Input::Text { text: "Hi".to_owned(), client_message_id: None, output: None };
+    let (told, _) = hear(Settings::default(), &[], vec![interrupt.clone(), text.clone()]).await;
+    assert_eq!(names(&told), [format!("asked {interrupt:?}"), format!("asked {text:?}")]);
+}
+
+#[test]
+fn subtitles_learned_by_heart_are_not_believed() {
+    let transcript = |text: &str, no_speech, log_probability| FinalTranscript {
+        text: text.to_owned(),
+        language: "en".to_owned(),
+        segments: vec![Segment {
+            text: text.to_owned(),
+            start: Duration::ZERO,
+            end: Duration::from_secs(1),
+            words: Vec::new(),
+            log_probability,
+            no_speech,
+        }],
+        audio: Duration::from_secs(1),
+        latency: Duration::ZERO,
+        served_by: "whisper".into(),
+    };
+    for (text, no_speech, log_probability, said) in [
+        ("Thank you.", 0.05, -0.3, true),
+        ("Thank you.", 0.5, -0.3, false),
+        ("Thanks for watching!", 0.1, -1.2, false),
+        ("Thank you for the pizza.", 0.5, -0.3, true),
+        ("Mumble mumble.", 0.7, -1.4, false),
+        ("Mumble mumble.", 0.7, -0.4, true),
+        ("!?", 0.0, -0.1, false),
+        ("Да.", 0.1, -0.2, true),
+        ("", 0.0, 0.0, false),
+    ] {
+        assert_eq!(was_said(&transcript(text, no_speech, log_probability)), said, "{text} {no_speech}");
+    }
+}

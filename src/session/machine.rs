@@ -47,6 +47,8 @@ pub(super) enum Effect {
     /// Drop the reply and all that is under way for it.
     Stop,
     Save(Box<Save>),
+    /// A reply to what follows these messages may be asked soon.
+    Prepare(Box<ChatRequest>),
 }
 
 /// A message to store, and which request it answers.
@@ -102,9 +104,10 @@ impl Machine {
         }
     }
 
-    /// What a reply to the conversation as it stands would be asked, so that the model can get ready for it.
-    pub(super) fn prospect(&self) -> ChatRequest {
-        self.request(&self.settings, None)
+    /// The session begins.
+    pub(super) fn open(&mut self) -> Effects {
+        self.prepare();
+        std::mem::take(&mut self.effects)
     }
 
     /// Takes in what happened at `now`. Time does not go back.
@@ -140,6 +143,7 @@ impl Machine {
                 let unheard = self.interrupt(now, None);
                 // A reply of which nothing was heard is still owed, should this turn out to be a cough.
                 self.owed = self.owed.take().or(unheard);
+                self.prepare();
             }
             Heard::Stopped { at } => self.tell(Output::SpeechStopped { at }),
             Heard::Committed => {
@@ -220,6 +224,7 @@ impl Machine {
                 Ok(settings) => {
                     self.settings = settings.clone();
                     self.tell_to(Output::SettingsApplied(Box::new(settings)), reference);
+                    self.prepare();
                 }
                 Err(error) => self.complain(bad_field(&error), reference),
             },
@@ -322,6 +327,11 @@ impl Machine {
         self.reply = Some(reply);
         self.tell(Output::SpeakerChanged { character_id: Some(self.character.id.clone()) });
         self.effects.push(Effect::Think { turn: self.turn, request, voicing });
+    }
+
+    fn prepare(&mut self) {
+        let request = Box::new(self.request(&self.settings, None));
+        self.effects.push(Effect::Prepare(request));
     }
 
     fn request(&self, settings: &Settings, until: Option<&str>) -> ChatRequest {

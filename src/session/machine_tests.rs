@@ -118,7 +118,7 @@ fn sent(turn: u64, sequence_number: u64, pts: Duration, text: &str, plays_at: In
 
 /// A line for each effect.
 fn told(effects: &[Effect]) -> Vec<String> {
-    effects.iter().map(line).collect()
+    effects.iter().filter(|effect| !matches!(effect, Effect::Prepare(_))).map(line).collect()
 }
 
 fn line(effect: &Effect) -> String {
@@ -150,6 +150,7 @@ fn line(effect: &Effect) -> String {
         }
         Effect::Spoken => "spoken".to_owned(),
         Effect::Stop => "stop".to_owned(),
+        Effect::Prepare(_) => "prepare".to_owned(),
         Effect::Save(save) => {
             let Message { id, content, status, heard_chars, .. } = &save.message;
             format!("save {id} {content:?} {status:?} {heard_chars:?}")
@@ -536,6 +537,7 @@ impl World {
                     assert_eq!(roles[1..], expected.collect::<Vec<_>>());
                 }
                 Effect::Stop => self.running = None,
+                Effect::Prepare(request) => assert_eq!(request.messages[0].role, Role::System),
                 Effect::Speak(_) | Effect::Spoken => assert!(self.running.is_some()),
                 Effect::Save(save) => {
                     if save.message.role == Role::Assistant && !self.items.contains(&save.message.id) {

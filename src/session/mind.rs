@@ -13,8 +13,7 @@ use super::guard::guarded;
 use super::machine::Event;
 use super::settings::OutputKind;
 use crate::provider::{ChatModel, ChatRequest, Delta, ProviderError, Usage};
-use crate::text::speakable::speakable;
-use crate::text::{Chunker, Piece};
+use crate::text::{Chunker, Piece, speakable};
 
 /// Added to a character's prompt where its replies are spoken.
 const VOICE_STYLE: &str = "You are talking with the user aloud, over a voice call. Answer in plain spoken language, \
@@ -51,18 +50,27 @@ pub(super) fn system_prompt(prompt: &str, output: OutputKind) -> String {
 }
 
 /// Writes a reply to its end.
-pub(super) async fn think(chat: Arc<dyn ChatModel>, turn: Turn, request: ChatRequest, inbox: mpsc::Sender<Event>) {
+///
+/// `language` is what it is to be spoken in.
+pub(super) async fn think(
+    chat: Arc<dyn ChatModel>,
+    turn: Turn,
+    request: ChatRequest,
+    language: String,
+    inbox: mpsc::Sender<Event>,
+) {
     let mut flow = guarded("the language model", || chat.reply(request), |delta| matches!(delta, Delta::Done { .. }));
     let mut sentences = Chunker::default();
+    let last = |end: Thought, piece: Option<Piece>| thoughts(piece, &language).into_iter().chain([end]).collect();
     while let Some(delta) = flow.next().await {
-        let thoughts = match delta {
+        let next: Vec<Thought> = match delta {
             Ok(Delta::Begin { served_by }) => vec![Thought::Began { served_by }],
-            Ok(Delta::Text(text)) => sentences.push(&text).into_iter().flat_map(thoughts).collect(),
-            Ok(Delta::Done { usage, .. }) => finish(&mut sentences, Thought::Done { usage }),
+            Ok(Delta::Text(text)) => thoughts(sentences.push(&text), &language),
+            Ok(Delta::Done { usage, .. }) => last(Thought::Done { usage }, sentences.finish()),
             // What was written so far is still spoken.
-            Err(error) => finish(&mut sentences, Thought::Failed(error)),
+            Err(error) => last(Thought::Failed(error), sentences.finish()),
         };
-        for thought in thoughts {
+        for thought in next {
             if inbox.send(Event::Thought { turn, thought }).await.is_err() {
                 return;
             }
@@ -70,14 +78,16 @@ pub(super) async fn think(chat: Arc<dyn ChatModel>, turn: Turn, request: ChatReq
     }
 }
 
-/// The last sentence, and the end.
-fn finish(sentences: &mut Chunker, end: Thought) -> Vec<Thought> {
-    sentences.finish().into_iter().flat_map(thoughts).chain([end]).collect()
-}
-
-fn thoughts(piece: Piece) -> impl Iterator<Item = Thought> {
-    let sentence = piece.chunk as u64;
-    let text = (!piece.text.is_empty()).then_some(Thought::Text { sentence, text: piece.text });
-    let whole = piece.whole.map(|whole| Thought::Sentence { sentence, speakable: speakable(&whole) });
-    text.into_iter().chain(whole)
+fn thoughts(pieces: impl IntoIterator<Item = Piece>, language: &str) -> Vec<Thought> {
+    let mut thoughts = Vec::new();
+    for Piece { chunk, text, whole } in pieces {
+        let sentence = chunk as u64;
+        if !text.is_empty() {
+            thoughts.push(Thought::Text { sentence, text });
+        }
+        if let Some(whole) = whole {
+            thoughts.push(Thought::Sentence { sentence, speakable: speakable(&whole, language) });
+        }
+    }
+    thoughts
 }

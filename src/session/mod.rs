@@ -5,20 +5,35 @@
 //! chunker), `mouth` (speech synthesis, sequence, pace). This module cannot name a model, a socket or a database:
 //! models stand behind `provider`'s traits, the database behind [`record::Records`], the socket behind a [`Handle`].
 
+mod ear;
 pub mod event;
+mod guard;
+mod heard;
+mod history;
+mod machine;
+mod mind;
+mod mouth;
 mod outbox;
 pub mod record;
+mod reply;
 pub mod settings;
+mod task;
+mod turn;
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::provider::{ChatModel, SpeechSynthesizer, SpeechToText, VoiceActivity};
-use event::Request;
+use ear::Ear;
+use event::{Output, Participant, Request, Started};
+use history::History;
+use machine::Machine;
 pub use outbox::Outbox;
-use record::{RecordError, Records};
-use settings::Settings;
+use record::{Character, OpenConversation, RecordError, Records};
+use settings::{Settings, SettingsPatch};
+use task::Task;
 
 /// What a session is made of.
 #[derive(Clone)]
@@ -56,6 +71,8 @@ pub enum StartError {
     ConversationNotFound(String),
     #[error("the character {0} was not found")]
     CharacterNotFound(String),
+    #[error("the conversation {0} has no character; name one")]
+    NoCharacter(String),
     #[error(transparent)]
     Records(#[from] RecordError),
 }
@@ -63,3 +80,87 @@ pub enum StartError {
 /// Requests that may wait for the ear: a second and more of 20 ms frames. A client that sends faster than its session
 /// hears waits in its socket.
 const INBOX: usize = 64;
+
+/// Opens a conversation and starts its session.
+pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError> {
+    let conversation = open(&*parts.records, &opening).await?;
+    let conversation_id = conversation.conversation.id.clone();
+    let history = History::of(&conversation);
+    // One character for now, the first.
+    let character = conversation.characters.into_iter().next();
+    let character = character.ok_or_else(|| StartError::NoCharacter(conversation_id.clone()))?;
+    let settings = settings_of(&character, opening.settings);
+
+    let (inbox, requests) = mpsc::channel(INBOX);
+    let (events, happened) = mpsc::channel(turn::INBOX);
+    let (control, control_lane) = mpsc::channel(outbox::CONTROL_LANE);
+    let (audio, audio_lane) = mpsc::channel(outbox::AUDIO_LANE);
+    let started = Started {
+        session_id: new_id(),
+        conversation_id: conversation_id.clone(),
+        characters: vec![participant(&character)],
+        settings: settings.clone(),
+    };
+    // The lane is new: there is room.
+    let _ = control.try_send(Output::SessionStarted(Box::new(started)).into());
+
+    let ear = Ear::new(Arc::clone(&parts.stt), &*parts.vad, settings.clone(), new_id);
+    let room = turn::Room {
+        ear: Task::spawn("ear", ear.run(requests, events.clone())),
+        machine: Machine::new(conversation_id, character, settings, opening.paced, history, Box::new(new_id)),
+        saves: turn::Saves::new(Arc::clone(&parts.records)),
+        parts,
+        events,
+        control,
+        audio,
+        reply: None,
+    };
+    // It outlives the handle until all is stored.
+    tokio::spawn(task::named("turn", room.run(happened)));
+    Ok(Handle { inbox, outbox: Outbox::new(control_lane, audio_lane) })
+}
+
+async fn open(records: &dyn Records, opening: &Opening) -> Result<OpenConversation, StartError> {
+    let character_not_found = |error| match error {
+        RecordError::NotFound { id, .. } => StartError::CharacterNotFound(id),
+        error => StartError::Records(error),
+    };
+    let named = opening.character_ids.clone();
+    let Some(id) = opening.conversation_id.clone() else {
+        let conversation = records.create_conversation(named).await.map_err(character_not_found)?;
+        let ids = conversation.character_ids.clone();
+        let characters = records.characters(ids).await.map_err(character_not_found)?;
+        return Ok(OpenConversation { conversation, characters, messages: Vec::new() });
+    };
+    let mut conversation = records.open_conversation(id, history::MESSAGES).await.map_err(|error| match error {
+        RecordError::NotFound { id, .. } => StartError::ConversationNotFound(id),
+        error => StartError::Records(error),
+    })?;
+    if !named.is_empty() {
+        conversation.characters = records.characters(named).await.map_err(character_not_found)?;
+    }
+    Ok(conversation)
+}
+
+/// The server's settings with the character's own on top.
+fn settings_of(character: &Character, settings: Settings) -> Settings {
+    if character.parameters.is_null() {
+        return settings;
+    }
+    let patched = SettingsPatch::read(&character.parameters).and_then(|patch| settings.patched(&patch));
+    patched.unwrap_or_else(|error| {
+        tracing::warn!(character = character.id, %error, "a character's parameters are wrong and are ignored");
+        settings
+    })
+}
+
+fn participant(character: &Character) -> Participant {
+    Participant { id: character.id.clone(), name: character.name.clone(), voice: character.voice.clone(), index: 0 }
+}
+
+fn new_id() -> String {
+    Uuid::now_v7().to_string()
+}
+
+#[cfg(test)]
+mod tests;

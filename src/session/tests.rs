@@ -1,1 +1,506 @@
+//! Whole sessions with scripted models, in paused time.
 
+use std::sync::Mutex;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::event::{AudioPiece, Complaint, ErrorCode, Input, Transcription, TurnReport};
+use super::record::{Conversation, Message, MessageStatus};
+use super::settings::OutputKind;
+use super::*;
+use crate::audio::{MIC_HZ, Mic, Samples};
+use crate::provider::fake::{FakeActivity, FakeChat, FakeHearing, FakeSpeech};
+use crate::provider::{ProviderError, Role};
+
+/// Conversations in memory, which take `delay` to be stored.
+#[derive(Default)]
+struct Memory {
+    messages: Arc<Mutex<Vec<Message>>>,
+    delay: Duration,
+    is_broken: bool,
+}
+
+impl Memory {
+    fn message(&self, role: Role) -> Message {
+        self.messages.lock().unwrap().iter().rfind(|message| message.role == role).unwrap().clone()
+    }
+}
+
+fn character(id: &str) -> Character {
+    Character {
+        id: id.to_owned(),
+        name: "Olivia".to_owned(),
+        description: String::new(),
+        system_prompt: "You are Olivia.".to_owned(),
+        voice: None,
+        languages: Vec::new(),
+        parameters: json!({"temperature": 0.1}),
+        is_active: true,
+    }
+}
+
+fn conversation(id: &str, character_ids: Vec<String>) -> Conversation {
+    let now = String::new;
+    Conversation { id: id.to_owned(), title: now(), character_ids, created_at: now(), updated_at: now() }
+}
+
+impl Records for Memory {
+    fn create_conversation(&self, mut ids: Vec<String>) -> BoxFuture<'static, Result<Conversation, RecordError>> {
+        if ids.is_empty() {
+            ids.push("default-001".to_owned());
+        }
+        async { Ok(conversation("new", ids)) }.boxed()
+    }
+
+    fn open_conversation(
+        &self,
+        id: String,
+        history: usize,
+    ) -> BoxFuture<'static, Result<OpenConversation, RecordError>> {
+        let all = self.messages.lock().unwrap();
+        let messages = all[all.len().saturating_sub(history)..].to_vec();
+        async move {
+            if id != "known" {
+                return Err(RecordError::NotFound { what: "conversation", id });
+            }
+            let characters = vec![character("default-001")];
+            Ok(OpenConversation {
+                conversation: conversation(&id, vec!["default-001".to_owned()]),
+                characters,
+                messages,
+            })
+        }
+        .boxed()
+    }
+
+    fn characters(&self, ids: Vec<String>) -> BoxFuture<'static, Result<Vec<Character>, RecordError>> {
+        let known = |id: String| {
+            if id.ends_with("001") { Ok(character(&id)) } else { Err(RecordError::NotFound { what: "character", id }) }
+        };
+        async move { ids.into_iter().map(known).collect() }.boxed()
+    }
+
+    fn save_message(&self, message: Message) -> BoxFuture<'static, Result<String, RecordError>> {
+        let (messages, delay, is_broken) = (Arc::clone(&self.messages), self.delay, self.is_broken);
+        async move {
+            sleep(delay).await;
+            if is_broken {
+                return Err(RecordError::Failed);
+            }
+            let id = message.id.clone();
+            let mut messages = messages.lock().unwrap();
+            match messages.iter_mut().find(|it| it.id == id) {
+                Some(old) => *old = message,
+                None => messages.push(message),
+            }
+            Ok(id)
+        }
+        .boxed()
+    }
+}
+
+/// A house of fakes.
+struct House {
+    stt: Arc<FakeHearing>,
+    chat: Arc<FakeChat>,
+    speech: Arc<FakeSpeech>,
+    records: Arc<Memory>,
+}
+
+impl House {
+    fn new(texts: &[&str]) -> Self {
+        Self {
+            stt: Arc::new(FakeHearing::new(texts)),
+            chat: Arc::default(),
+            speech: Arc::default(),
+            records: Arc::default(),
+        }
+    }
+
+    fn parts(&self) -> Parts {
+        Parts {
+            stt: Arc::<FakeHearing>::clone(&self.stt),
+            chat: Arc::<FakeChat>::clone(&self.chat),
+            speech: Arc::<FakeSpeech>::clone(&self.speech),
+            vad: Arc::new(FakeActivity),
+            records: Arc::<Memory>::clone(&self.records),
+        }
+    }
+
+    async fn open(&self) -> Client {
+        let mut client = Client { handle: start(self.parts(), opening()).await.unwrap(), start: Instant::now() };
+        assert!(matches!(client.next().await, Output::SessionStarted(_)));
+        client
+    }
+}
+
+fn opening() -> Opening {
+    Opening { conversation_id: None, character_ids: Vec::new(), settings: Settings::default(), paced: true }
+}
+
+struct Client {
+    handle: Handle,
+    start: Instant,
+}
+
+impl Client {
+    async fn ask(&self, input: Input) {
+        self.handle.inbox.send(input.into()).await.unwrap();
+    }
+
+    async fn say(&self, text: &str) {
+        self.ask(Input::Text { text: text.to_owned(), client_message_id: None, output: None }).await;
+    }
+
+    async fn next(&mut self) -> Output {
+        let told = timeout(Duration::from_secs(300), self.handle.outbox.recv()).await.expect("something is told");
+        told.expect("the session goes on").output
+    }
+
+    /// Everything up to what `is_last` knows, and when it came.
+    async fn until(&mut self, is_last: impl Fn(&Output) -> bool) -> Vec<(Duration, Output)> {
+        let mut all = Vec::new();
+        loop {
+            let output = self.next().await;
+            let last = is_last(&output);
+            all.push((self.start.elapsed(), output));
+            if last {
+                return all;
+            }
+        }
+    }
+
+    /// Everything that is told in so much time.
+    async fn for_a_while(&mut self, time: Duration) -> Vec<Output> {
+        let end = Instant::now() + time;
+        let mut all = Vec::new();
+        while let Ok(Some(told)) = tokio::time::timeout_at(end, self.handle.outbox.recv()).await {
+            all.push(told.output);
+        }
+        all
+    }
+}
+
+fn is_complete(output: &Output) -> bool {
+    matches!(output, Output::TurnComplete(_))
+}
+
+fn is_audio(output: &Output) -> bool {
+    matches!(output, Output::Audio(_))
+}
+
+fn audio_of(all: &[(Duration, Output)]) -> Vec<AudioPiece> {
+    all.iter().filter_map(|(_, it)| if let Output::Audio(piece) = it { Some(piece.clone()) } else { None }).collect()
+}
+
+fn report_of(all: &[(Duration, Output)]) -> TurnReport {
+    let (_, Output::TurnComplete(report)) = all.last().unwrap() else { panic!("{:?}", all.last()) };
+    (**report).clone()
+}
+
+fn microphone(loud_ms: u64, quiet_ms: u64) -> Vec<Input> {
+    let length = |millis| Samples::<MIC_HZ>::from_millis(millis).as_usize();
+    let mut samples = vec![0.5; length(loud_ms)];
+    samples.resize(length(loud_ms + quiet_ms), 0.0);
+    samples.chunks(1600).map(|chunk| Input::Audio(Mic::new(chunk.to_vec()))).collect()
+}
+
+/// Sends microphone audio in real time.
+async fn speak(inbox: mpsc::Sender<Request>, chunks: Vec<Input>) {
+    for chunk in chunks {
+        sleep(Duration::from_millis(100)).await;
+        // A test that has seen enough hangs up.
+        let _ = inbox.send(chunk.into()).await;
+    }
+}
+
+const FORTY_WORDS: &str = "Well, that is a long story, my friend. Once there was a small harbour in the north. \
+                           Every ship that came in from the sea brought two letters. Nobody ever found out who had \
+                           written all of them, and why.";
+
+#[tokio::test(start_paused = true)]
+async fn text_streams_while_the_first_clause_is_spoken() {
+    let house = House::new(&[]);
+    house.chat.say(FORTY_WORDS, Duration::from_millis(200), Duration::from_millis(40));
+    let mut client = house.open().await;
+    client.say("Tell me a story").await;
+    let all = client.until(is_complete).await;
+
+    let place = |wanted: &dyn Fn(&Output) -> bool| all.iter().position(|(_, it)| wanted(it)).unwrap();
+    let last_text = all.iter().rposition(|(_, it)| matches!(it, Output::TextChunk { .. })).unwrap();
+    assert!(place(&is_audio) < last_text, "audio begins before the text ends");
+    let mut written = String::new();
+    let mut numbers = Vec::new();
+    let mut heard = 0;
+    for (_, output) in &all {
+        match output {
+            Output::TextChunk { text, sequence_number, .. } => {
+                written.push_str(text);
+                numbers.push(*sequence_number);
+            }
+            Output::Audio(piece) => {
+                assert!(numbers.contains(&piece.sequence_number), "text comes before its audio");
+                assert!(piece.sequence_number >= heard, "audio in the order of sentences");
+                heard = piece.sequence_number;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(written, FORTY_WORDS);
+    assert!(numbers.is_sorted());
+    numbers.dedup();
+    assert_eq!(numbers, (1..=heard).collect::<Vec<_>>(), "every sentence has its number and its audio");
+    assert!(heard >= 4);
+
+    let report = report_of(&all);
+    assert_eq!(report.sequence_number, heard);
+    assert!(report.timings.total_ms.unwrap() < 1000, "{:?}", report.timings);
+    assert_eq!(report.timings.llm_first_token_ms, Some(240));
+    assert_eq!(report.timings.endpoint_ms, None);
+    assert!(house.speech.load.most() <= 2);
+    let complete = house.records.message(Role::Assistant);
+    assert_eq!((complete.content.as_str(), complete.heard_chars), (FORTY_WORDS, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spoken_question_is_answered_and_stored() {
+    let house = House::new(&["What time is it?"]);
+    house.chat.say("It is noon.", Duration::from_millis(100), Duration::from_millis(10));
+    let mut client = house.open().await;
+    let microphone = speak(client.handle.inbox.clone(), microphone(1500, 4000));
+    let (all, ()) = tokio::join!(client.until(is_complete), microphone);
+    let names: Vec<_> = all
+        .iter()
+        .filter_map(|(_, it)| match it {
+            Output::SpeechStarted { .. } => Some("speech_started"),
+            Output::SpeechStopped { .. } => Some("speech_stopped"),
+            Output::Transcription(Transcription { is_final: true, .. }) => Some("final"),
+            Output::SpeakerChanged { .. } => Some("speaker_changed"),
+            Output::TextDone { .. } => Some("text_done"),
+            Output::TurnComplete(_) => Some("turn_complete"),
+            _ => None,
+        })
+        .collect();
+    let expected = ["speech_started", "speech_stopped", "final", "speaker_changed", "text_done", "turn_complete"];
+    assert_eq!(names, expected);
+    let partial = all.iter().find_map(|(at, it)| match it {
+        Output::Transcription(it) if it.text == "What" => Some(*at),
+        _ => None,
+    });
+    assert!(partial.unwrap() < Duration::from_millis(900));
+    let saved: Vec<_> = all
+        .iter()
+        .filter_map(|(_, it)| match it {
+            Output::MessageSaved { role, status, .. } => Some((*role, *status)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(saved, [(Role::User, MessageStatus::Completed), (Role::Assistant, MessageStatus::Processing)]);
+
+    let report = report_of(&all);
+    let timings = report.timings;
+    assert!((300..=400).contains(&timings.endpoint_ms.unwrap()), "{timings:?}");
+    assert_eq!((timings.stt_ms, timings.tts_first_audio_ms), (Some(50), Some(80)));
+    // The decision comes with the chunk that holds it, up to 100 ms after the samples that make it.
+    let first_audio = all.iter().find(|(_, it)| is_audio(it)).unwrap().0.as_millis() as u64;
+    assert!((first_audio - 1500).abs_diff(timings.total_ms.unwrap()) <= 100, "{first_audio} {timings:?}");
+    let served_by = [report.served_by.stt, report.served_by.llm, report.served_by.tts].map(Option::unwrap);
+    assert_eq!(served_by.each_ref().map(|it| it.as_ref()), ["fake-ear", "fake-mind", "fake-voice"]);
+
+    let asked = house.chat.asked.lock().unwrap()[0].clone();
+    assert!(asked.messages[0].content.starts_with("You are Olivia.\n\n"));
+    assert_eq!(asked.messages[1].content, "What time is it?");
+    let prepared = house.chat.prepared.lock().unwrap().clone();
+    assert_eq!(prepared.len(), 2, "at the start and at the onset");
+    assert_eq!(prepared[0].messages, asked.messages[..1]);
+    assert!((asked.sampling.temperature - 0.1).abs() < 1e-6, "the character's own");
+    drop(client);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(house.records.message(Role::Assistant).status, MessageStatus::Completed);
+    assert_eq!(house.records.message(Role::User).content, "What time is it?");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interruption_stops_the_audio_at_once() {
+    let house = House::new(&[]);
+    house.chat.say(FORTY_WORDS, Duration::from_millis(100), Duration::from_millis(10));
+    let mut client = house.open().await;
+    client.say("Tell me a story").await;
+    let mut pieces = 0;
+    while pieces < 20 {
+        pieces += usize::from(is_audio(&client.next().await));
+    }
+    client.ask(Input::Interrupt { item_id: None, played_ms: None }).await;
+    let all = client.for_a_while(Duration::from_secs(60)).await;
+    let cut = all.iter().position(|it| matches!(it, Output::Interrupted { .. })).unwrap();
+    assert!(all[..cut].iter().filter(|it| is_audio(it)).count() <= 1, "one piece at most");
+    assert!(!all[cut..].iter().any(|it| is_audio(it) || is_complete(it)));
+    assert_eq!((house.chat.load.now(), house.speech.load.now()), (0, 0), "nothing is made any more");
+    let Output::Interrupted { heard_text, heard, .. } = &all[cut] else { panic!() };
+    assert!(FORTY_WORDS.starts_with(heard_text) && !heard_text.is_empty());
+    assert!((1500..=2100).contains(&heard.as_millis()), "{heard:?}");
+    let stored = house.records.message(Role::Assistant);
+    assert_eq!(stored.heard_chars, Some(heard_text.chars().count()));
+    assert!(stored.content.len() > heard_text.len(), "the full text stays beside it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_speaks_up_is_listened_to_and_the_history_is_what_was_heard() {
+    let house = House::new(&["Stop, please."]);
+    house.chat.say(FORTY_WORDS, Duration::from_millis(100), Duration::from_millis(10));
+    house.chat.say("All right.", Duration::from_millis(100), Duration::from_millis(10));
+    let mut client = house.open().await;
+    client.say("Tell me a story").await;
+    while !is_audio(&client.next().await) {}
+    sleep(Duration::from_millis(1200)).await;
+    let microphone = speak(client.handle.inbox.clone(), microphone(600, 3000));
+    let (all, ()) = tokio::join!(client.until(is_complete), microphone);
+    let onset = all.iter().position(|(_, it)| matches!(it, Output::SpeechStarted { .. })).unwrap();
+    let Output::Interrupted { heard_text, .. } = &all[onset + 1].1 else { panic!("{:?}", all[onset + 1]) };
+    assert!(!heard_text.is_empty());
+    let asked = house.chat.asked.lock().unwrap()[1].messages.clone();
+    let contents: Vec<_> = asked[1..].iter().map(|it| it.content.as_str()).collect();
+    assert_eq!(contents, ["Tell me a story", heard_text, "Stop, please."]);
+    let turns: Vec<_> = audio_of(&all).iter().map(|piece| piece.turn).collect();
+    assert!(turns.is_sorted());
+    assert_eq!(audio_of(&all).last().unwrap().pts.as_millis(), 60 * "All right.".len() as u128 - 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_does_not_listen_loses_the_session() {
+    let house = House::new(&[]);
+    house.chat.say(&FORTY_WORDS.repeat(20), Duration::from_millis(100), Duration::from_millis(10));
+    let client = house.open().await;
+    client.say("Tell me everything").await;
+    sleep(Duration::from_secs(5)).await;
+    let made = house.speech.asked.lock().unwrap().len();
+    assert!(made <= 10, "{made} sentences were made for nobody");
+    sleep(Duration::from_secs(20)).await;
+    assert!(client.handle.inbox.is_closed());
+    assert_eq!((house.chat.load.now(), house.speech.load.now()), (0, 0));
+    assert_eq!(house.records.message(Role::Assistant).status, MessageStatus::Completed, "what there was is kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_handle_ends_every_task_and_keeps_what_was_said() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let mut house = House::new(&[]);
+    house.records = Arc::new(Memory { delay: Duration::from_millis(300), ..Memory::default() });
+    house.chat.say(FORTY_WORDS, Duration::from_millis(100), Duration::from_millis(10));
+    let mut client = house.open().await;
+    client.say("Tell me a story").await;
+    while !is_audio(&client.next().await) {}
+    assert_eq!(tasks(), before + 4);
+    drop(client);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(tasks(), before);
+    assert_eq!((house.chat.load.now(), house.speech.load.now()), (0, 0));
+    let kept = house.records.message(Role::Assistant);
+    assert_eq!(kept.status, MessageStatus::Completed);
+    assert!(kept.heard_chars.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_for_the_store() {
+    let mut house = House::new(&[]);
+    house.records = Arc::new(Memory { delay: Duration::from_secs(20), ..Memory::default() });
+    house.chat.say("Hello.", Duration::from_millis(10), Duration::from_millis(10));
+    let mut client = house.open().await;
+    client.say("Hi").await;
+    let all = client.until(is_complete).await;
+    assert!(all.last().unwrap().0 < Duration::from_secs(2));
+    assert!(!all.iter().any(|(_, it)| matches!(it, Output::MessageSaved { .. })));
+    assert!(house.records.messages.lock().unwrap().is_empty());
+    let saved = client.until(|it| matches!(it, Output::MessageSaved { role: Role::Assistant, .. })).await;
+    assert_eq!(saved.iter().filter(|(_, it)| matches!(it, Output::MessageSaved { .. })).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn faults_are_told_and_the_session_goes_on() {
+    let mut house = House::new(&[]);
+    let overloaded = ProviderError::Overloaded { what: "speech".to_owned(), retry_after: Duration::from_secs(3) };
+    house.speech = Arc::new(FakeSpeech { failures: vec![("bad", overloaded)], ..FakeSpeech::default() });
+    house.records = Arc::new(Memory { is_broken: true, ..Memory::default() });
+    let mut client = house.open().await;
+    house.chat.fail(ProviderError::Unavailable { what: "the model".to_owned(), remedy: "pull it".to_owned() });
+    house.chat.say("This is bad, very bad. This is bad as well, and it is the end.", Duration::ZERO, Duration::ZERO);
+    let quick = Duration::from_millis(10);
+    for _ in 0..3 {
+        client.say("Hello").await;
+        let all = client.until(is_complete).await;
+        let errors: Vec<Complaint> = all
+            .into_iter()
+            .filter_map(|(_, it)| if let Output::Error(complaint) = it { Some(complaint) } else { None })
+            .filter(|complaint| complaint.code != ErrorCode::Internal)
+            .collect();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+    }
+    // The third had no script: the model panicked. The fourth is fine, but for the store.
+    house.chat.say("Fine.", quick, quick);
+    client.say("And now?").await;
+    let all = client.until(is_complete).await;
+    assert!(!audio_of(&all).is_empty());
+    assert!(all.iter().any(|(_, it)| matches!(it, Output::Error(Complaint { code: ErrorCode::Internal, .. }))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_written_reply_makes_no_sound_and_does_not_wait_for_any() {
+    let house = House::new(&[]);
+    house.chat.say(FORTY_WORDS, Duration::from_millis(10), Duration::from_millis(10));
+    let mut client = house.open().await;
+    let output = Some(OutputKind::Text);
+    client.ask(Input::Text { text: "Write".to_owned(), client_message_id: None, output }).await;
+    let all = client.until(is_complete).await;
+    assert!(all.last().unwrap().0 < Duration::from_secs(1));
+    assert!(audio_of(&all).is_empty());
+    assert_eq!(house.chat.asked.lock().unwrap()[0].messages[0].content, "You are Olivia.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_are_spoken_without_a_pace() {
+    let house = House::new(&[]);
+    house.chat.say(FORTY_WORDS, Duration::from_millis(10), Duration::from_millis(1));
+    let handle = start(house.parts(), Opening { paced: false, ..opening() }).await.unwrap();
+    let mut client = Client { handle, start: Instant::now() };
+    client.say("Tell me a story").await;
+    let all = client.until(is_complete).await;
+    let audio: Duration = audio_of(&all).iter().map(|piece| piece.audio.duration()).sum();
+    assert!(audio > Duration::from_secs(8), "{audio:?}");
+    assert!(all.last().unwrap().0 < Duration::from_secs(3), "{:?}", all.last().unwrap().0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conversation_goes_on_where_it_was() {
+    let house = House::new(&[]);
+    let quick = Duration::from_millis(1);
+    house.chat.say("Hello.", quick, quick);
+    house.chat.say("Again.", quick, quick);
+    let mut client = house.open().await;
+    client.say("First").await;
+    client.until(is_complete).await;
+    drop(client);
+    sleep(Duration::from_secs(1)).await;
+    let known = Opening { conversation_id: Some("known".to_owned()), ..opening() };
+    let mut client = Client { handle: start(house.parts(), known).await.unwrap(), start: Instant::now() };
+    client.say("Second").await;
+    client.until(is_complete).await;
+    let asked = house.chat.asked.lock().unwrap()[1].messages.clone();
+    let contents: Vec<_> = asked[1..].iter().map(|it| it.content.as_str()).collect();
+    assert_eq!(contents, ["First", "Hello.", "Second"]);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_named() {
+    let house = House::new(&[]);
+    let unknown = Opening { conversation_id: Some("gone".to_owned()), ..opening() };
+    let error = start(house.parts(), unknown).await.err();
+    assert_eq!(error, Some(StartError::ConversationNotFound("gone".to_owned())));
+    let nobody = Opening { character_ids: vec!["nobody".to_owned()], ..opening() };
+    let error = start(house.parts(), nobody).await.err();
+    assert_eq!(error, Some(StartError::CharacterNotFound("nobody".to_owned())));
+}

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use super::mouth::{self, Progress, Sentence, Voicing};
 use super::record::RecordError;
 use super::task::Task;
 use super::{Parts, record};
-use crate::provider::{ChatRequest, ProviderError};
+use crate::provider::{ChatRequest, Language, ProviderError, VoiceInfo};
 
 /// Events that may wait for the machine. Each room waits when it is full; the machine needs microseconds for one.
 pub(super) const INBOX: usize = 128;
@@ -61,6 +62,10 @@ struct Gone;
 impl Room {
     /// Runs the session until the client is gone; then stores what is left.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
+        let opening = self.machine.open();
+        if self.perform(opening).await.is_err() {
+            return;
+        }
         while let Some(event) = self.next(&mut inbox).await {
             let effects = self.machine.step(Instant::now(), event);
             if self.perform(effects).await.is_err() {
@@ -104,6 +109,7 @@ impl Room {
                 }
                 Effect::Stop => self.reply = None,
                 Effect::Save(save) => self.saves.push(*save),
+                Effect::Prepare(request) => self.prepare(*request),
             }
         }
         Ok(())
@@ -127,7 +133,8 @@ impl Room {
 
     fn think(&mut self, turn: Turn, request: ChatRequest, voicing: Option<Box<Voicing>>) {
         let chat = Arc::clone(&self.parts.chat);
-        let mind = Task::spawn("mind", mind::think(chat, turn, request, self.events.clone()));
+        let language = voicing.as_deref().map(|voicing| self.language(voicing)).unwrap_or_default();
+        let mind = Task::spawn("mind", mind::think(chat, turn, request, language, self.events.clone()));
         let (mouth, sentences) = voicing
             .map(|voicing| {
                 let (sentences, inbox) = mpsc::channel(mouth::INBOX);
@@ -137,6 +144,20 @@ impl Room {
             })
             .unzip();
         self.reply = Some(Running { turn, mind: Some(mind), mouth, sentences });
+    }
+
+    /// What a voice speaks. Empty: nobody knows.
+    fn language(&self, voicing: &Voicing) -> Language {
+        let own = |voice: VoiceInfo| (voicing.voice.as_ref() == Some(&voice.name)).then_some(voice.language);
+        let language = voicing.language.clone();
+        language.or_else(|| self.parts.speech.voices().into_iter().find_map(own)).unwrap_or_default()
+    }
+
+    fn prepare(&self, request: ChatRequest) {
+        // It is a favour: a fault in it costs time, no answer.
+        if catch_unwind(AssertUnwindSafe(|| self.parts.chat.prepare(request))).is_err() {
+            tracing::error!("the language model panicked while it got ready");
+        }
     }
 
     fn speak(&mut self, sentence: Sentence) {

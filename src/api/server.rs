@@ -21,8 +21,10 @@ use super::{Draining, House, Limits, State, router};
 const HEADER_BYTES: usize = 64 * 1024;
 /// After an error of `accept` (too many open files, mostly): time for some to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// After the last session has gone, what it wrote still leaves its socket.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+/// After the last session has ended: a few writes of one row each.
+const LAST_SAVES: Duration = Duration::from_millis(300);
+/// What is written when a drain's time is up still has to leave, and connections have to close.
+const LAST_FRAMES: Duration = Duration::from_secs(2);
 
 /// Serves until `stop` completes, then drains: `/readyz` says 503, no connection is taken, every WebSocket hears
 /// `server_draining`, replies under way are finished or, after [`Limits::drain`], cut off, and sockets close with 1001.
@@ -41,22 +43,22 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     drop(listener);
     drain.send_replace(true);
     tracing::info!("draining");
-    let all_gone = async {
-        let sessions = u32::try_from(limits.sessions).unwrap_or(u32::MAX);
-        let connections_left = u32::try_from(limits.connections).unwrap_or(u32::MAX);
-        // Neither semaphore is ever closed.
-        let _ = house.sessions.acquire_many(sessions).await;
-        let _ = timeout(LAST_WORDS, connections.acquire_many(connections_left)).await;
-    };
-    if timeout(limits.drain + ws_grace(&limits), all_gone).await.is_err() {
+    if timeout(limits.drain + LAST_FRAMES + limits.write_timeout, all_gone(&house, &connections)).await.is_err() {
         tracing::warn!("some sessions did not end in time");
     }
     tracing::info!("drained");
 }
 
-/// Sessions end themselves when the drain's time is up; this is for their last frames.
-fn ws_grace(limits: &Limits) -> Duration {
-    limits.write_timeout + LAST_WORDS
+/// Waits for every seat and every connection to be free. Neither semaphore is ever closed.
+async fn all_gone(house: &House, connections: &Semaphore) {
+    let limits = &house.state.limits;
+    let all = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    if house.sessions.available_permits() < limits.sessions {
+        let _ = house.sessions.acquire_many(all(limits.sessions)).await;
+        // A session that has ended still saves what was said last, and nobody can wait for that.
+        sleep(LAST_SAVES).await;
+    }
+    let _ = timeout(LAST_FRAMES, connections.acquire_many(all(limits.connections))).await;
 }
 
 async fn accept_all(

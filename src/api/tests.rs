@@ -23,7 +23,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use super::{Access, ApiKey, Limits, PartReport, PartState, State, serve};
 use crate::provider::fake::{FakeActivity, FakeChat, FakeHearing, FakeSpeech};
 use crate::session::Parts;
-use crate::session::record::Records;
+use crate::session::record::{MessageStatus, Records};
 use crate::session::settings::Settings;
 use crate::store::Store;
 
@@ -473,7 +473,8 @@ async fn a_drain_lets_replies_finish() {
 async fn a_drain_cuts_off_what_takes_too_long() {
     let mut server = server_with(|state| state.limits.drain = Duration::from_millis(300)).await;
     server.will_say(&"This goes on and on. ".repeat(50));
-    let mut client = server.started().await;
+    let mut client = server.connect("").await;
+    let conversation = client.next().await["conversation_id"].as_str().unwrap().to_owned();
     client.say("talk").await;
     client.until("audio_chunk").await;
     let begun = Instant::now();
@@ -483,6 +484,10 @@ async fn a_drain_cuts_off_what_takes_too_long() {
     assert_eq!(close, Some(1001));
     timeout(PATIENCE, server.done).await.unwrap().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    let kept = server.store.open_conversation(conversation, 10).await.unwrap().messages;
+    assert_eq!(kept.len(), 2, "{kept:?}");
+    assert_ne!(kept[1].status, MessageStatus::Processing, "what was heard of the reply is saved: {kept:?}");
+    server.store.checkpoint().await.unwrap();
 }
 
 #[tokio::test]

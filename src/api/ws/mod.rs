@@ -133,21 +133,23 @@ impl Connect {
 async fn run(socket: WebSocket, house: Arc<House>, opening: Opening) {
     let (sink, mut stream) = socket.split();
     let mut writer = Writer::new(sink, Encoder::new(Uuid::new_v4().to_string()), &house.state.limits);
-    let ending = match admit(&house, opening).await {
-        Ok((handle, _seats)) => {
+    let (ending, seats) = match admit(&house, opening).await {
+        Ok((handle, seats)) => {
             let ending = converse(&mut stream, &mut writer, handle, &house).await;
             writer.close(ending).await;
-            ending
+            (ending, Some(seats))
         }
         Err((refusal, ending)) => {
             if writer.send(&Notice::Refused(refusal)).await.is_ok() {
                 writer.close(ending).await;
             }
-            ending
+            (ending, None)
         }
     };
     tracing::debug!(?ending, "a socket ends");
+    // With its seats: a stopping server waits for them, and so for the client to have read our close.
     linger(stream).await;
+    drop(seats);
 }
 
 /// A place among the sessions, and one among those of the key.

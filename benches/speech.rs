@@ -16,7 +16,9 @@ fn main() {
     let speaker = runtime.block_on(app.speech_synthesizer()).unwrap();
     let mut criterion: Criterion = starter::criterion();
     criterion.bench_function(&format!("speech/{}/first audio of a clause", app.tts_model()), |bencher| {
-        bencher.to_async(&runtime).iter(|| async { speaker.speak(starter::request(CLAUSE, 1)).next().await.unwrap().unwrap() });
+        bencher
+            .to_async(&runtime)
+            .iter(|| async { speaker.speak(starter::request(CLAUSE, 1)).next().await.unwrap().unwrap() });
     });
     let whole = || async {
         let mut seconds = 0.0;

@@ -14,9 +14,8 @@ use futures::{StreamExt, stream};
 fn main() {
     let Some(app) = starter::app() else { return };
     let runtime = starter::runtime();
-    let (listener, speaker) = runtime.block_on(async {
-        (app.speech_to_text().await.unwrap(), app.speech_synthesizer().await.unwrap())
-    });
+    let (listener, speaker) =
+        runtime.block_on(async { (app.speech_to_text().await.unwrap(), app.speech_synthesizer().await.unwrap()) });
     let mut criterion = starter::criterion();
     for seconds in [3.0, 30.0] {
         let audio = runtime.block_on(starter::spoken(&speaker, seconds));

@@ -31,6 +31,7 @@ pub fn logs(filter: &str, format: LogFormat) {
 /// # Errors
 /// One is installed already.
 pub fn metrics() -> anyhow::Result<PrometheusHandle> {
-    let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), LATENCY_BUCKETS)?;
+    let builder =
+        PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), LATENCY_BUCKETS)?;
     Ok(builder.install_recorder()?)
 }

@@ -1,7 +1,6 @@
 //! What the benches share: the models of the profile in force, or a word on why there is nothing to measure.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a bench that fails says why and stops")]
-
 #![allow(dead_code, reason = "each bench uses its part")]
 
 use std::sync::Arc;
@@ -21,7 +20,9 @@ pub fn app() -> Option<App> {
     match app.missing_models() {
         missing if missing.is_empty() => Some(app),
         missing => {
-            eprintln!("skipped: {} not on disk; fetch with `aichat pull {}`", missing.join(", "), app.profile.name);
+            for (name, reason) in missing {
+                eprintln!("skipped: {name}: {reason}");
+            }
             None
         }
     }
@@ -43,7 +44,7 @@ pub async fn spoken(speaker: &Arc<dyn SpeechSynthesizer>, seconds: f64) -> Mic {
     while let Some(chunk) = chunks.next().await {
         said.extend(&chunk.unwrap().audio);
     }
-    let heard: Mic = resample::convert(said.as_slice(), SPEECH_HZ).unwrap();
+    let heard: Mic = resample(said.as_slice(), SPEECH_HZ).unwrap();
     let wanted = (seconds * f64::from(aichat::audio::MIC_HZ)) as usize;
     Mic::new(heard.as_slice().iter().copied().cycle().take(wanted).collect())
 }

@@ -35,7 +35,9 @@ impl Doctor {
             Err(error) => bail!("device or settings: {error:#}"),
         };
         let mut findings = vec![device_finding(&app), Finding::Good(format!("profile {}", app.choice.reason))];
-        findings.extend([app.stt_model(), app.llm_model(), app.tts_model(), app.vad_model()].map(|name| self.model(&app, name)));
+        findings.extend(
+            [app.stt_model(), app.llm_model(), app.tts_model(), app.vad_model()].map(|name| self.model(&app, name)),
+        );
         findings.push(database(&app).await);
         findings.push(espeak().await);
         findings.push(address(&app).await);
@@ -77,7 +79,11 @@ fn device_finding(app: &App) -> Finding {
             app.device,
             gigabytes(memory.free),
             gigabytes(memory.total),
-            if cfg!(feature = "cuda") { "" } else { " (this build has no CUDA; scripts/run makes one where there is a card)" },
+            if cfg!(feature = "cuda") {
+                ""
+            } else {
+                " (this build has no CUDA; scripts/run makes one where there is a card)"
+            },
         )),
         Err(error) => Finding::Bad(format!("device {}: {error}", app.device)),
     }
@@ -101,7 +107,9 @@ async fn espeak() -> Finding {
     let run = Command::new("espeak-ng").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().await;
     match run {
         Ok(status) if status.success() => Finding::Good("espeak-ng: speech in es, fr, hi, it and pt-br".into()),
-        _ => Finding::Note("espeak-ng is not installed: speech in English only (on Debian: apt install espeak-ng)".into()),
+        _ => Finding::Note(
+            "espeak-ng is not installed: speech in English only (on Debian: apt install espeak-ng)".into(),
+        ),
     }
 }
 

@@ -24,11 +24,20 @@ impl Models {
                 continue;
             }
             let place = folder.map_or_else(|| "-".to_owned(), |folder| folder.display().to_string());
-            output::line(&format!("{:24} {:>6} MB  {}\n{:24}            {place}", manifest.name, manifest.memory_mb, manifest.summary, ""))?;
+            output::line(&format!(
+                "{:24} {:>6} MB  {}\n{:24}            {place}",
+                manifest.name, manifest.memory_mb, manifest.summary, ""
+            ))?;
         }
         if !self.local {
             for profile in catalog.profiles() {
-                output::line(&format!("{:24} {:>6} MB  {}: {}", profile.name, profile.memory_mb, profile.summary, profile.models().join(", ")))?;
+                output::line(&format!(
+                    "{:24} {:>6} MB  {}: {}",
+                    profile.name,
+                    profile.memory_mb,
+                    profile.summary,
+                    profile.models().join(", ")
+                ))?;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output;
-use crate::app;
+use crate::app::{self, App};
 use crate::catalog::{Progress, ProgressSink};
 use crate::config::Config;
 
@@ -14,7 +14,7 @@ use crate::config::Config;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples: aichat pull starter; aichat pull whisper-large-v3-turbo kokoro-82m")]
 pub(super) struct Pull {
-    /// Models or profiles, as `aichat models` lists them
+    /// Models or profiles, as `aichat models` lists them; `auto` is the profile that fits this machine
     #[arg(required = true)]
     names: Vec<String>,
     /// Check every byte of what is here already
@@ -27,13 +27,19 @@ impl Pull {
         let catalog = app::catalog(&config)?;
         let mut models = Vec::new();
         for name in &self.names {
-            models.extend(catalog.models_named(name)?.into_iter().map(|manifest| manifest.name.clone()));
+            if name == "auto" {
+                let choice = App::new(config.clone())?.choice;
+                output::note(&choice.reason);
+                models.extend(choice.profile.models().map(str::to_owned));
+            } else {
+                models.extend(catalog.models_named(name)?.into_iter().map(|manifest| manifest.name.clone()));
+            }
         }
         for name in models {
-            let here = if self.verify { catalog.verify(&name) } else { catalog.locate(&name) };
-            let folder = match here {
-                Ok(folder) => folder,
-                Err(_) => catalog.pull(&name, bar()).await?,
+            // A pull reads every byte of what is here already; names and sizes are enough to go on.
+            let folder = match catalog.locate(&name) {
+                Ok(folder) if !self.verify => folder,
+                _ => catalog.pull(&name, bar()).await?,
             };
             output::line(&format!("{name}: {}", folder.display()))?;
         }

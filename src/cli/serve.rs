@@ -25,10 +25,13 @@ impl Serve {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
         let started = Instant::now();
         let metrics = telemetry::metrics()?;
+        api::describe_metrics();
         let app = App::new(config)?;
         tracing::info!(device = %app.device, reason = app.choice.reason, "profile");
         // Before the models, which take seconds: a port that is taken is told at once.
-        let listener = TcpListener::bind(app.config.listen).await.with_context(|| format!("listening on {}", app.config.listen))?;
+        let listener = TcpListener::bind(app.config.listen)
+            .await
+            .with_context(|| format!("listening on {}", app.config.listen))?;
         let address = listener.local_addr()?;
         let store = app.store().await?;
         let parts = app.parts(&store).await?;
@@ -56,8 +59,10 @@ impl Serve {
 
 /// Every engine is loaded and checked before the server answers.
 fn part_reports(app: &App) -> Vec<PartReport> {
-    let parts = [("stt", app.stt_model()), ("llm", app.llm_model()), ("tts", app.tts_model()), ("vad", app.vad_model())];
-    let report = |(part, name): (&str, &str)| PartReport { part: part.into(), name: name.into(), state: PartState::Ready };
+    let parts =
+        [("stt", app.stt_model()), ("llm", app.llm_model()), ("tts", app.tts_model()), ("vad", app.vad_model())];
+    let report =
+        |(part, name): (&str, &str)| PartReport { part: part.into(), name: name.into(), state: PartState::Ready };
     parts.map(report).to_vec()
 }
 

@@ -56,7 +56,9 @@ fn files_that_are_no_sound_get_one_clear_error() {
     let at = |name: &str| folder.path().join(name);
     std::fs::write(at("empty.wav"), "").unwrap();
     std::fs::write(at("text.wav"), "This is a text, not a sound. ".repeat(50)).unwrap();
-    for (file, word) in [("absent.wav", "absent.wav"), ("empty.wav", "empty"), ("text.wav", "not an audio file"), (".", ".")] {
+    for (file, word) in
+        [("absent.wav", "absent.wav"), ("empty.wav", "empty"), ("text.wav", "not an audio file"), (".", ".")]
+    {
         for command in ["transcribe", "talk"] {
             let text = complaint(&aichat(folder.path(), &[command, file]));
             assert!(text.contains(word), "{command} {file}: {text}");
@@ -85,6 +87,7 @@ fn real_speech_is_written_down_again() {
     assert_eq!(text.trim(), said);
     let subtitles = stdout(&aichat(folder.path(), &["transcribe", "said.wav", "--format", "vtt"]));
     assert!(subtitles.starts_with("WEBVTT\n\n1\n00:00:00") && subtitles.contains("garden gate"), "{subtitles}");
-    let json: Value = serde_json::from_str(&stdout(&aichat(folder.path(), &["transcribe", "said.wav", "--json"]))).unwrap();
+    let json: Value =
+        serde_json::from_str(&stdout(&aichat(folder.path(), &["transcribe", "said.wav", "--json"]))).unwrap();
     assert_eq!(json["segments"][0]["words"].as_array().unwrap().len(), said.split(' ').count());
 }

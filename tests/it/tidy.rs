@@ -32,23 +32,58 @@ const ROOMS: &[Room] = &[
         module: "nn",
         ours: &["audio"],
         outside: &[
-            "candle_core", "candle_nn", "candle_transformers", "safetensors", "half", "rayon", "gemm", "rand",
-            "realfft", "memmap2", "serde_json", "zip",
+            "candle_core",
+            "candle_nn",
+            "candle_transformers",
+            "safetensors",
+            "half",
+            "rayon",
+            "gemm",
+            "rand",
+            "realfft",
+            "memmap2",
+            "serde_json",
+            "zip",
         ],
     },
     Room {
         module: "engine",
         ours: &["nn", "provider", "audio", "text"],
         outside: &[
-            "candle_core", "candle_nn", "candle_transformers", "safetensors", "tokenizers", "minijinja",
-            "minijinja_contrib", "loqui_g2p", "rand", "rayon", "futures", "metrics", "serde_json", "tokio",
-            "tokio_stream", "memmap2", "time",
+            "candle_core",
+            "candle_nn",
+            "candle_transformers",
+            "safetensors",
+            "tokenizers",
+            "minijinja",
+            "minijinja_contrib",
+            "loqui_g2p",
+            "rand",
+            "rayon",
+            "futures",
+            "metrics",
+            "serde_json",
+            "tokio",
+            "tokio_stream",
+            "memmap2",
+            "time",
         ],
     },
     Room {
         module: "catalog",
         ours: &[],
-        outside: &["hf_hub", "reqwest", "sha2", "zip", "toml", "tokio", "futures", "serde_json", "safetensors", "tempfile"],
+        outside: &[
+            "hf_hub",
+            "reqwest",
+            "sha2",
+            "zip",
+            "toml",
+            "tokio",
+            "futures",
+            "serde_json",
+            "safetensors",
+            "tempfile",
+        ],
     },
     Room {
         module: "session",
@@ -64,8 +99,22 @@ const ROOMS: &[Room] = &[
         module: "api",
         ours: &["session", "store", "catalog", "provider", "audio", "text"],
         outside: &[
-            "axum", "tower", "tower_http", "hyper", "hyper_util", "tokio", "tokio_stream", "tokio_util", "futures",
-            "serde_json", "base64", "sha2", "metrics", "metrics_exporter_prometheus", "uuid", "time",
+            "axum",
+            "tower",
+            "tower_http",
+            "hyper",
+            "hyper_util",
+            "tokio",
+            "tokio_stream",
+            "tokio_util",
+            "futures",
+            "serde_json",
+            "base64",
+            "sha2",
+            "metrics",
+            "metrics_exporter_prometheus",
+            "uuid",
+            "time",
         ],
     },
 ];
@@ -166,7 +215,8 @@ fn files_and_folders_keep_their_size() {
 
 #[test]
 fn the_scanner_sees_what_it_should() {
-    let code = strip("use crate::audio::Mic; // crate::api\nlet a = \"crate::store\"; axum::Router::new(); a::candle_core::b");
+    let code =
+        strip("use crate::audio::Mic; // crate::api\nlet a = \"crate::store\"; axum::Router::new(); a::candle_core::b");
     let paths = paths(&code);
     assert!(paths.contains(&("crate".into(), "audio".into())));
     assert!(paths.contains(&("axum".into(), "Router".into())));
@@ -215,7 +265,8 @@ fn collect(folder: &Path, found: &mut Vec<Source>) {
             continue;
         }
         let inside = path.strip_prefix(root().join("src")).unwrap();
-        let module = inside.components().next().unwrap().as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned();
+        let module =
+            inside.components().next().unwrap().as_os_str().to_string_lossy().trim_end_matches(".rs").to_owned();
         let code = strip(&fs::read_to_string(&path).unwrap());
         found.push(Source { paths: paths(&code), code: code.lines().map(str::to_owned).collect(), path, module });
     }
@@ -263,7 +314,8 @@ fn paths(code: &str) -> BTreeSet<(String, String)> {
     let mut found = BTreeSet::new();
     for (at, _) in code.match_indices("::") {
         let before = &code[..at];
-        let first: String = before.chars().rev().take_while(|c| is_word(*c)).collect::<Vec<_>>().into_iter().rev().collect();
+        let first: String =
+            before.chars().rev().take_while(|c| is_word(*c)).collect::<Vec<_>>().into_iter().rev().collect();
         if first.is_empty() || before[..before.len() - first.len()].ends_with("::") {
             continue;
         }

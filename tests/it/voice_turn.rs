@@ -23,13 +23,15 @@ async fn real_voice_turn_over_the_socket() {
     stream(&mut client, &std::fs::read(CLIP).expect("apt install pocketsphinx-testdata")).await;
     let done = client.until("turn_complete").await;
 
-    let finals: Vec<_> = client.of("transcription_chunk").into_iter().filter(|chunk| chunk["is_final"] == true).collect();
+    let finals: Vec<_> =
+        client.of("transcription_chunk").into_iter().filter(|chunk| chunk["is_final"] == true).collect();
     let heard = finals[0]["text"].as_str().unwrap().to_lowercase();
     assert!(heard.contains("forward") && heard.contains("meters"), "{heard}");
     assert!(!client.of("message_saved").is_empty());
     let text: String = client.of("text_chunk").iter().map(|chunk| chunk["text"].as_str().unwrap()).collect();
     assert_eq!(text.trim(), client.of("text_done")[0]["text"].as_str().unwrap().trim());
-    let order: Vec<_> = client.of("audio_chunk").iter().map(|chunk| chunk["sequence_number"].as_u64().unwrap()).collect();
+    let order: Vec<_> =
+        client.of("audio_chunk").iter().map(|chunk| chunk["sequence_number"].as_u64().unwrap()).collect();
     assert!(!order.is_empty() && order.is_sorted(), "{order:?}");
     for stage in ["endpoint_ms", "stt_ms", "llm_first_token_ms", "tts_first_audio_ms", "total_ms"] {
         assert!(done["timings"][stage].is_u64(), "{stage}: {done}");

@@ -146,8 +146,7 @@ impl Listener {
         let Some(encoded) = self.encode(samples, false, check)? else { return Ok(None) };
         let language = self.choose_language(&encoded.heard, context)?;
         let ask = self.ask(seconds(samples.len()), &language, context, false);
-        let written =
-            decode::write(&self.whisper, &self.tokens, &encoded.heard, &ask, Strategy::Beam(1), check)?;
+        let written = decode::write(&self.whisper, &self.tokens, &encoded.heard, &ask, Strategy::Beam(1), check)?;
         Ok(written.map(|written| {
             let nothing = written.broken || is_bad(&written) || written.no_speech > NO_SPEECH;
             let text = if nothing { String::new() } else { self.tokens.decode(&written.tokens).trim().to_owned() };

@@ -169,7 +169,8 @@ struct Generation {
 
 fn load_listener(directory: &Path, device: &Device) -> Result<Listener, EngineError> {
     let config = read_config(directory)?;
-    let json = fs::read(directory.join("tokenizer.json")).map_err(|error| bad_file(directory, "tokenizer.json", error))?;
+    let json =
+        fs::read(directory.join("tokenizer.json")).map_err(|error| bad_file(directory, "tokenizer.json", error))?;
     let tokens = Tokens::parse(&json, &config).map_err(|reason| bad_file(directory, "tokenizer.json", reason))?;
     let weights = "model.safetensors";
     #[expect(unsafe_code, reason = "weights are read through a memory map")]

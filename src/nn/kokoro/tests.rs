@@ -78,7 +78,8 @@ fn agrees_with_the_reference_at_every_stage() {
     let encoded = model.bert_encoder.forward(&bert).unwrap();
     let encoded = model.predictor.encode(&encoded, &style.prosody, &style.prosody_modulation).unwrap();
     let durations = durations(&model.predictor.duration_logits(&encoded).unwrap(), 1.0).unwrap();
-    let expected: Vec<usize> = golden["pred_dur"].to_vec1::<i64>().unwrap().iter().map(|frames| *frames as usize).collect();
+    let expected: Vec<usize> =
+        golden["pred_dur"].to_vec1::<i64>().unwrap().iter().map(|frames| *frames as usize).collect();
     assert_eq!(durations, expected);
 
     let alignment = model.alignment(&durations).unwrap();
@@ -96,10 +97,13 @@ fn agrees_with_the_reference_at_every_stage() {
     let text = model.text_encoder.forward(&ids).unwrap().index_select(&alignment, 0).unwrap();
     let features = model.trunk.forward(&text, &pitch, &energy, &style.decoder_modulation).unwrap();
     let source = model.source_spectrum(&buzz).unwrap();
-    let spectrum = model.generator.forward(&features, &source, &style.decoder_modulation, &mut || true).unwrap().unwrap();
+    let spectrum =
+        model.generator.forward(&features, &source, &style.decoder_modulation, &mut || true).unwrap().unwrap();
     let every_2nd: Vec<f32> = values(&spectrum).chunks_exact(22).step_by(2).flatten().copied().collect();
     let spectrum_error = relative_error(&every_2nd, &values(&golden["conv_post_every_2nd_frame"]));
-    println!("bert {bert_error} pitch {pitch_error} energy {energy_error} source {buzz_error} conv_post {spectrum_error}");
+    println!(
+        "bert {bert_error} pitch {pitch_error} energy {energy_error} source {buzz_error} conv_post {spectrum_error}"
+    );
 
     let samples = model.spectrum.synthesise(&values(&spectrum));
     let likeness = correlation(&log_spectrum(&samples), &log_spectrum(&values(&golden["audio"])));

@@ -196,7 +196,12 @@ impl Conv1d {
     }
 
     /// Convolves `before(x)`, padded with zeros, and adds `plus` [frames', output].
-    pub(in crate::nn::kokoro) fn forward(&self, x: &Tensor, before: Before<'_>, plus: Option<&Tensor>) -> Result<Tensor> {
+    pub(in crate::nn::kokoro) fn forward(
+        &self,
+        x: &Tensor,
+        before: Before<'_>,
+        plus: Option<&Tensor>,
+    ) -> Result<Tensor> {
         match &self.kernel {
             Kernel::Packed(matrix) => self.forward_on_cpu(matrix, x, before, plus),
             Kernel::Plain(weight) => {
@@ -225,7 +230,8 @@ impl Conv1d {
             None => vec![0.0; length * self.output],
         };
         // A tile's input and output together fill about half of a megabyte; dilated ones hold whole rounds of phases.
-        let rows_per_tile = (TILE_ELEMENTS / (self.input * stride + self.output)).clamp(16, 4096).next_multiple_of(dilation);
+        let rows_per_tile =
+            (TILE_ELEMENTS / (self.input * stride + self.output)).clamp(16, 4096).next_multiple_of(dilation);
         let tiles = length.div_ceil(rows_per_tile);
         let threads = rayon::current_num_threads();
         let few = tiles < 2 * threads;

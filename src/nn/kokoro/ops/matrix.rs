@@ -59,8 +59,7 @@ impl Matrix {
             add_panel(self.depth, left, panel, width, &mut part, width);
             part
         };
-        let parts: Vec<Vec<f32>> =
-            self.panels.par_chunks((self.depth * PANEL).max(1)).map(panel_product).collect();
+        let parts: Vec<Vec<f32>> = self.panels.par_chunks((self.depth * PANEL).max(1)).map(panel_product).collect();
         for (index, part) in parts.iter().enumerate() {
             let width = part.len() / left.rows.max(1);
             for (row, part) in part.chunks_exact(width.max(1)).enumerate() {
@@ -119,8 +118,8 @@ fn add_panel(depth: usize, left: Rows<'_>, panel: &[f32], width: usize, out: &mu
 #[cfg(target_feature = "avx512f")]
 mod avx512 {
     use std::arch::x86_64::{
-        __m512, _mm_load_ss, _mm512_add_ps, _mm512_broadcastss_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-        _mm512_setzero_ps, _mm512_storeu_ps,
+        __m512, _mm_load_ss, _mm512_add_ps, _mm512_broadcastss_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_setzero_ps,
+        _mm512_storeu_ps,
     };
 
     use super::{PANEL, Rows};
@@ -137,7 +136,13 @@ mod avx512 {
             let panel = &panel[start * PANEL..][..depth * PANEL];
             let whole = left.rows / BLOCK * BLOCK;
             for row in (0..whole).step_by(BLOCK) {
-                add_six(&left.elements[row * left.stride + start..], left.stride, panel, &mut out[row * stride..], stride);
+                add_six(
+                    &left.elements[row * left.stride + start..],
+                    left.stride,
+                    panel,
+                    &mut out[row * stride..],
+                    stride,
+                );
             }
             for row in whole..left.rows {
                 add_one(&left.elements[row * left.stride + start..], panel, &mut out[row * stride..]);

@@ -67,7 +67,10 @@ enum Value {
     Class(String),
     /// A persistent id: where a storage is.
     Persistent(Id),
-    Call { class: Id, arguments: Id },
+    Call {
+        class: Id,
+        arguments: Id,
+    },
     Other,
 }
 

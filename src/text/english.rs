@@ -107,6 +107,11 @@ impl<'a> Token<'a> {
         if let Some((_, word)) = WORDS.iter().find(|(short, _)| *short == lower) {
             return format!("{lead}{word}{}", self.trail_after_abbreviation(next));
         }
+        if matches!(*core, "-" | "–" | "−")
+            && previous.zip(next).is_some_and(|(from, to)| is_number(from.core) && is_number(to.core))
+        {
+            return format!("{lead}minus{trail}");
+        }
         let before_noon = next.is_some_and(|next| noon(&next.core.to_lowercase()).is_some());
         if let Some(time) = clock(core, before_noon) {
             return format!("{lead}{time}{trail}");

@@ -108,6 +108,8 @@ fn tidy(text: &str) -> String {
                 blank(&mut output);
                 output.push_str("— ");
             }
+            // A dash between blanks is a pause.
+            '-' | '–' | '−' if output.ends_with(' ') && characters.peek() == Some(&' ') => output.push('—'),
             '.' if output.ends_with(' ') && characters.peek().is_some_and(char::is_ascii_digit) => output.push('.'),
             '.' | '!' | '?' | '…' | ',' | ';' | ':' | '。' | '！' | '？' | '、' | '，' => {
                 mark(&mut output, character);

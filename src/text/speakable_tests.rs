@@ -152,6 +152,8 @@ fn punctuation_is_single() {
         ("What?!! Really....", "What? Really..."),
         ("Wait ... what , now ?", "Wait... what, now?"),
         ("One -- two --- three", "One — two — three"),
+        ("One - two – three, well-known", "One — two — three, well-known"),
+        ("So 5 - 3 is 2.", "So 5 minus 3 is 2."),
         ("  So   much\n space  ", "So much space"),
         ("...", ""),
         ("?!", ""),

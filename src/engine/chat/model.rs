@@ -87,8 +87,7 @@ impl Model {
         let file = Gguf::open(path)?;
         let shape = ModelShape::read(&file, on_cpu)?;
         let limits = Limits::new(&shape, on_cpu);
-        let slow = on_cpu && requantize::has_slow_weights(&file.content);
-        let weights = file.file_bytes * if slow { requantize::GROWTH } else { 1 };
+        let weights = file.file_bytes + if on_cpu { requantize::bytes_after(&file.content) } else { 0 };
         // The embedding is held in f32 beside the weights. A sequence's cache is copied while it grows.
         let embedding = shape.vocabulary * shape.embedding * size_of::<f32>();
         let sequences = limits.sequences * shape.window * shape.cache_bytes_per_token;

@@ -162,6 +162,7 @@ mod cuda {
         Ok(DeviceMemory { free: free as u64, total: total as u64 })
     }
 
+    #[expect(unsafe_code, reason = "the driver's settings have no safe wrapper in cudarc")]
     fn prepare(card: &CudaDevice, ordinal: usize) -> Result<(), DriverError> {
         // SAFETY: tracking orders work between several streams that share tensors. Here each model's thread has its
         // own device with one stream, and no tensor leaves its thread, so there is nothing to order.

@@ -40,6 +40,7 @@ pub(super) fn serve(model: &Model, mut inbox: mpsc::Receiver<Command>) {
     let mut desk = Desk {
         model,
         cache: PrefixCache::new(model.shape.cache_bytes_per_token, model.limits.snapshot_bytes),
+        waiting: VecDeque::new(),
         replies: VecDeque::new(),
         prepared: VecDeque::new(),
     };
@@ -51,34 +52,36 @@ pub(super) fn serve(model: &Model, mut inbox: mpsc::Receiver<Command>) {
 struct Desk<'a> {
     model: &'a Model,
     cache: PrefixCache,
+    /// First come, first served. Their permits bound them.
+    waiting: VecDeque<ReplyOrder>,
     /// The first goes next.
     replies: VecDeque<Reply>,
     prepared: VecDeque<Sequence>,
 }
 
 impl Desk<'_> {
-    /// Admits what has come, and waits where there is nothing to do. False: the engine is gone.
+    /// Takes in what has come, and waits where there is nothing to do. False: the engine is gone.
     fn take_in(&mut self, inbox: &mut mpsc::Receiver<Command>) -> bool {
-        while self.replies.len() < self.model.limits.sequences {
+        loop {
+            // Whoever has gone gives up the place in the queue.
+            self.waiting.retain(|order| !order.out.is_closed());
+            while self.replies.len() < self.model.limits.sequences {
+                let Some(order) = self.waiting.pop_front() else { break };
+                self.admit(order);
+            }
             let idle = self.replies.is_empty() && self.prepared.is_empty();
-            let command = if idle { inbox.blocking_recv() } else { inbox.try_recv().ok() };
-            match command {
-                Some(Command::Reply(order)) => self.admit(order),
+            match if idle { inbox.blocking_recv() } else { inbox.try_recv().ok() } {
+                Some(Command::Reply(order)) => self.waiting.push_back(order),
                 Some(Command::Prepare(request, permit)) => {
                     drop(permit);
                     self.prepare(&request);
                 }
-                None if idle => return false,
-                None => break,
+                None => return !idle,
             }
         }
-        true
     }
 
     fn admit(&mut self, order: ReplyOrder) {
-        if order.out.is_closed() {
-            return;
-        }
         // What was prepared so far may be the beginning of this.
         for sequence in self.prepared.drain(..) {
             self.cache.keep(sequence.read(), &*sequence.decoder);

@@ -190,6 +190,33 @@ async fn memory_stays_flat_over_hundreds_of_requests() {
 }
 
 #[tokio::test]
+async fn who_leaves_the_queue_makes_room_at_once() {
+    let engine = ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu).unwrap();
+    let ask = || {
+        engine.reply(ChatRequest {
+            sampling: Sampling { max_tokens: 4000, ..Sampling::default() },
+            ..greedy(QUESTION, 1)
+        })
+    };
+    // These run for seconds at least.
+    let mut running: Vec<_> = (0..4).map(|_| ask()).collect();
+    for reply in &mut running {
+        assert!(matches!(reply.next().await, Some(Ok(Delta::Begin { .. }))));
+    }
+    let waiting: Vec<_> = (0..MOST_REPLIES - 4).map(|_| ask()).collect();
+    assert!(matches!(ask().next().await, Some(Err(ProviderError::Overloaded { .. }))));
+    drop(waiting);
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if engine.permits.available_permits() >= MOST_REPLIES - 4 {
+            break;
+        }
+    }
+    assert!(engine.permits.available_permits() >= MOST_REPLIES - 4);
+    drop(running);
+}
+
+#[tokio::test]
 async fn smollm_knows_the_capital_of_france() {
     let engine = ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu).unwrap();
     let messages = [(Role::System, "You are a helpful assistant."), (Role::User, "What is the capital of France?")];

@@ -17,8 +17,8 @@ const SPACE: char = '▁';
 
 pub(super) struct SentencePieces {
     /// Text to id and score.
-    tokens: HashMap<String, (u32, f32)>,
-    bytes: [u32; 256],
+    pub(super) tokens: HashMap<String, (u32, f32)>,
+    pub(super) bytes: [u32; 256],
     /// A text that follows a marker is read as if it began with a space.
     pub(super) space_prefix: bool,
 }

@@ -113,3 +113,28 @@ fn the_longest_marker_wins() {
     assert_eq!(found("x<a>y<az<"), [2, 1]);
     assert_eq!(found("żé<"), [3]);
 }
+
+#[test]
+fn sentence_pieces_join_by_score_and_fall_back_to_bytes() {
+    let scored = [("▁", -9.0), ("h", -9.0), ("e", -9.0), ("l", -9.0), ("o", -9.0), ("he", -2.0), ("ll", -1.0)];
+    let joined = [("llo", -3.0), ("hell", -4.0), ("▁he", -5.0), ("▁hello", -6.0), ("lo", -1.5)];
+    let numbered = (1000u32..).zip(scored.iter().chain(&joined));
+    let tokens: HashMap<String, (u32, f32)> =
+        numbered.map(|(id, (text, score))| ((*text).to_owned(), (id, *score))).collect();
+    let id = |text: &str| tokens[text].0;
+    let bytes = std::array::from_fn(|byte| byte as u32);
+    let pieces = SentencePieces { tokens: tokens.clone(), bytes, space_prefix: true };
+    let encode = |text: &str, after_marker| {
+        let mut ids = Vec::new();
+        pieces.encode(text, after_marker, &mut ids);
+        ids
+    };
+    // ll (-1) goes before lo (-1.5) and he (-2); then llo (-3) before hell (-4). With a space, ▁he (-5) and ▁hello follow.
+    assert_eq!(encode("hello", false), [id("he"), id("llo")]);
+    assert_eq!(encode("hello", true), [id("▁hello")]);
+    assert_eq!(encode("lolo", false), [id("lo"), id("lo")]);
+    assert_eq!(encode("hé ", false), [id("h"), 0xC3, 0xA9, id("▁")]);
+    assert!(encode("", false).is_empty());
+    assert_eq!(spm::bytes("▁hé", false), " hé".as_bytes());
+    assert_eq!((spm::bytes("<0x0A>", true), spm::bytes("<0x0A>", false)), (vec![10], b"<0x0A>".to_vec()));
+}

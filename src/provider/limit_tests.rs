@@ -102,7 +102,7 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_has_an_end() {
-    let fake = Arc::new(FakeSpeech { first_delay: Duration::from_secs(60), ..FakeSpeech::default() });
+    let fake = Arc::new(FakeSpeech { first_delay: Duration::from_mins(1), ..FakeSpeech::default() });
     let speech = LimitedSpeech::new(Arc::<FakeSpeech>::clone(&fake), "speech", 1);
     let _slow = speech.speak(later("slow"));
     let before = Instant::now();
@@ -135,5 +135,5 @@ async fn a_listener_that_does_not_listen_bounds_the_buffer() {
     while let Some(chunk) = flow.next().await {
         length += chunk.unwrap().audio.duration();
     }
-    assert_eq!(length, Duration::from_secs(60));
+    assert_eq!(length, Duration::from_mins(1));
 }

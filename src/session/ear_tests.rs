@@ -38,7 +38,7 @@ async fn hear(settings: Settings, texts: &[&str], inputs: Vec<Input>) -> (Vec<He
                 inbox.send(input.into()).await.unwrap();
             }
         }
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         drop(inbox);
     };
     let told = async {
@@ -173,7 +173,7 @@ async fn the_longest_utterance_is_cut() {
 
 #[tokio::test(start_paused = true)]
 async fn a_recogniser_that_fails_panics_or_sleeps_is_told_of_once() {
-    let asleep = Duration::from_secs(3600);
+    let asleep = Duration::from_hours(1);
     let error = ProviderError::OutOfMemory { what: "it".to_owned() };
     for (text, delay, expected) in [
         (Err(error), Duration::ZERO, "failed it ran out of memory"),

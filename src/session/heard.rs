@@ -74,8 +74,8 @@ impl Ledger {
     pub(super) fn send(&mut self, piece: SentPiece) {
         let audio = piece.pts..piece.pts + piece.length;
         match self.runs.last_mut() {
-            Some(run) if run.plays_at + (run.audio.end - run.audio.start) == piece.plays_at => {
-                run.audio.end = audio.end
+            Some(run) if run.plays_at + run.audio.end.saturating_sub(run.audio.start) == piece.plays_at => {
+                run.audio.end = audio.end;
             }
             _ => self.runs.push(Run { plays_at: piece.plays_at, audio: audio.clone() }),
         }
@@ -123,9 +123,9 @@ impl Ledger {
         let text = &self.text[sentence.text.clone()];
         if sentence.words.is_empty() {
             let chars = text.chars().count() as f64;
-            let part = (played - audio.start).as_secs_f64();
+            let part = played.saturating_sub(audio.start).as_secs_f64();
             let heard = if sentence.whole {
-                chars * part / (audio.end - audio.start).as_secs_f64()
+                chars * part / audio.end.saturating_sub(audio.start).as_secs_f64()
             } else {
                 part * CHARS_PER_SECOND
             };

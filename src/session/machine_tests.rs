@@ -467,8 +467,8 @@ impl World {
             }
             6 => Event::Heard(Heard::Committed),
             7 | 8 => {
-                let client_message_id = (it.number % 3 == 0).then(|| format!("client-{}", it.number % 5));
-                let output = (it.number % 4 == 0).then_some(OutputKind::Text);
+                let client_message_id = (it.number.is_multiple_of(3)).then(|| format!("client-{}", it.number % 5));
+                let output = (it.number.is_multiple_of(4)).then_some(OutputKind::Text);
                 asked(Input::Text { text: "Hello".to_owned(), client_message_id, output })
             }
             9 => asked(Input::Interrupt { item_id: (it.which > 0).then_some(item), played_ms: Some(it.number) }),
@@ -477,7 +477,7 @@ impl World {
             12 => asked(Input::Settings(SettingsPatch { lead_ms: Some(it.number), ..SettingsPatch::default() })),
             13..=15 => {
                 let reply = self.replies.iter_mut().rev().nth(it.which)?;
-                reply.sentences += u64::from(reply.sentences == 0 || it.number % 3 == 0);
+                reply.sentences += u64::from(reply.sentences == 0 || it.number.is_multiple_of(3));
                 wrote(reply.turn, reply.sentences - 1, "one two ")
             }
             16 => whole(reply?.0, reply?.1, "one two"),
@@ -498,7 +498,7 @@ impl World {
                 }
                 let save = self.saves.remove(0);
                 let id = save.message.id.clone();
-                let outcome = if it.number % 7 == 0 { Err(RecordError::Failed) } else { Ok(id) };
+                let outcome = if it.number.is_multiple_of(7) { Err(RecordError::Failed) } else { Ok(id) };
                 Event::Stored { save, outcome }
             }
         })

@@ -149,7 +149,7 @@ async fn a_slow_listener_bounds_what_is_made() {
     for number in 1..200 {
         order(&stage, number, "a sentence of thirty characters");
     }
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    tokio::time::sleep(Duration::from_hours(1)).await;
     // Waiting for the listener, it takes nothing more.
     let asked = stage.fake.asked.lock().unwrap().len();
     assert!(asked <= 20, "{asked} sentences were made for nobody");

@@ -299,7 +299,7 @@ fn take<T: Clone>(setting: &mut T, patch: Option<&T>) {
     }
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(field: &str, value: T, low: T, high: T) -> Result<(), BadField> {
+fn within<T: PartialOrd + Copy + std::fmt::Display>(field: &str, value: T, low: T, high: T) -> Result<(), BadField> {
     // Not a number is within nothing.
     if value >= low && value <= high {
         return Ok(());

@@ -157,7 +157,7 @@ impl Client {
     }
 
     async fn next(&mut self) -> Output {
-        let told = timeout(Duration::from_secs(300), self.handle.outbox.recv()).await.expect("something is told");
+        let told = timeout(Duration::from_mins(5), self.handle.outbox.recv()).await.expect("something is told");
         told.expect("the session goes on").output
     }
 
@@ -335,7 +335,7 @@ async fn an_interruption_stops_the_audio_at_once() {
         pieces += usize::from(is_audio(&client.next().await));
     }
     client.ask(Input::Interrupt { item_id: None, played_ms: None }).await;
-    let all = client.for_a_while(Duration::from_secs(60)).await;
+    let all = client.for_a_while(Duration::from_mins(1)).await;
     let cut = all.iter().position(|it| matches!(it, Output::Interrupted { .. })).unwrap();
     assert!(all[..cut].iter().filter(|it| is_audio(it)).count() <= 1, "one piece at most");
     assert!(!all[cut..].iter().any(|it| is_audio(it) || is_complete(it)));

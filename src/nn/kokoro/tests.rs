@@ -89,22 +89,33 @@ fn agrees_with_the_reference_at_every_stage() {
     assert!(pitch_error < 1e-3 && energy_error < 1e-3, "pitch {pitch_error}, energy {energy_error}");
 
     let buzz = model.source.forward(&values(&pitch), Noise::Silent);
-    let every_4th: Vec<f32> = buzz.iter().step_by(4).copied().collect();
-    let buzz_error = relative_error(&every_4th, &values(&golden["har_every_4th_sample"]));
-    assert!(buzz_error < 1e-2, "source {buzz_error}");
+    let golden_buzz = values(&golden["har"]);
+    let buzz_error = relative_error(&buzz, &golden_buzz);
+    assert!(buzz_error < 2e-3, "source {buzz_error}");
 
     let text = model.text_encoder.forward(&ids).unwrap().index_select(&alignment, 0).unwrap();
     let features = model.trunk.forward(&text, &pitch, &energy, &style.decoder_modulation).unwrap();
-    let source = model.source_spectrum(&buzz).unwrap();
-    let spectrum = model.generator.forward(&features, &source, &style.decoder_modulation, &mut || true).unwrap().unwrap();
-    let every_2nd: Vec<f32> = values(&spectrum).chunks_exact(22).step_by(2).flatten().copied().collect();
-    let spectrum_error = relative_error(&every_2nd, &values(&golden["conv_post_every_2nd_frame"]));
-    println!("bert {bert_error} pitch {pitch_error} energy {energy_error} source {buzz_error} conv_post {spectrum_error}");
-
-    let samples = model.spectrum.synthesise(&values(&spectrum));
+    let golden_spectrum = values(&golden["conv_post_every_2nd_frame"]);
+    let generate = |buzz: &[f32]| {
+        let source = model.source_spectrum(buzz).unwrap();
+        let going = &mut || true;
+        let spectrum = model.generator.forward(&features, &source, &style.decoder_modulation, going).unwrap().unwrap();
+        let spectrum = values(&spectrum);
+        let every_2nd: Vec<f32> = spectrum.chunks_exact(22).step_by(2).flatten().copied().collect();
+        (relative_error(&every_2nd, &golden_spectrum), spectrum)
+    };
+    // The reference rounds its phases to f32 and ours are exact, which the generator magnifies tenfold: from the
+    // reference's own source the spectrum is the reference's, and from ours it is close.
+    let (error, _) = generate(&golden_buzz);
+    let (error_from_ours, spectrum) = generate(&buzz);
+    let samples = model.spectrum.synthesise(&spectrum);
     let likeness = correlation(&log_spectrum(&samples), &log_spectrum(&values(&golden["audio"])));
-    println!("log spectrum {likeness}");
-    assert!(spectrum_error < 1e-2, "conv_post {spectrum_error}");
+    println!(
+        "bert {bert_error}, pitch {pitch_error}, energy {energy_error}, source {buzz_error}, conv_post {error} \
+         ({error_from_ours} from our source), log spectrum {likeness}"
+    );
+    assert!(error < 1e-2, "conv_post {error}");
+    assert!(error_from_ours < 2e-2, "conv_post {error_from_ours}");
     assert!(likeness > 0.99, "log spectrum {likeness}");
 }
 

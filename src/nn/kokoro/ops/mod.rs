@@ -10,6 +10,7 @@ pub(super) mod lstm;
 mod matrix;
 pub(super) mod norm;
 pub(super) mod scalar;
+mod toom;
 #[cfg(test)]
 mod tests;
 

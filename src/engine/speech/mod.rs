@@ -79,7 +79,10 @@ impl KokoroEngine {
         };
         let (model, english) = rayon::join(
             || Worker::spawn(&name, WAITING_REQUESTS, load_model, queue::run),
-            || English::load().map_err(|reason| EngineError::Canary { what: "the English phonemizer".to_owned(), reason }),
+            || {
+                English::load()
+                    .map_err(|reason| EngineError::Canary { what: "the English phonemizer".to_owned(), reason })
+            },
         );
         let (model, english) = (model?, english?);
         let writer = Writer { english, vocabulary, name: Arc::clone(&name) };
@@ -102,7 +105,10 @@ impl KokoroEngine {
         Ok(kokoro::weight_bytes(dir)? + BESIDES_WEIGHTS)
     }
 
-    fn order(&self, request: SpeakRequest) -> Result<mpsc::Receiver<Result<SpeechChunk, ProviderError>>, ProviderError> {
+    fn order(
+        &self,
+        request: SpeakRequest,
+    ) -> Result<mpsc::Receiver<Result<SpeechChunk, ProviderError>>, ProviderError> {
         let invalid = |field, message: String| ProviderError::InvalidRequest { field, message };
         if !(0.5..=2.0).contains(&request.speed) {
             return Err(invalid("speed", format!("{} is not between 0.5 and 2", request.speed)));

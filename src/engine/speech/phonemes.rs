@@ -133,7 +133,8 @@ impl Writer {
         match tongue {
             Tongue::English(dialect) => self.english.write(&text, dialect, &self.vocabulary, phonemes),
             Tongue::Espeak(voice) => {
-                espeak::write(&text, voice, &self.vocabulary, phonemes).map_err(|error| error.for_client(&self.name))?;
+                espeak::write(&text, voice, &self.vocabulary, phonemes)
+                    .map_err(|error| error.for_client(&self.name))?;
             }
         }
         Ok(())

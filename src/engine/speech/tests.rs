@@ -72,7 +72,9 @@ async fn a_sentence_becomes_ordered_chunks_with_timed_words() {
     let last: Vec<bool> = chunks.iter().map(|chunk| chunk.last).collect();
     assert_eq!(last.iter().filter(|last| **last).count(), 1);
     assert_eq!(last.last(), Some(&true));
-    assert!(chunks.iter().all(|chunk| chunk.audio.as_slice().len() <= CHUNK_SAMPLES && &*chunk.served_by == "kokoro-82m"));
+    assert!(
+        chunks.iter().all(|chunk| chunk.audio.as_slice().len() <= CHUNK_SAMPLES && &*chunk.served_by == "kokoro-82m")
+    );
 
     let audio: Vec<f32> = chunks.iter().flat_map(|chunk| chunk.audio.as_slice().to_vec()).collect();
     let seconds = audio.len() as f64 / 24_000.0;
@@ -99,7 +101,7 @@ async fn a_sentence_becomes_ordered_chunks_with_timed_words() {
         (part.iter().map(|sample| sample * sample).sum::<f32>() / part.len() as f32).sqrt()
     };
     let then = words.iter().find(|word| word.text == "Then,").unwrap();
-    let gap = (dog.end.as_secs_f64() + then.start.as_secs_f64()) / 2.0;
+    let gap = f64::midpoint(dog.end.as_secs_f64(), then.start.as_secs_f64());
     let (word, pause) = (level(dog.start.as_secs_f64(), dog.end.as_secs_f64()), level(gap - 0.03, gap + 0.03));
     assert!(word > 4.0 * pause, "{word} in {dog:?}, {pause} before {then:?}");
 }
@@ -156,7 +158,9 @@ async fn voices_and_languages_are_answered_for() {
         unknown,
         ProviderError::VoiceUnavailable { voice: "af_haert".to_owned(), nearest: "af_heart".to_owned() }
     );
-    for (voice, language) in [("jf_alpha", None), ("zf_xiaoni", None), ("af_heart", Some("de")), ("ef_dora", Some("en"))] {
+    for (voice, language) in
+        [("jf_alpha", None), ("zf_xiaoni", None), ("af_heart", Some("de")), ("ef_dora", Some("en"))]
+    {
         let error = error(named(voice, language)).await;
         assert!(matches!(error, ProviderError::LanguageUnsupported { .. }), "{voice} {language:?}: {error}");
     }
@@ -257,8 +261,12 @@ fn other_languages_keep_their_marks_and_words() {
     assert_eq!(text.matches(['!', '?', ',', '.']).collect::<String>(), "!,?.", "{text}");
     let words = words_of(&spanish);
     assert!(words.contains(&"amigo") && words.len() >= 6, "{words:?}");
-    for (voice, text) in [("fr-fr", "Tout le monde est là."), ("hi", "नमस्ते दुनिया।"), ("it", "Buongiorno a tutti."), ("pt-br", "Bom dia, mundo.")]
-    {
+    for (voice, text) in [
+        ("fr-fr", "Tout le monde est là."),
+        ("hi", "नमस्ते दुनिया।"),
+        ("it", "Buongiorno a tutti."),
+        ("pt-br", "Bom dia, mundo."),
+    ] {
         let phonemes = writer.write(text, Tongue::Espeak(voice)).unwrap();
         assert!(phonemes.symbols.len() > 8 && text_of(&phonemes).ends_with('.'), "{}", text_of(&phonemes));
         assert!(phonemes.words.windows(2).all(|pair| pair[0].symbols.end <= pair[1].symbols.start));
@@ -269,9 +277,43 @@ fn other_languages_keep_their_marks_and_words() {
 fn no_text_panics_the_phonemizer() {
     let writer = writer();
     let odd = [
-        "[a](/b/)", "[x](+2)", "[](//)", "[[", "]]", "[[[[a]]]]", "a\u{0}b", "﷽", "😀😀", "١٢٣", "1e999", "$", "$$$5.5.5",
-        "12:61", "-", "'", "''", "’s", "99999999999999999999999999", "0x1F", "www.a.b/c?d=e#f", "ﬁ", "\u{200b}", "İ", "ß",
-        "日本語", "a.b.c.d", "12/34/5678", "3rd 22nd 111th", "C++", "R&D", "50%", "€3,50", "½", "x²", "Mr. & Mrs.", "e.g.",
+        "[a](/b/)",
+        "[x](+2)",
+        "[](//)",
+        "[[",
+        "]]",
+        "[[[[a]]]]",
+        "a\u{0}b",
+        "﷽",
+        "😀😀",
+        "١٢٣",
+        "1e999",
+        "$",
+        "$$$5.5.5",
+        "12:61",
+        "-",
+        "'",
+        "''",
+        "’s",
+        "99999999999999999999999999",
+        "0x1F",
+        "www.a.b/c?d=e#f",
+        "ﬁ",
+        "\u{200b}",
+        "İ",
+        "ß",
+        "日本語",
+        "a.b.c.d",
+        "12/34/5678",
+        "3rd 22nd 111th",
+        "C++",
+        "R&D",
+        "50%",
+        "€3,50",
+        "½",
+        "x²",
+        "Mr. & Mrs.",
+        "e.g.",
     ];
     for text in odd {
         let _ = writer.write(text, Tongue::English(Dialect::American)).unwrap();
@@ -331,7 +373,12 @@ fn writes_the_sentences() {
     let out = PathBuf::from(std::env::var_os("SPEECH_OUT").expect("SPEECH_OUT"));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     for (index, sentence) in include_str!("../../../tests/fixtures/sentences.txt").lines().enumerate() {
-        let spec = hound::WavSpec { channels: 1, sample_rate: 24_000, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
+        let spec = hound::WavSpec {
+            channels: 1,
+            sample_rate: 24_000,
+            bits_per_sample: 16,
+            sample_format: hound::SampleFormat::Int,
+        };
         let mut wav = hound::WavWriter::create(out.join(format!("{:02}.wav", index + 1)), spec).unwrap();
         for chunk in runtime.block_on(chunks(request(sentence))) {
             for bytes in chunk.audio.to_s16le().as_chunks::<2>().0 {

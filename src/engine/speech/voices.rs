@@ -54,10 +54,8 @@ impl Voices {
         model: &str,
     ) -> Result<(String, Tongue), ProviderError> {
         let wanted = language.map(str::to_ascii_lowercase);
-        let unsupported = |language: &str, what: String| ProviderError::LanguageUnsupported {
-            language: language.to_owned(),
-            what,
-        };
+        let unsupported =
+            |language: &str, what: String| ProviderError::LanguageUnsupported { language: language.to_owned(), what };
         let name = match (voice, wanted.as_deref()) {
             (Some(voice), _) if self.0.contains_key(voice) => voice,
             (Some(voice), _) => return Err(self.unknown(voice)),

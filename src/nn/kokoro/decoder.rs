@@ -57,10 +57,13 @@ impl DecoderTrunk {
         modulation: &Modulation,
     ) -> Result<Tensor> {
         let x = self.encode(text, pitch, energy, modulation)?;
-        self.decode.iter().try_fold(x, |x, block| {
-            let joined = Tensor::cat(&[&x.features, &x.text, &x.pitch, &x.energy], 1)?;
-            Ok(Trunk { features: block.forward(&joined, modulation)?, ..x })
-        }).map(|trunk: Trunk| trunk.features)
+        self.decode
+            .iter()
+            .try_fold(x, |x, block| {
+                let joined = Tensor::cat(&[&x.features, &x.text, &x.pitch, &x.energy], 1)?;
+                Ok(Trunk { features: block.forward(&joined, modulation)?, ..x })
+            })
+            .map(|trunk: Trunk| trunk.features)
     }
 
     fn encode(&self, text: &Tensor, pitch: &Tensor, energy: &Tensor, modulation: &Modulation) -> Result<Trunk> {

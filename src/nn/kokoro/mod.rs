@@ -97,8 +97,7 @@ impl Kokoro {
     pub fn load(dir: &Path, device: &Device) -> std::result::Result<Self, LoadError> {
         let (config, vocabulary) = config::read(dir)?;
         let (vb, path) = weights::open(dir, device)?;
-        Self::build(config, vocabulary, &vb)
-            .map_err(|error| LoadError { path, reason: weights::reason_of(&error) })
+        Self::build(config, vocabulary, &vb).map_err(|error| LoadError { path, reason: weights::reason_of(&error) })
     }
 
     fn build(config: Config, vocabulary: Vocabulary, vb: &candle_nn::VarBuilder<'_>) -> Result<Self> {

@@ -97,11 +97,7 @@ impl Tower {
             AdainResBlock::load((input, output), doubles, config.style_dim, styles, &blocks.pp(index))
         };
         Ok(Self {
-            blocks: vec![
-                block(0, hidden, hidden, false)?,
-                block(1, hidden, half, true)?,
-                block(2, half, half, false)?,
-            ],
+            blocks: vec![block(0, hidden, hidden, false)?, block(1, hidden, half, true)?, block(2, half, half, false)?],
             projection: Conv1d::load((1, half, 1), Walk::same(1, 1), &vb.pp(format!("{name}_proj")))?,
         })
     }

@@ -78,7 +78,8 @@ fn agrees_with_the_reference_at_every_stage() {
     let encoded = model.bert_encoder.forward(&bert).unwrap();
     let encoded = model.predictor.encode(&encoded, &style.prosody, &style.prosody_modulation).unwrap();
     let durations = durations(&model.predictor.duration_logits(&encoded).unwrap(), 1.0).unwrap();
-    let expected: Vec<usize> = golden["pred_dur"].to_vec1::<i64>().unwrap().iter().map(|frames| *frames as usize).collect();
+    let expected: Vec<usize> =
+        golden["pred_dur"].to_vec1::<i64>().unwrap().iter().map(|frames| *frames as usize).collect();
     assert_eq!(durations, expected);
 
     let alignment = model.alignment(&durations).unwrap();

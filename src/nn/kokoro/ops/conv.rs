@@ -161,7 +161,7 @@ enum Kernel {
     /// For the CPU, [taps * input, output] of a convolution, [input, taps * output] of an upsampling one.
     Packed(Matrix),
     /// For the CPU, a convolution of step one whose shape suits a short filter.
-    Short(ShortFilter),
+    Short(Box<ShortFilter>),
     /// As candle's own convolution takes it.
     Plain(Tensor),
 }
@@ -175,7 +175,7 @@ impl Conv1d {
             with_elements(&weight, |weight| {
                 let element = |row: usize, o: usize| weight[(o * input + row % input) * taps + row / input];
                 Ok(if walk.stride == 1 && ShortFilter::suits(input, output, taps) {
-                    Kernel::Short(ShortFilter::new(weight, output, input, taps))
+                    Kernel::Short(Box::new(ShortFilter::new(weight, output, input, taps)))
                 } else {
                     Kernel::Packed(Matrix::new(taps * input, output, element))
                 })
@@ -203,7 +203,12 @@ impl Conv1d {
     }
 
     /// Convolves `before(x)`, padded with zeros, and adds `plus` [frames', output].
-    pub(in crate::nn::kokoro) fn forward(&self, x: &Tensor, before: Before<'_>, plus: Option<&Tensor>) -> Result<Tensor> {
+    pub(in crate::nn::kokoro) fn forward(
+        &self,
+        x: &Tensor,
+        before: Before<'_>,
+        plus: Option<&Tensor>,
+    ) -> Result<Tensor> {
         match &self.kernel {
             Kernel::Packed(_) | Kernel::Short(_) => self.forward_on_cpu(x, before, plus),
             Kernel::Plain(weight) => {
@@ -232,7 +237,8 @@ impl Conv1d {
             None => vec![0.0; length * self.output],
         };
         // Dilated tiles hold whole rounds of phases.
-        let rows_per_tile = (TILE_ELEMENTS / (self.input * stride + self.output)).clamp(16, 4096).next_multiple_of(dilation);
+        let rows_per_tile =
+            (TILE_ELEMENTS / (self.input * stride + self.output)).clamp(16, 4096).next_multiple_of(dilation);
         let tiles = length.div_ceil(rows_per_tile);
         let threads = rayon::current_num_threads();
         let few = tiles < 2 * threads;
@@ -306,7 +312,7 @@ impl TileJob<'_> {
             let elements = &placed[phase * per_phase * input..][..per_phase * input];
             let rows = (length - phase).div_ceil(dilation);
             let out = &mut y[phase * output..];
-            let left = Rows { elements, rows, stride: stride * input };
+            let left = Rows { elements, count: rows, stride: stride * input };
             match &self.conv.kernel {
                 Kernel::Short(filter) => filter.add(elements, rows, out, dilation * output, short, self.shared),
                 Kernel::Packed(matrix) if self.shared => matrix.add_product_shared(left, out, dilation * output),
@@ -387,7 +393,7 @@ impl UpsamplingConv {
                 let to = (first + y.len() / block).min(frames);
                 scratch.clear();
                 scratch.resize((to - from) * 2 * block, 0.0);
-                let left = Rows { elements: &x[from * self.input..], rows: to - from, stride: self.input };
+                let left = Rows { elements: &x[from * self.input..], count: to - from, stride: self.input };
                 matrix.add_product(left, scratch, matrix.columns());
                 y.chunks_exact_mut(self.output).for_each(|row| row.copy_from_slice(&bias));
                 for (at, y) in y.chunks_exact_mut(block).enumerate() {

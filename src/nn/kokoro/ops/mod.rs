@@ -10,9 +10,9 @@ pub(super) mod lstm;
 mod matrix;
 pub(super) mod norm;
 pub(super) mod scalar;
-mod toom;
 #[cfg(test)]
 mod tests;
+mod toom;
 
 use candle_core::{CpuStorage, Device, Result, Storage, Tensor};
 use rayon::prelude::*;

@@ -88,7 +88,7 @@ impl ShortFilter {
         products.clear();
         products.resize(POINTS * steps * self.output, 0.0);
         let multiply = |((matrix, carried), products): ((&Matrix, &[f32]), &mut [f32])| {
-            let left = Rows { elements: carried, rows: steps, stride: self.input };
+            let left = Rows { elements: carried, count: steps, stride: self.input };
             matrix.add_product(left, products, self.output);
         };
         let carried = carried.chunks_exact(carried_frames * self.input);
@@ -149,7 +149,7 @@ fn lanes(elements: &[f32]) -> &[f32; LANES] {
 /// The point to the power of `exponent` below four; infinity keeps only the highest.
 fn power(point: usize, exponent: usize) -> f64 {
     match FINITE.get(point) {
-        Some(value) => value.powi(exponent as i32),
+        Some(value) => std::iter::repeat_n(*value, exponent).product(),
         None => f64::from(u8::from(exponent + 1 == STEP)),
     }
 }

@@ -22,10 +22,7 @@ use super::LoadError;
 use pth::TorchArchive;
 
 /// Opens the weights in `dir`; answers their path, too.
-pub(super) fn open(
-    dir: &Path,
-    device: &Device,
-) -> std::result::Result<(VarBuilder<'static>, PathBuf), LoadError> {
+pub(super) fn open(dir: &Path, device: &Device) -> std::result::Result<(VarBuilder<'static>, PathBuf), LoadError> {
     let path = path_in(dir);
     let fault = |reason: String| LoadError { path: path.clone(), reason };
     let archive: Box<dyn Archive> = if path.extension().is_some_and(|extension| extension == "pth") {

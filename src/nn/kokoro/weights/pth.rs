@@ -31,7 +31,8 @@ impl TorchArchive {
     pub(super) fn open(path: &Path) -> std::result::Result<Self, String> {
         let file = File::open(path).map_err(|error| error.to_string())?;
         let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|error| error.to_string())?;
-        let names: Vec<String> = zip.file_names().filter_map(|name| name.ok().map(std::borrow::Cow::into_owned)).collect();
+        let names: Vec<String> =
+            zip.file_names().filter_map(|name| name.ok().map(std::borrow::Cow::into_owned)).collect();
         let index = names.iter().find(|name| name.ends_with("/data.pkl")).ok_or("it holds no data.pkl")?;
         let prefix = index.trim_end_matches("data.pkl").to_owned();
         let mut bytes = Vec::new();
@@ -71,7 +72,9 @@ impl TorchArchive {
         let bytes = bytes.get(skipped..skipped + wanted).ok_or_else(|| format!("the storage {name} is cut short"))?;
         Ok(match stored.element {
             Element::F32 => bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-            Element::F16 => bytes.as_chunks::<2>().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes).to_f32()).collect(),
+            Element::F16 => {
+                bytes.as_chunks::<2>().0.iter().map(|bytes| half::f16::from_le_bytes(*bytes).to_f32()).collect()
+            }
             Element::Bf16 => {
                 bytes.as_chunks::<2>().0.iter().map(|bytes| half::bf16::from_le_bytes(*bytes).to_f32()).collect()
             }
@@ -86,7 +89,8 @@ impl Archive for TorchArchive {
 
     fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
         let Some(stored) = self.tensors.get(name) else { candle_core::bail!("the tensor {name} is missing") };
-        let values = self.values(stored).map_err(|reason| candle_core::Error::Msg(format!("the tensor {name}: {reason}")))?;
+        let values =
+            self.values(stored).map_err(|reason| candle_core::Error::Msg(format!("the tensor {name}: {reason}")))?;
         Tensor::from_vec(values, stored.shape.as_slice(), device)
     }
 }

@@ -235,7 +235,7 @@ fn english_is_read_in_both_dialects_with_raw_phonemes_between() {
     let writer = writer();
     let us = writer.write("Hello,  [[kˈOkəɹO]]! It costs $5.", Tongue::English(Dialect::American)).unwrap();
     assert_eq!(text_of(&us), "həlˈO, kˈOkəɹO! ˌɪt kˈɔsts fˈIv dˈɑləɹz.");
-    assert_eq!(words_of(&us), ["Hello,", "kˈOkəɹO", "It", "costs", "$5."]);
+    assert_eq!(words_of(&us), ["Hello,", "kˈOkəɹO!", "It", "costs", "$5."]);
     let said = |word: &SpokenWord| us.symbols[word.symbols.clone()].iter().map(|symbol| symbol.character).collect();
     let said: Vec<String> = us.words.iter().map(said).collect();
     assert_eq!(said, ["həlˈO", "kˈOkəɹO", "ˌɪt", "kˈɔsts", "fˈIv dˈɑləɹz"]);

@@ -4,10 +4,15 @@ usage: compare_speech.py SENTENCES DIR aichat|faster-whisper:MODEL_DIR
 
 DIR holds 01.wav, 02.wav, … and, for aichat, 01.json, … with the key `text`.
 """
-import json, pathlib, sys
+import importlib.util, json, pathlib, sys, types
 
 import jiwer
-from whisper.normalizers import EnglishTextNormalizer
+
+# Whisper's normaliser without Whisper: the package itself would want torch and tiktoken.
+whisper = types.ModuleType("whisper")
+whisper.__path__ = importlib.util.find_spec("whisper").submodule_search_locations
+sys.modules["whisper"] = whisper
+from whisper.normalizers import EnglishTextNormalizer  # noqa: E402
 
 LIMIT = 0.05
 

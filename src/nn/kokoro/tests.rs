@@ -187,3 +187,22 @@ fn measures_the_real_time_factor() {
         println!("{} ids, {length:.2} s: real-time factor {:.3} (best {:.3})", ids.len(), factors[3], factors[0]);
     }
 }
+
+#[test]
+#[ignore = "needs the whole model in the official layout: make_kokoro_torch.py DIR --full …, then KOKORO_OFFICIAL=DIR"]
+fn both_layouts_speak_equally() {
+    let official = PathBuf::from(std::env::var_os("KOKORO_OFFICIAL").expect("KOKORO_OFFICIAL"));
+    let ids: Vec<u32> = golden()["input_ids"].to_vec1::<i64>().unwrap()[1..20].iter().map(|id| *id as u32).collect();
+    let speak = |dir: &Path, voice: &str| {
+        let model = Kokoro::load(dir, &Device::Cpu).unwrap();
+        let rows = model.read_voice(&dir.join("voices").join(voice)).unwrap();
+        let style = model.style(&rows[ids.len() - 1]).unwrap();
+        model.speak(&ids, &style, 1.0, Noise::Seeded(1), &mut || true).unwrap().unwrap()
+    };
+    let ours = speak(&weights_dir(), "bf_emma.bin");
+    let theirs = speak(&official, "bf_emma.pt");
+    assert_eq!(ours.durations, theirs.durations);
+    let error = relative_error(&ours.samples, &theirs.samples);
+    println!("relative difference {error}");
+    assert!(error < 1e-2, "{error}");
+}

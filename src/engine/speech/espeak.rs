@@ -65,8 +65,8 @@ pub(super) fn write(
 ) -> Result<(), EspeakError> {
     for part in parts(text) {
         match part {
-            Part::Mark(mark) => phonemes.push(mark.encode_utf8(&mut [0; 4]), vocabulary),
-            Part::Space => phonemes.push_space(vocabulary),
+            Part::Mark(mark) if mark != ' ' => phonemes.push(mark.encode_utf8(&mut [0; 4]), vocabulary),
+            Part::Mark(_) | Part::Space => phonemes.push_space(vocabulary),
             Part::Words(words) => {
                 let ipa = symbols(&ask(PROGRAM, voice, words)?);
                 push_words(words, &ipa, vocabulary, phonemes);

@@ -76,7 +76,7 @@ impl Phonemes {
         }
     }
 
-    /// Makes a word of the sounds from `start` on. Without any (a lone dash), its text joins the word before.
+    /// Makes a word of the sounds from `start` on. Without any (a lone mark), its text joins the word before.
     pub(super) fn close_word(&mut self, text: &str, start: usize) {
         let sounds = |index: &usize| !MARKS.contains(&self.symbols[*index].character);
         let first = (start..self.symbols.len()).find(sounds);
@@ -84,7 +84,9 @@ impl Phonemes {
         if let (Some(first), Some(last)) = (first, last) {
             self.words.push(SpokenWord { text: text.to_owned(), symbols: first..last + 1 });
         } else if let Some(word) = self.words.last_mut() {
-            word.text = format!("{} {text}", word.text);
+            let apart = start.checked_sub(1).is_some_and(|before| self.symbols[before].character == ' ');
+            word.text.push_str(if apart { " " } else { "" });
+            word.text.push_str(text);
         }
     }
 }

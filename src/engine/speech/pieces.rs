@@ -65,7 +65,7 @@ fn trimmed(mut piece: Piece) -> Piece {
 fn end_of_piece(symbols: &[Symbol], hurry: bool) -> usize {
     let marks = |wanted: &'static [char], limit: usize| {
         let ends = move |index: &usize| ends_at(symbols, *index, wanted);
-        (SHORTEST..limit.min(symbols.len()) + 1).filter(ends)
+        (SHORTEST..=limit.min(symbols.len())).filter(ends)
     };
     let leaves_enough = |end: &usize| symbols.len() - end >= SHORTEST || *end == symbols.len();
     if hurry && let Some(end) = marks(&ANY, FIRST).find(leaves_enough) {

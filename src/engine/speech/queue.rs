@@ -98,6 +98,7 @@ impl Job {
 }
 
 /// The model thread: ends when every handle is dropped and every request is served.
+#[expect(clippy::needless_pass_by_value, reason = "the thread owns its model")]
 pub(super) fn run(speaker: Speaker, inbox: mpsc::Receiver<Job>) {
     let mut queue = Queue { jobs: VecDeque::new(), inbox, closed: false };
     loop {

@@ -14,6 +14,8 @@ const GAIN: f32 = 1.5;
 const PEAK: f32 = 0.97;
 /// Softer than this, after the gain, is silence.
 const SILENCE: f32 = 0.01;
+/// Sounds come this much before the model's durations have them: upstream's `join_timestamps` subtracts the same.
+const EARLY_FRAMES: usize = 3;
 /// What stays of the silence before the first sound and after the last, so that no consonant loses its edge.
 const LEAD: usize = 24_000 * 20 / 1000;
 const TAIL: usize = 24_000 * 60 / 1000;
@@ -47,7 +49,8 @@ pub(super) fn render(piece: &Piece, utterance: &Utterance, samples_per_frame: us
         })
         .collect();
     let moment = |symbol: usize| {
-        let sample = ends.get(symbol).copied().unwrap_or(passed).clamp(start, end) - start;
+        let spoken = ends.get(symbol).copied().unwrap_or(passed).saturating_sub(EARLY_FRAMES * samples_per_frame);
+        let sample = spoken.clamp(start, end) - start;
         Samples::<24_000>((position + sample) as u64).duration()
     };
     let mark = |word: &super::phonemes::SpokenWord| WordMark {

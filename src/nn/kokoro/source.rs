@@ -66,7 +66,9 @@ impl Source {
                 let seed = seed.wrapping_add((frame as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
                 add_gaussian(&mut StdRng::seed_from_u64(seed), deviation, samples);
             }
-            samples.iter_mut().for_each(|sample| *sample = scalar::tanh(*sample + self.bias));
+            for sample in samples {
+                *sample = scalar::tanh(*sample + self.bias);
+            }
         });
         samples
     }

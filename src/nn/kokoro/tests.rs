@@ -64,6 +64,11 @@ fn log_spectrum(samples: &[f32]) -> Vec<f32> {
     magnitudes.iter().map(|magnitude| magnitude.max(loudest * 1e-3).ln()).collect()
 }
 
+/// The angles of torch.stft where the source is silent (a constant): all but the first two are those of rounding errors
+/// of 1e-9, which no other implementation shares. They reach the generator's norms and so every frame of its output.
+const TORCH_ANGLES_OF_SILENCE: [f32; 11] =
+    [3.1416, 0.0, 1.9861, 1.7833, -2.7812, -1.5708, -1.5708, -3.0609, -0.8041, -1.5708, 0.0];
+
 #[test]
 fn agrees_with_the_reference_at_every_stage() {
     let golden = golden();
@@ -90,25 +95,38 @@ fn agrees_with_the_reference_at_every_stage() {
     assert!(pitch_error < 1e-3 && energy_error < 1e-3, "pitch {pitch_error}, energy {energy_error}");
 
     let buzz = model.source.forward(&values(&pitch), Noise::Silent);
-    let every_4th: Vec<f32> = buzz.iter().step_by(4).copied().collect();
-    let buzz_error = relative_error(&every_4th, &values(&golden["har_every_4th_sample"]));
-    assert!(buzz_error < 1e-2, "source {buzz_error}");
+    let golden_buzz = values(&golden["har"]);
+    let buzz_error = relative_error(&buzz, &golden_buzz);
+    assert!(buzz_error < 2e-3, "source {buzz_error}");
 
     let text = model.text_encoder.forward(&ids).unwrap().index_select(&alignment, 0).unwrap();
     let features = model.trunk.forward(&text, &pitch, &energy, &style.decoder_modulation).unwrap();
-    let source = model.source_spectrum(&buzz).unwrap();
-    let spectrum =
-        model.generator.forward(&features, &source, &style.decoder_modulation, &mut || true).unwrap().unwrap();
-    let every_2nd: Vec<f32> = values(&spectrum).chunks_exact(22).step_by(2).flatten().copied().collect();
-    let spectrum_error = relative_error(&every_2nd, &values(&golden["conv_post_every_2nd_frame"]));
-    println!(
-        "bert {bert_error} pitch {pitch_error} energy {energy_error} source {buzz_error} conv_post {spectrum_error}"
-    );
-
-    let samples = model.spectrum.synthesise(&values(&spectrum));
+    let golden_spectrum = values(&golden["conv_post_every_2nd_frame"]);
+    let generate = |torch_silence: bool| {
+        let mut source = model.spectrum.analyse(&buzz);
+        for frame in source.chunks_exact_mut(22).filter(|_| torch_silence) {
+            let (magnitudes, angles) = frame.split_at_mut(11);
+            for (bin, angle) in angles.iter_mut().enumerate().filter(|(bin, _)| magnitudes[*bin] < 1e-6) {
+                *angle = TORCH_ANGLES_OF_SILENCE[bin];
+            }
+        }
+        let source = Tensor::from_vec(source.clone(), (source.len() / 22, 22), &Device::Cpu).unwrap();
+        let going = &mut || true;
+        let spectrum = model.generator.forward(&features, &source, &style.decoder_modulation, going).unwrap().unwrap();
+        let spectrum = values(&spectrum);
+        let every_2nd: Vec<f32> = spectrum.chunks_exact(22).step_by(2).flatten().copied().collect();
+        (relative_error(&every_2nd, &golden_spectrum), spectrum)
+    };
+    let (error, _) = generate(true);
+    let (error_from_ours, spectrum) = generate(false);
+    let samples = model.spectrum.synthesise(&spectrum);
     let likeness = correlation(&log_spectrum(&samples), &log_spectrum(&values(&golden["audio"])));
-    println!("log spectrum {likeness}");
-    assert!(spectrum_error < 1e-2, "conv_post {spectrum_error}");
+    println!(
+        "bert {bert_error}, pitch {pitch_error}, energy {energy_error}, source {buzz_error}, conv_post {error} \
+         ({error_from_ours} with our silence), log spectrum {likeness}"
+    );
+    assert!(error < 1e-2, "conv_post {error}");
+    assert!(error_from_ours < 2e-2, "conv_post {error_from_ours}");
     assert!(likeness > 0.99, "log spectrum {likeness}");
 }
 
@@ -168,4 +186,23 @@ fn measures_the_real_time_factor() {
         factors.sort_by(f64::total_cmp);
         println!("{} ids, {length:.2} s: real-time factor {:.3} (best {:.3})", ids.len(), factors[3], factors[0]);
     }
+}
+
+#[test]
+#[ignore = "needs the whole model in the official layout: make_kokoro_torch.py DIR --full …, then KOKORO_OFFICIAL=DIR"]
+fn both_layouts_speak_equally() {
+    let official = PathBuf::from(std::env::var_os("KOKORO_OFFICIAL").expect("KOKORO_OFFICIAL"));
+    let ids: Vec<u32> = golden()["input_ids"].to_vec1::<i64>().unwrap()[1..20].iter().map(|id| *id as u32).collect();
+    let speak = |dir: &Path, voice: &str| {
+        let model = Kokoro::load(dir, &Device::Cpu).unwrap();
+        let rows = model.read_voice(&dir.join("voices").join(voice)).unwrap();
+        let style = model.style(&rows[ids.len() - 1]).unwrap();
+        model.speak(&ids, &style, 1.0, Noise::Seeded(1), &mut || true).unwrap().unwrap()
+    };
+    let ours = speak(&weights_dir(), "bf_emma.bin");
+    let theirs = speak(&official, "bf_emma.pt");
+    assert_eq!(ours.durations, theirs.durations);
+    let error = relative_error(&ours.samples, &theirs.samples);
+    println!("relative difference {error}");
+    assert!(error < 1e-2, "{error}");
 }

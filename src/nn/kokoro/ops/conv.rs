@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::matrix::{Matrix, Rows};
 use super::norm::Affine;
+use super::toom::{ShortFilter, ShortFilterScratch};
 use super::{scalar, with_elements};
 
 /// What is done to every sample before a convolution sees it.
@@ -159,6 +160,8 @@ pub(in crate::nn::kokoro) struct Conv1d {
 enum Kernel {
     /// For the CPU, [taps * input, output] of a convolution, [input, taps * output] of an upsampling one.
     Packed(Matrix),
+    /// For the CPU, a convolution of step one whose shape suits a short filter.
+    Short(Box<ShortFilter>),
     /// As candle's own convolution takes it.
     Plain(Tensor),
 }
@@ -169,10 +172,14 @@ impl Conv1d {
         let (output, input, taps) = weight.dims3()?;
         let kernel = if matches!(weight.device(), Device::Cpu) {
             let weight = weight.contiguous()?;
-            Kernel::Packed(with_elements(&weight, |weight| {
+            with_elements(&weight, |weight| {
                 let element = |row: usize, o: usize| weight[(o * input + row % input) * taps + row / input];
-                Ok(Matrix::new(taps * input, output, element))
-            })?)
+                Ok(if walk.stride == 1 && ShortFilter::suits(input, output, taps) {
+                    Kernel::Short(Box::new(ShortFilter::new(weight, output, input, taps)))
+                } else {
+                    Kernel::Packed(Matrix::new(taps * input, output, element))
+                })
+            })?
         } else {
             Kernel::Plain(weight)
         };
@@ -203,7 +210,7 @@ impl Conv1d {
         plus: Option<&Tensor>,
     ) -> Result<Tensor> {
         match &self.kernel {
-            Kernel::Packed(matrix) => self.forward_on_cpu(matrix, x, before, plus),
+            Kernel::Packed(_) | Kernel::Short(_) => self.forward_on_cpu(x, before, plus),
             Kernel::Plain(weight) => {
                 let Walk { padding, stride, dilation } = self.walk;
                 let x = before.apply_plain(x)?.t()?.unsqueeze(0)?.contiguous()?;
@@ -214,7 +221,7 @@ impl Conv1d {
         }
     }
 
-    fn forward_on_cpu(&self, matrix: &Matrix, x: &Tensor, before: Before<'_>, plus: Option<&Tensor>) -> Result<Tensor> {
+    fn forward_on_cpu(&self, x: &Tensor, before: Before<'_>, plus: Option<&Tensor>) -> Result<Tensor> {
         let (frames, channels) = x.dims2()?;
         let Walk { padding, stride, dilation } = self.walk;
         let reach = (self.taps - 1) * dilation + 1;
@@ -229,7 +236,7 @@ impl Conv1d {
             Some(plus) => candle_core::bail!("cannot add {:?} to [{length}, {}]", plus.shape(), self.output),
             None => vec![0.0; length * self.output],
         };
-        // A tile's input and output together fill about half of a megabyte; dilated ones hold whole rounds of phases.
+        // Dilated tiles hold whole rounds of phases.
         let rows_per_tile =
             (TILE_ELEMENTS / (self.input * stride + self.output)).clamp(16, 4096).next_multiple_of(dilation);
         let tiles = length.div_ceil(rows_per_tile);
@@ -237,14 +244,14 @@ impl Conv1d {
         let few = tiles < 2 * threads;
         let rows_per_tile = if few { length } else { rows_per_tile };
         with_elements(x, |x| {
-            let job = TileJob { conv: self, matrix, before: &before, bias: bias.as_deref(), x, frames, shared: few };
-            let work = |scratch: &mut Vec<f32>, (index, y): (usize, &mut [f32])| {
+            let job = TileJob { conv: self, before: &before, bias: bias.as_deref(), x, frames, shared: few };
+            let work = |scratch: &mut Scratch, (index, y): (usize, &mut [f32])| {
                 job.run(index * rows_per_tile, scratch, y);
             };
             if few {
-                work(&mut Vec::new(), (0, &mut y));
+                work(&mut Scratch::default(), (0, &mut y));
             } else {
-                y.par_chunks_mut(rows_per_tile * self.output).enumerate().for_each_init(Vec::new, work);
+                y.par_chunks_mut(rows_per_tile * self.output).enumerate().for_each_init(Scratch::default, work);
             }
             Ok(())
         })?;
@@ -255,7 +262,6 @@ impl Conv1d {
 /// What all tiles of one convolution share.
 struct TileJob<'a> {
     conv: &'a Conv1d,
-    matrix: &'a Matrix,
     before: &'a BeforeOnCpu,
     bias: Option<&'a [f32]>,
     x: &'a [f32],
@@ -264,16 +270,27 @@ struct TileJob<'a> {
     shared: bool,
 }
 
+/// Space that one tile leaves to the next.
+#[derive(Default)]
+struct Scratch {
+    input: Vec<f32>,
+    short: ShortFilterScratch,
+}
+
 impl TileJob<'_> {
     /// Adds the products and the bias onto `y`, the output frames from `first` on.
-    fn run(&self, first: usize, scratch: &mut Vec<f32>, y: &mut [f32]) {
+    fn run(&self, first: usize, scratch: &mut Scratch, y: &mut [f32]) {
         let Conv1d { input, output, taps, walk: Walk { padding, stride, dilation }, .. } = *self.conv;
         let length = y.len() / output;
         // Input frames of this tile, from `first * stride - padding`, dealt out by remainder of the dilation.
         let span = (length - 1) * stride + (taps - 1) * dilation + 1;
-        let per_phase = span.div_ceil(dilation);
-        scratch.clear();
-        scratch.resize(per_phase * dilation * input, 0.0);
+        let per_phase = match &self.conv.kernel {
+            Kernel::Short(filter) => filter.frames_read(length.div_ceil(dilation)),
+            Kernel::Packed(_) | Kernel::Plain(_) => span.div_ceil(dilation),
+        };
+        let Scratch { input: placed, short } = scratch;
+        placed.clear();
+        placed.resize(per_phase * dilation * input, 0.0);
         let place = |(at, out): (usize, &mut [f32])| {
             let frame = at % per_phase * dilation + at / per_phase;
             let source = (first * stride + frame).wrapping_sub(padding);
@@ -282,9 +299,9 @@ impl TileJob<'_> {
             }
         };
         if self.shared {
-            scratch.par_chunks_exact_mut(input).with_min_len(16).enumerate().for_each(place);
+            placed.par_chunks_exact_mut(input).with_min_len(16).enumerate().for_each(place);
         } else {
-            scratch.chunks_exact_mut(input).enumerate().for_each(place);
+            placed.chunks_exact_mut(input).enumerate().for_each(place);
         }
         if let Some(bias) = self.bias {
             for row in y.chunks_exact_mut(output) {
@@ -292,23 +309,24 @@ impl TileJob<'_> {
             }
         }
         for phase in 0..dilation.min(length) {
-            let left = Rows {
-                elements: &scratch[phase * per_phase * input..],
-                rows: (length - phase).div_ceil(dilation),
-                stride: stride * input,
-            };
+            let elements = &placed[phase * per_phase * input..][..per_phase * input];
+            let rows = (length - phase).div_ceil(dilation);
             let out = &mut y[phase * output..];
-            if self.shared {
-                self.matrix.add_product_shared(left, out, dilation * output);
-            } else {
-                self.matrix.add_product(left, out, dilation * output);
+            let left = Rows { elements, count: rows, stride: stride * input };
+            match &self.conv.kernel {
+                Kernel::Short(filter) => filter.add(elements, rows, out, dilation * output, short, self.shared),
+                Kernel::Packed(matrix) if self.shared => matrix.add_product_shared(left, out, dilation * output),
+                Kernel::Packed(matrix) => matrix.add_product(left, out, dilation * output),
+                // `Conv1d::forward` never comes here with it.
+                Kernel::Plain(_) => {}
             }
         }
     }
 }
 
-/// Elements of input and output that a tile aims at: 512 KB, half of a core's second cache.
-const TILE_ELEMENTS: usize = 1 << 17;
+/// Elements of input and output that a tile aims at: 256 KB. With what a short filter makes of them they fill most of
+/// a core's second cache.
+const TILE_ELEMENTS: usize = 1 << 16;
 
 /// An upsampling transposed convolution whose kernel is twice its rate: [frames, input] to [frames * rate, output].
 pub(in crate::nn::kokoro) struct UpsamplingConv {
@@ -350,6 +368,7 @@ impl UpsamplingConv {
         }
         let y = match &self.kernel {
             Kernel::Packed(matrix) => self.forward_on_cpu(matrix, x)?,
+            Kernel::Short(_) => candle_core::bail!("an upsampling has no short filter"),
             Kernel::Plain(weight) => {
                 // Padding and output padding 0 take candle's fast path; the edges are cut below.
                 let y = x.t()?.unsqueeze(0)?.contiguous()?.conv_transpose1d(weight, 0, 0, self.rate, 1, 1)?;
@@ -374,7 +393,7 @@ impl UpsamplingConv {
                 let to = (first + y.len() / block).min(frames);
                 scratch.clear();
                 scratch.resize((to - from) * 2 * block, 0.0);
-                let left = Rows { elements: &x[from * self.input..], rows: to - from, stride: self.input };
+                let left = Rows { elements: &x[from * self.input..], count: to - from, stride: self.input };
                 matrix.add_product(left, scratch, matrix.columns());
                 y.chunks_exact_mut(self.output).for_each(|row| row.copy_from_slice(&bias));
                 for (at, y) in y.chunks_exact_mut(block).enumerate() {

@@ -16,11 +16,11 @@ pub(super) struct Matrix {
     columns: usize,
 }
 
-/// The left side of a product: `rows` rows of the matrix's depth, each `stride` elements after the one before.
+/// The left side of a product: `count` rows of the matrix's depth, each `stride` elements after the one before.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     pub(super) elements: &'a [f32],
-    pub(super) rows: usize,
+    pub(super) count: usize,
     pub(super) stride: usize,
 }
 
@@ -55,13 +55,13 @@ impl Matrix {
     pub(super) fn add_product_shared(&self, left: Rows<'_>, out: &mut [f32], stride: usize) {
         let panel_product = |panel: &[f32]| {
             let width = panel.len() / self.depth;
-            let mut part = vec![0.0; left.rows * width];
+            let mut part = vec![0.0; left.count * width];
             add_panel(self.depth, left, panel, width, &mut part, width);
             part
         };
         let parts: Vec<Vec<f32>> = self.panels.par_chunks((self.depth * PANEL).max(1)).map(panel_product).collect();
         for (index, part) in parts.iter().enumerate() {
-            let width = part.len() / left.rows.max(1);
+            let width = part.len() / left.count.max(1);
             for (row, part) in part.chunks_exact(width.max(1)).enumerate() {
                 let out = &mut out[row * stride + index * PANEL..][..width];
                 out.iter_mut().zip(part).for_each(|(out, part)| *out += part);
@@ -75,14 +75,14 @@ impl Matrix {
 /// # Panics
 /// Where a slice is too short for its shape: a fault of the caller, never of the data.
 fn add_panel(depth: usize, left: Rows<'_>, panel: &[f32], width: usize, out: &mut [f32], stride: usize) {
-    if left.rows == 0 || width == 0 || depth == 0 {
+    if left.count == 0 || width == 0 || depth == 0 {
         return;
     }
-    let last = left.rows - 1;
+    let last = left.count - 1;
     assert!(left.elements.len() >= last * left.stride + depth, "the left matrix is too short");
     assert!(out.len() >= last * stride + width, "the product has no room");
     assert!(panel.len() >= depth * width, "the panel is too short");
-    assert!(left.rows == 1 || stride >= width, "rows of the product overlap");
+    assert!(left.count == 1 || stride >= width, "rows of the product overlap");
     #[cfg(target_feature = "avx512f")]
     if width == PANEL {
         avx512::add_panel(depth, left, panel, out, stride);
@@ -92,19 +92,19 @@ fn add_panel(depth: usize, left: Rows<'_>, panel: &[f32], width: usize, out: &mu
     #[expect(unsafe_code, reason = "gemm's only door takes pointers")]
     unsafe {
         gemm::gemm(
-            left.rows,
+            left.count,
             width,
             depth,
             out.as_mut_ptr(),
             1,
-            stride as isize,
+            stride.cast_signed(),
             true,
             left.elements.as_ptr(),
             1,
-            left.stride as isize,
+            left.stride.cast_signed(),
             panel.as_ptr(),
             1,
-            width as isize,
+            width.cast_signed(),
             1.0,
             1.0,
             false,
@@ -134,7 +134,7 @@ mod avx512 {
         for start in (0..depth).step_by(DEPTH) {
             let depth = DEPTH.min(depth - start);
             let panel = &panel[start * PANEL..][..depth * PANEL];
-            let whole = left.rows / BLOCK * BLOCK;
+            let whole = left.count / BLOCK * BLOCK;
             for row in (0..whole).step_by(BLOCK) {
                 add_six(
                     &left.elements[row * left.stride + start..],
@@ -144,7 +144,7 @@ mod avx512 {
                     stride,
                 );
             }
-            for row in whole..left.rows {
+            for row in whole..left.count {
                 add_one(&left.elements[row * left.stride + start..], panel, &mut out[row * stride..]);
             }
         }

@@ -12,6 +12,7 @@ pub(super) mod norm;
 pub(super) mod scalar;
 #[cfg(test)]
 mod tests;
+mod toom;
 
 use candle_core::{CpuStorage, Device, Result, Storage, Tensor};
 use rayon::prelude::*;

@@ -107,7 +107,9 @@ pub(super) fn measure(x: &Tensor) -> Result<(Tensor, Tensor)> {
         let blocks: Vec<Moments> =
             elements.par_chunks(rows * channels).map(|block| Moments::of(block, channels)).collect();
         let mut total = Moments::empty(channels);
-        blocks.iter().for_each(|block| total.merge(block));
+        for block in &blocks {
+            total.merge(block);
+        }
         Ok((total.mean, total.spread))
     })?;
     let deviation = variance.iter().map(|spread| (spread / frames as f64 + EPSILON).sqrt() as f32).collect::<Vec<_>>();
@@ -134,7 +136,9 @@ impl Moments {
         for row in block.chunks_exact(channels) {
             mean.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
         }
-        mean.iter_mut().for_each(|sum| *sum /= frames);
+        for sum in &mut mean {
+            *sum /= frames;
+        }
         let mut spread = vec![0.0_f32; channels];
         for row in block.chunks_exact(channels) {
             for ((sum, mean), x) in spread.iter_mut().zip(&mean).zip(row) {

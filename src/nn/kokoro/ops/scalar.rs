@@ -38,7 +38,7 @@ pub(in crate::nn::kokoro) fn tanh(x: f32) -> f32 {
 /// GELU in its tanh form: x·σ(2y) with y = √(2/π)·(x + 0.044715·x³).
 #[inline]
 pub(in crate::nn::kokoro) fn gelu(x: f32) -> f32 {
-    x * sigmoid(x * (x * x).mul_add(0.071_354_82, 1.595_769_1))
+    x * sigmoid(x * (x * x).mul_add(0.071_354_82, 1.595_769))
 }
 
 /// sin(2π·cycles).
@@ -61,8 +61,8 @@ pub(in crate::nn::kokoro) fn sin_squared_of_halves(halves: f32) -> f32 {
 #[inline]
 fn sin_pi(x: f32) -> f32 {
     let square = x * x;
-    let series = square.mul_add(-0.007_370_430_9, 0.082_145_887);
-    let series = square.mul_add(series, -0.599_264_53);
+    let series = square.mul_add(-0.007_370_431, 0.082_145_89);
+    let series = square.mul_add(series, -0.599_264_5);
     let series = square.mul_add(series, 2.550_164);
     let series = square.mul_add(series, -5.167_712_8);
     let series = square.mul_add(series, std::f32::consts::PI);

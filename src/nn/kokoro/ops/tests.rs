@@ -37,6 +37,12 @@ fn convolutions_agree_with_candle() {
         // whole panels of the weight matrix, and one more column
         (3001, 16, 128, 3, Walk::same(3, 3)),
         (40, 16, 129, 3, Walk::same(3, 1)),
+        // short filters of one, two and three groups
+        (1, 64, 64, 3, Walk::same(3, 1)),
+        (9, 64, 128, 7, Walk::same(7, 3)),
+        (2001, 128, 64, 3, Walk::same(3, 3)),
+        (2003, 64, 64, 7, Walk::same(7, 1)),
+        (2002, 64, 64, 11, Walk::same(11, 5)),
     ];
     for (frames, input, output, taps, walk) in cases {
         let x = noise(1, &[frames, input]);

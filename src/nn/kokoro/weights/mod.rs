@@ -118,10 +118,10 @@ impl Weights {
     }
 }
 
-/// g * v / |v|, with |v| over all but the first dimension (torch's `weight_norm`, dim 0).
+/// g * v / |v|, with |v| over all but the first dimension (torch's `weight_norm`, dim 0). A row of zeros stays one.
 fn fold_weight_norm(direction: &Tensor, magnitude: &Tensor) -> Result<Tensor> {
     let length = direction.flatten_from(1)?.sqr()?.sum_keepdim(1)?.sqrt()?;
-    let factor = magnitude.reshape(length.shape())?.div(&length)?;
+    let factor = magnitude.reshape(length.shape())?.div(&length.maximum(1e-30_f32)?)?;
     direction.flatten_from(1)?.broadcast_mul(&factor)?.reshape(direction.shape())
 }
 

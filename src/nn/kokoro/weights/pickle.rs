@@ -163,7 +163,8 @@ impl Machine<'_> {
                 b'N' | 0x88 | 0x89 | b']' => self.push(Value::Other),
                 b'}' => self.push(Value::Dict(Vec::new())),
                 b')' => self.push(Value::Tuple(Vec::new())),
-                b'0' => drop(self.pop()?),
+                // POP; APPEND (lists hold no tensors here); BUILD, which sets attributes (an OrderedDict's _metadata)
+                b'0' | b'a' | b'b' => drop(self.pop()?),
                 b'G' | b'J' | b'K' | b'M' | 0x8a => self.scalar(operation)?,
                 b'X' | 0x8c => {
                     let length = self.number(if operation == b'X' { 4 } else { 1 })? as usize;
@@ -192,11 +193,8 @@ impl Machine<'_> {
                     let items = self.pop_to_mark()?;
                     self.set(&items)?;
                 }
-                // APPEND, APPENDS: lists hold no tensors here.
-                b'a' => drop(self.pop()?),
+                // APPENDS
                 b'e' => drop(self.pop_to_mark()?),
-                // BUILD sets attributes (an OrderedDict's _metadata): the object stays as it is.
-                b'b' => drop(self.pop()?),
                 b'Q' => {
                     let id = self.pop()?;
                     self.push(Value::Persistent(id));
@@ -209,9 +207,9 @@ impl Machine<'_> {
 
     fn scalar(&mut self, operation: u8) -> Result<(), String> {
         let value = match operation {
-            b'J' => Value::Integer(i64::from(self.number(4)? as u32 as i32)),
-            b'K' => Value::Integer(self.number(1)? as i64),
-            b'M' => Value::Integer(self.number(2)? as i64),
+            b'J' => Value::Integer(i64::from((self.number(4)? as u32).cast_signed())),
+            b'K' => Value::Integer(self.number(1)?.cast_signed()),
+            b'M' => Value::Integer(self.number(2)?.cast_signed()),
             0x8a => {
                 let width = self.number(1)? as usize;
                 if width > 8 {
@@ -219,7 +217,9 @@ impl Machine<'_> {
                 }
                 let unused = 64 - 8 * width as u32;
                 // Two's complement: shift the sign up and back down.
-                Value::Integer(self.number(width)?.checked_shl(unused).map_or(0, |number| number as i64 >> unused))
+                Value::Integer(
+                    self.number(width)?.checked_shl(unused).map_or(0, |number| number.cast_signed() >> unused),
+                )
             }
             _ => {
                 self.take(8)?;

@@ -14,7 +14,11 @@ pub trait Records: Send + Sync {
     /// Creates a conversation with the given characters, or with the default one where none are named.
     fn create_conversation(&self, character_ids: Vec<String>) -> BoxFuture<'static, Result<Conversation, RecordError>>;
     /// Reads a conversation and its latest `history` messages, oldest first.
-    fn open_conversation(&self, id: String, history: usize) -> BoxFuture<'static, Result<OpenConversation, RecordError>>;
+    fn open_conversation(
+        &self,
+        id: String,
+        history: usize,
+    ) -> BoxFuture<'static, Result<OpenConversation, RecordError>>;
     /// The characters with these ids, in this order; an unknown id is [`RecordError::NotFound`].
     fn characters(&self, ids: Vec<String>) -> BoxFuture<'static, Result<Vec<Character>, RecordError>>;
     /// Inserts the message, or replaces the one with its id. A message whose `client_message_id` the conversation

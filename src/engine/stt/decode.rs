@@ -82,7 +82,6 @@ pub(super) fn write(
     let width = if let Strategy::Beam(width) = strategy { width.max(1) } else { 1 };
     let mut dice = StdRng::seed_from_u64(if let Strategy::Sample { seed, .. } = strategy { seed } else { 0 });
     let (mut live, mut ended) = (vec![Hypothesis::default()], Vec::<Hypothesis>::new());
-    let mut circles = false;
     for step in 0..limit {
         if !check() {
             return Ok(None);
@@ -116,15 +115,15 @@ pub(super) fn write(
             break;
         }
         live = grown;
-        circles = rules::repeats(&live[0].tokens);
-        if circles || step + 1 == limit {
+        if step + 1 == limit || rules::repeats(&live[0].tokens) {
             break;
         }
         state.rearrange(&parents)?;
         let last: Vec<u32> = live.iter().filter_map(|one| one.tokens.last().copied()).collect();
         logits = whisper.read(heard, &mut state, &last, &[0])?;
     }
-    let broken = circles || ended.is_empty();
+    // One that ended is right even where the search goes on in circles after it.
+    let broken = ended.is_empty();
     let candidates = if broken { live } else { ended };
     let best = candidates.into_iter().max_by(|a, b| a.mean().total_cmp(&b.mean())).unwrap_or_default();
     Ok(Some(Written { mean_log_probability: best.mean(), tokens: best.tokens, no_speech, broken }))

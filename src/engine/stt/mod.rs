@@ -29,7 +29,7 @@ use super::EngineError;
 use super::worker::Worker;
 use crate::audio::Mic;
 use crate::nn::whisper::{Config, MelFrontEnd, Whisper};
-use crate::provider::{Flow, ProviderError, SpeechToText, SttOptions, Transcript};
+use crate::provider::{Flow, ProviderError, SpeechToText, SttOptions, Transcript, VoiceActivity};
 use listener::Listener;
 use session::{Item, Session};
 use tokens::Tokens;
@@ -50,16 +50,22 @@ pub struct WhisperEngine {
 
 impl WhisperEngine {
     /// Loads `config.json`, `tokenizer.json` and `model.safetensors` of `directory` and asks the model a first
-    /// question. Blocks until it is ready.
+    /// question. Blocks until it is ready. `voice_activity` is asked about doubtful text: with it, noise makes no
+    /// words.
     ///
     /// # Errors
     /// Names the file that is missing, broken or of another model, and why; or that the first answer was no number.
-    pub fn load(name: &str, directory: &Path, device: &Device) -> Result<Self, EngineError> {
+    pub fn load(
+        name: &str,
+        directory: &Path,
+        device: &Device,
+        voice_activity: Option<Arc<dyn VoiceActivity>>,
+    ) -> Result<Self, EngineError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let (folder, device, served_by) = (directory.to_owned(), device.clone(), Arc::<str>::from(name));
         let what = name.to_owned();
         let load = move || {
-            let listener = load_listener(&folder, &device)?;
+            let listener = load_listener(&folder, &device, voice_activity)?;
             first_question(&what, &listener)?;
             // The receiver waits below.
             let _ = sender.send(listener.tokens.languages.iter().map(|(code, _)| code.clone()).collect());
@@ -167,9 +173,14 @@ struct Generation {
     alignment_heads: Option<Vec<[usize; 2]>>,
 }
 
-fn load_listener(directory: &Path, device: &Device) -> Result<Listener, EngineError> {
+fn load_listener(
+    directory: &Path,
+    device: &Device,
+    voice_activity: Option<Arc<dyn VoiceActivity>>,
+) -> Result<Listener, EngineError> {
     let config = read_config(directory)?;
-    let json = fs::read(directory.join("tokenizer.json")).map_err(|error| bad_file(directory, "tokenizer.json", error))?;
+    let json =
+        fs::read(directory.join("tokenizer.json")).map_err(|error| bad_file(directory, "tokenizer.json", error))?;
     let tokens = Tokens::parse(&json, &config).map_err(|reason| bad_file(directory, "tokenizer.json", reason))?;
     let weights = "model.safetensors";
     #[expect(unsafe_code, reason = "weights are read through a memory map")]
@@ -179,7 +190,7 @@ fn load_listener(directory: &Path, device: &Device) -> Result<Listener, EngineEr
     let vb = vb.map_err(|error| bad_file(directory, weights, error))?;
     let mel = MelFrontEnd::new(config.num_mel_bins);
     let whisper = Whisper::load(config, &vb).map_err(|error| bad_file(directory, weights, error))?;
-    Ok(Listener { whisper, tokens, mel })
+    Ok(Listener { whisper, tokens, mel, voice_activity })
 }
 
 /// Hears a second of silence and writes one token: warms the device up and finds weights that are not numbers.

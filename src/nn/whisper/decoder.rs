@@ -143,9 +143,7 @@ impl DecoderLayer {
     fn listen(&self, encoded: &Tensor, heads: usize) -> Result<(Tensor, Tensor)> {
         let (windows, positions, width) = encoded.dims3()?;
         let both = self.cross_kv.forward(&encoded.reshape((windows * positions, width))?)?;
-        let part = |index| {
-            both.narrow(1, index * width, width)?.reshape((windows, positions, heads, width / heads))
-        };
+        let part = |index| both.narrow(1, index * width, width)?.reshape((windows, positions, heads, width / heads));
         Ok((part(0)?.permute((0, 2, 3, 1))?.contiguous()?, part(1)?.permute((0, 2, 1, 3))?.contiguous()?))
     }
 

@@ -126,10 +126,8 @@ impl Listener {
             return Ok(Some(Window { language, no_speech: written.no_speech, ..silent }));
         }
         let (pieces, settled) = segments::cut(&self.tokens, &written.tokens, seconds);
-        let mut timed = match context.word_times {
-            true => self.time_words(&encoded.heard, &pieces, &language, context, samples)?.into_iter(),
-            false => Vec::new().into_iter(),
-        };
+        let timed = self.time_words(&encoded.heard, &pieces, &language, context, samples)?;
+        let mut timed = timed.into_iter();
         let segments = pieces.iter().map(|piece| Segment {
             text: self.tokens.decode(&piece.tokens).trim().to_owned(),
             start: start + Duration::from_secs_f64(piece.start),
@@ -253,7 +251,7 @@ impl Listener {
         let mut read = self.start_sequence(language, context.task);
         read.push(self.tokens.no_timestamps);
         let before = read.len();
-        if text.is_empty() || before + text.len() >= self.whisper.config().max_target_positions {
+        if !context.word_times || text.is_empty() || before + text.len() >= self.whisper.config().max_target_positions {
             return Ok(Vec::new());
         }
         read.extend(&text);

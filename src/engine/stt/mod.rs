@@ -143,7 +143,7 @@ impl SpeechToText for WhisperEngine {
     }
 }
 
-fn bad_file(directory: &Path, name: &str, reason: impl ToString) -> EngineError {
+fn bad_file(directory: &Path, name: &str, reason: impl std::fmt::Display) -> EngineError {
     EngineError::BadFile { path: directory.join(name), reason: reason.to_string() }
 }
 
@@ -197,7 +197,7 @@ fn load_listener(
 fn first_question(name: &str, listener: &Listener) -> Result<(), EngineError> {
     let wrong = |reason: String| EngineError::Canary { what: name.to_owned(), reason };
     let frames = 100;
-    let mel = listener.mel.log_mel(&[0.0; 16_000], frames).map_err(|error| wrong(error.to_string()))?;
+    let mel = listener.mel.log_mel(&vec![0.0; 16_000], frames).map_err(|error| wrong(error.to_string()))?;
     let heard = listener.whisper.hear(&mel, 1, frames, &mut || true)?;
     let heard = heard.ok_or_else(|| wrong("it did not finish".to_owned()))?;
     let mut state = listener.whisper.open(1, 1)?;

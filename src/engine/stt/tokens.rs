@@ -76,6 +76,7 @@ impl Tokens {
         let mut suppressed_first = listed(&config.begin_suppress_tokens);
         suppressed_first.push(end);
         Ok(Self {
+            tokenizer,
             end,
             start,
             translate,
@@ -87,7 +88,6 @@ impl Tokens {
             languages,
             suppressed,
             suppressed_first,
-            tokenizer,
         })
     }
 

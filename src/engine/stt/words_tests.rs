@@ -3,7 +3,7 @@ use super::*;
 #[test]
 fn the_path_follows_what_is_cheap() {
     // Three rows, each attending to its own third of nine columns.
-    let cost: Vec<f32> = (0..27).map(|index| if index % 9 / 3 == index / 9 { -1.0 } else { 0.0 }).collect();
+    let cost: Vec<f32> = (0..27).map(|index| if index % 9 / 3 == index / 9 { -1.0 } else { 1.0 }).collect();
     assert_eq!(begin_times(&cost, 3, 9), [0.0, 3.0 * POSITION, 6.0 * POSITION]);
 }
 

@@ -153,24 +153,9 @@ fn read_config(directory: &Path) -> Result<Config, EngineError> {
     let mut config = Config::parse(&json).map_err(|error| bad(error.to_string()))?;
     // Newer checkpoints keep what concerns writing in a file of its own.
     if let Ok(json) = fs::read(directory.join("generation_config.json")) {
-        let bad = |error: serde_json::Error| bad_file(directory, "generation_config.json", error);
-        let generation: Generation = serde_json::from_slice(&json).map_err(bad)?;
-        config.suppress_tokens = generation.suppress_tokens.or(config.suppress_tokens);
-        config.begin_suppress_tokens = generation.begin_suppress_tokens.or(config.begin_suppress_tokens);
-        config.alignment_heads = generation.alignment_heads.or(config.alignment_heads);
+        config.take_over(&json).map_err(|error| bad_file(directory, "generation_config.json", error))?;
     }
     Ok(config)
-}
-
-/// What `generation_config.json` says about writing.
-#[derive(serde::Deserialize)]
-struct Generation {
-    #[serde(default)]
-    suppress_tokens: Option<Vec<i64>>,
-    #[serde(default)]
-    begin_suppress_tokens: Option<Vec<i64>>,
-    #[serde(default)]
-    alignment_heads: Option<Vec<[usize; 2]>>,
 }
 
 fn load_listener(

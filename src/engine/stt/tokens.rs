@@ -117,7 +117,6 @@ impl Tokens {
 
 /// Reads the file. The library panics on some broken ones, which is an error here like any other.
 fn read(json: &[u8]) -> Result<Tokenizer, String> {
-    serde_json::from_slice::<serde_json::Value>(json).map_err(|error| format!("it is not JSON: {error}"))?;
     match std::panic::catch_unwind(|| Tokenizer::from_bytes(json)) {
         Ok(read) => read.map_err(|error| format!("it is not a tokenizer: {error}")),
         Err(_) => Err("it is not a tokenizer that can be read".to_owned()),

@@ -90,10 +90,7 @@ pub(super) fn write(
         for (parent, (hypothesis, logits)) in live.iter().zip(&mut logits).enumerate() {
             rules::restrict(tokens, logits, &hypothesis.tokens, ask.timestamps);
             let total = log_sum_exp(logits);
-            let chosen = match strategy {
-                Strategy::Beam(_) => likeliest(logits, width + 1),
-                Strategy::Sample { temperature, .. } => vec![draw(logits, temperature, &mut dice)],
-            };
+            let chosen = choose(logits, strategy, &mut dice);
             let followed = |token: u32| (hypothesis.score + logits[token as usize] - total, parent, token);
             next.extend(chosen.into_iter().map(followed));
         }
@@ -127,6 +124,14 @@ pub(super) fn write(
     let candidates = if broken { live } else { ended };
     let best = candidates.into_iter().max_by(|a, b| a.mean().total_cmp(&b.mean())).unwrap_or_default();
     Ok(Some(Written { mean_log_probability: best.mean(), tokens: best.tokens, no_speech, broken }))
+}
+
+/// The tokens to go on with: one more than the beam is wide, because one may be the end.
+fn choose(logits: &[f32], strategy: Strategy, dice: &mut StdRng) -> Vec<u32> {
+    match strategy {
+        Strategy::Beam(width) => likeliest(logits, width.max(1) + 1),
+        Strategy::Sample { temperature, .. } => vec![draw(logits, temperature, dice)],
+    }
 }
 
 /// The `count` likeliest tokens, likeliest first.

@@ -95,6 +95,39 @@ impl Listener {
         if !is_audible(samples) {
             return Ok(Some(silent));
         }
+        let Some((encoded, language, written)) = self.search(samples, context, check)? else { return Ok(None) };
+        if written.broken || is_silence(&written) || self.is_voiceless(samples, &written) {
+            return Ok(Some(Window { language, no_speech: written.no_speech, ..silent }));
+        }
+        let (pieces, settled) = segments::cut(&self.tokens, &written.tokens, seconds);
+        let timed = self.time_words(&encoded.heard, &pieces, &language, context, samples)?;
+        let mut timed = timed.into_iter();
+        let segments = pieces.iter().map(|piece| Segment {
+            text: self.tokens.decode(&piece.tokens).trim().to_owned(),
+            start: start + Duration::from_secs_f64(piece.start),
+            end: start + Duration::from_secs_f64(piece.end),
+            words: take_words(&mut timed, piece.tokens.len(), start),
+            log_probability: written.mean_log_probability,
+            no_speech: written.no_speech,
+        });
+        Ok(Some(Window {
+            language,
+            segments: segments.filter(|segment| !segment.text.is_empty()).collect(),
+            tokens: pieces.iter().flat_map(|piece| piece.tokens.iter().copied()).collect(),
+            settled: ((settled * f64::from(MIC_HZ)) as usize).clamp(1, samples.len().max(1)),
+            no_speech: written.no_speech,
+            mean_log_probability: written.mean_log_probability,
+        }))
+    }
+
+    /// Encodes and writes until the result is good or nothing is left to try.
+    fn search(
+        &self,
+        samples: &[f32],
+        context: &Context,
+        check: Check,
+    ) -> candle_core::Result<Option<(Encoded, String, Written)>> {
+        let seconds = seconds(samples.len());
         let Some(mut encoded) = self.encode(samples, false, check)? else { return Ok(None) };
         let language = self.choose_language(&encoded.heard, context)?;
         let Some(mut written) = self.write(&encoded, seconds, &language, context, Strategy::Beam(BEAM), check)? else {
@@ -122,28 +155,7 @@ impl Listener {
                 written = again;
             }
         }
-        if written.broken || is_silence(&written) || self.is_voiceless(samples, &written) {
-            return Ok(Some(Window { language, no_speech: written.no_speech, ..silent }));
-        }
-        let (pieces, settled) = segments::cut(&self.tokens, &written.tokens, seconds);
-        let timed = self.time_words(&encoded.heard, &pieces, &language, context, samples)?;
-        let mut timed = timed.into_iter();
-        let segments = pieces.iter().map(|piece| Segment {
-            text: self.tokens.decode(&piece.tokens).trim().to_owned(),
-            start: start + Duration::from_secs_f64(piece.start),
-            end: start + Duration::from_secs_f64(piece.end),
-            words: take_words(&mut timed, piece.tokens.len(), start),
-            log_probability: written.mean_log_probability,
-            no_speech: written.no_speech,
-        });
-        Ok(Some(Window {
-            language,
-            segments: segments.filter(|segment| !segment.text.is_empty()).collect(),
-            tokens: pieces.iter().flat_map(|piece| piece.tokens.iter().copied()).collect(),
-            settled: ((settled * f64::from(MIC_HZ)) as usize).clamp(1, samples.len().max(1)),
-            no_speech: written.no_speech,
-            mean_log_probability: written.mean_log_probability,
-        }))
+        Ok(Some((encoded, language, written)))
     }
 
     /// A quick guess at what was said so far, and its language.

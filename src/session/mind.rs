@@ -16,8 +16,8 @@ use crate::provider::{ChatModel, ChatRequest, Delta, ProviderError, Usage};
 use crate::text::{Chunker, Piece, speakable};
 
 /// Added to a character's prompt where its replies are spoken.
-const VOICE_STYLE: &str = "You are talking with the user aloud, over a voice call. Answer in plain spoken language, \
-                           usually in one to three short sentences, with no lists, no markdown and no emoji.";
+/// Short, and without a word of what not to write: small models take such words up.
+const VOICE_STYLE: &str = "You are talking aloud. Answer in one to three short sentences of plain text.";
 
 /// What the mind tells.
 #[derive(Clone, Debug)]

@@ -40,7 +40,7 @@ impl Default for Settings {
             temperature: sampling.temperature,
             top_p: sampling.top_p,
             top_k: sampling.top_k,
-            max_tokens: sampling.max_tokens,
+            max_tokens: SPOKEN_TOKENS,
             seed: sampling.seed,
             stop: sampling.stop,
             system_prompt: None,
@@ -144,6 +144,8 @@ impl BadField {
     }
 }
 
+/// A reply that is listened to: about a minute of speech.
+const SPOKEN_TOKENS: usize = 200;
 /// The most a client may ask for in one reply.
 const MAX_TOKENS: usize = 8192;
 /// As many stop strings as OpenAI's API takes.

@@ -1,1 +1,29 @@
+use super::*;
 
+#[test]
+fn two_hypotheses_promise_their_common_words() {
+    let mut agreement = Agreement::default();
+    assert_eq!(agreement.update("Go for"), ("Go for".to_owned(), 0));
+    assert_eq!(agreement.update("Go forward"), ("Go forward".to_owned(), 2));
+    assert_eq!(agreement.update("Go forward ten"), ("Go forward ten".to_owned(), 10));
+}
+
+#[test]
+fn a_promise_holds_when_the_model_changes_its_mind() {
+    let mut agreement = Agreement::default();
+    agreement.update("Go forward ten");
+    assert_eq!(agreement.update("Go forward ten").1, 14);
+    assert_eq!(agreement.update("God for word then meters"), ("Go forward ten then meters".to_owned(), 14));
+    assert_eq!(agreement.update("Go"), ("Go forward ten".to_owned(), 14));
+    assert_eq!(agreement.update(""), ("Go forward ten".to_owned(), 14));
+}
+
+#[test]
+fn characters_are_counted_not_bytes() {
+    let mut agreement = Agreement::default();
+    agreement.update("Zażółć gęślą");
+    assert_eq!(agreement.update("Zażółć gęślą jaźń").1, 12);
+    let mut agreement = Agreement::default();
+    agreement.update("今日は");
+    assert_eq!(agreement.update("今日はいい"), ("今日はいい".to_owned(), 3));
+}

@@ -82,7 +82,6 @@ pub(super) fn write(
     let width = if let Strategy::Beam(width) = strategy { width.max(1) } else { 1 };
     let mut dice = StdRng::seed_from_u64(if let Strategy::Sample { seed, .. } = strategy { seed } else { 0 });
     let (mut live, mut ended) = (vec![Hypothesis::default()], Vec::<Hypothesis>::new());
-    let mut circles = false;
     for step in 0..limit {
         if !check() {
             return Ok(None);
@@ -91,10 +90,7 @@ pub(super) fn write(
         for (parent, (hypothesis, logits)) in live.iter().zip(&mut logits).enumerate() {
             rules::restrict(tokens, logits, &hypothesis.tokens, ask.timestamps);
             let total = log_sum_exp(logits);
-            let chosen = match strategy {
-                Strategy::Beam(_) => likeliest(logits, width + 1),
-                Strategy::Sample { temperature, .. } => vec![draw(logits, temperature, &mut dice)],
-            };
+            let chosen = choose(logits, strategy, &mut dice);
             let followed = |token: u32| (hypothesis.score + logits[token as usize] - total, parent, token);
             next.extend(chosen.into_iter().map(followed));
         }
@@ -116,18 +112,26 @@ pub(super) fn write(
             break;
         }
         live = grown;
-        circles = rules::repeats(&live[0].tokens);
-        if circles || step + 1 == limit {
+        if step + 1 == limit || rules::repeats(&live[0].tokens) {
             break;
         }
         state.rearrange(&parents)?;
         let last: Vec<u32> = live.iter().filter_map(|one| one.tokens.last().copied()).collect();
         logits = whisper.read(heard, &mut state, &last, &[0])?;
     }
-    let broken = circles || ended.is_empty();
+    // One that ended is right even where the search goes on in circles after it.
+    let broken = ended.is_empty();
     let candidates = if broken { live } else { ended };
     let best = candidates.into_iter().max_by(|a, b| a.mean().total_cmp(&b.mean())).unwrap_or_default();
     Ok(Some(Written { mean_log_probability: best.mean(), tokens: best.tokens, no_speech, broken }))
+}
+
+/// The tokens to go on with: one more than the beam is wide, because one may be the end.
+fn choose(logits: &[f32], strategy: Strategy, dice: &mut StdRng) -> Vec<u32> {
+    match strategy {
+        Strategy::Beam(width) => likeliest(logits, width.max(1) + 1),
+        Strategy::Sample { temperature, .. } => vec![draw(logits, temperature, dice)],
+    }
 }
 
 /// The `count` likeliest tokens, likeliest first.

@@ -1,6 +1,7 @@
 //! One window of audio to text: how much of it to encode, which language, which search, and what to do when the
 //! result is bad. Owns the model; knows no session and no channel.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::decode::{self, Ask, Strategy, Written};
@@ -9,15 +10,27 @@ use super::tokens::Tokens;
 use super::words::{self, TimedWord};
 use crate::audio::MIC_HZ;
 use crate::nn::whisper::{Check, HOP, Heard, MelFrontEnd, WINDOW_FRAMES, WINDOW_SAMPLES, Whisper};
-use crate::provider::{Segment, SttTask, Word};
+use crate::provider::{Segment, SttTask, VAD_FRAME, VoiceActivity, Word};
 
-/// Hypotheses of the final search.
-const BEAM: usize = 5;
+/// Hypotheses of the final search. Two find what greedy search misses; with the audio's context cut, more of them find
+/// likely repetitions ("five five five") rather than better words.
+const BEAM: usize = 2;
+/// Hypotheses where all 30 s are heard, as in the reference.
+const WIDE_BEAM: usize = 5;
 /// Encoder positions heard beyond the audio's end. Without some silence after the last word Whisper does not stop.
 const MARGIN: usize = 96;
 /// OpenAI's thresholds: below this mean log probability a result is bad, above this probability there is no speech.
 const LEAST_LOG_PROBABILITY: f32 = -1.0;
 const NO_SPEECH: f32 = 0.6;
+/// Where there is probably no speech, text has to be likelier than this: what Whisper makes of noise ("thanks for
+/// watching") is around -0.9, where the reference's one threshold lets it pass.
+const LEAST_WITHOUT_SPEECH: f32 = -0.5;
+/// Text less certain than one of these is asked about: is there a voice at all?
+const DOUBTFUL_NO_SPEECH: f32 = 0.2;
+const DOUBTFUL_LOG_PROBABILITY: f32 = -0.7;
+/// Score of a frame with a voice in it, and how many such frames of 32 ms make speech.
+const VOICE: f32 = 0.5;
+const VOICED_FRAMES: usize = 3;
 /// Tried in order until a result is good.
 const TEMPERATURES: [f32; 5] = [0.2, 0.4, 0.6, 0.8, 1.0];
 /// Whoever sounds louder than this for 20 ms may have spoken: -66 dB of full scale.
@@ -34,6 +47,8 @@ pub(super) struct Listener {
     pub(super) whisper: Whisper,
     pub(super) tokens: Tokens,
     pub(super) mel: MelFrontEnd,
+    /// A second opinion on whether anybody speaks.
+    pub(super) voice_activity: Option<Arc<dyn VoiceActivity>>,
 }
 
 /// What is known before a window is heard.
@@ -80,41 +95,13 @@ impl Listener {
         if !is_audible(samples) {
             return Ok(Some(silent));
         }
-        let Some(mut encoded) = self.encode(samples, false, check)? else { return Ok(None) };
-        let language = self.choose_language(&encoded.heard, context)?;
-        let Some(mut written) = self.write(&encoded, seconds, &language, context, Strategy::Beam(BEAM), check)? else {
-            return Ok(None);
-        };
-        if is_bad(&written) && !encoded.whole {
-            // Too little context can be the reason: hear the silence after it too.
-            let Some(whole) = self.encode(samples, true, check)? else { return Ok(None) };
-            encoded = whole;
-            let strategy = Strategy::Beam(BEAM);
-            let Some(again) = self.write(&encoded, seconds, &language, context, strategy, check)? else {
-                return Ok(None);
-            };
-            written = again;
-        }
-        for (round, temperature) in TEMPERATURES.into_iter().enumerate() {
-            if !is_bad(&written) {
-                break;
-            }
-            let strategy = Strategy::Sample { temperature, seed: samples.len() as u64 + round as u64 };
-            let Some(again) = self.write(&encoded, seconds, &language, context, strategy, check)? else {
-                return Ok(None);
-            };
-            if better(&again, &written) {
-                written = again;
-            }
-        }
-        if written.broken || (written.no_speech > NO_SPEECH && written.mean_log_probability < LEAST_LOG_PROBABILITY) {
+        let Some((encoded, language, written)) = self.search(samples, context, check)? else { return Ok(None) };
+        if written.broken || is_silence(&written) || self.is_voiceless(samples, &written) {
             return Ok(Some(Window { language, no_speech: written.no_speech, ..silent }));
         }
         let (pieces, settled) = segments::cut(&self.tokens, &written.tokens, seconds);
-        let mut timed = match context.word_times {
-            true => self.time_words(&encoded.heard, &pieces, &language, context, samples.len())?.into_iter(),
-            false => Vec::new().into_iter(),
-        };
+        let timed = self.time_words(&encoded.heard, &pieces, &language, context, samples)?;
+        let mut timed = timed.into_iter();
         let segments = pieces.iter().map(|piece| Segment {
             text: self.tokens.decode(&piece.tokens).trim().to_owned(),
             start: start + Duration::from_secs_f64(piece.start),
@@ -133,6 +120,44 @@ impl Listener {
         }))
     }
 
+    /// Encodes and writes until the result is good or nothing is left to try.
+    fn search(
+        &self,
+        samples: &[f32],
+        context: &Context,
+        check: Check,
+    ) -> candle_core::Result<Option<(Encoded, String, Written)>> {
+        let seconds = seconds(samples.len());
+        let Some(mut encoded) = self.encode(samples, false, check)? else { return Ok(None) };
+        let language = self.choose_language(&encoded.heard, context)?;
+        let Some(mut written) = self.write(&encoded, seconds, &language, context, Strategy::Beam(BEAM), check)? else {
+            return Ok(None);
+        };
+        if is_bad(&written) && !encoded.whole {
+            // Too little context can be the reason: hear the silence after it too.
+            let Some(whole) = self.encode(samples, true, check)? else { return Ok(None) };
+            encoded = whole;
+            let strategy = Strategy::Beam(WIDE_BEAM);
+            let Some(again) = self.write(&encoded, seconds, &language, context, strategy, check)? else {
+                return Ok(None);
+            };
+            written = again;
+        }
+        for (round, temperature) in TEMPERATURES.into_iter().enumerate() {
+            if !is_bad(&written) {
+                break;
+            }
+            let strategy = Strategy::Sample { temperature, seed: samples.len() as u64 + round as u64 };
+            let Some(again) = self.write(&encoded, seconds, &language, context, strategy, check)? else {
+                return Ok(None);
+            };
+            if better(&again, &written) {
+                written = again;
+            }
+        }
+        Ok(Some((encoded, language, written)))
+    }
+
     /// A quick guess at what was said so far, and its language.
     pub(super) fn guess(
         &self,
@@ -148,10 +173,20 @@ impl Listener {
         let ask = self.ask(seconds(samples.len()), &language, context, false);
         let written = decode::write(&self.whisper, &self.tokens, &encoded.heard, &ask, Strategy::Beam(1), check)?;
         Ok(written.map(|written| {
-            let nothing = written.broken || is_bad(&written) || written.no_speech > NO_SPEECH;
+            let nothing = written.broken || is_bad(&written) || is_silence(&written);
             let text = if nothing { String::new() } else { self.tokens.decode(&written.tokens).trim().to_owned() };
             (text, language)
         }))
+    }
+
+    /// Doubtful text, and the voice-activity detector hears nobody.
+    fn is_voiceless(&self, samples: &[f32], written: &Written) -> bool {
+        let doubtful =
+            written.no_speech > DOUBTFUL_NO_SPEECH || written.mean_log_probability < DOUBTFUL_LOG_PROBABILITY;
+        let Some(detector) = self.voice_activity.as_ref().filter(|_| doubtful) else { return false };
+        let mut stream = detector.open();
+        let (frames, _) = samples.as_chunks::<VAD_FRAME>();
+        frames.iter().filter(|frame| stream.score(frame) >= VOICE).take(VOICED_FRAMES).count() < VOICED_FRAMES
     }
 
     /// Encodes the audio that is there and a margin of silence, or all 30 s.
@@ -222,19 +257,21 @@ impl Listener {
         pieces: &[segments::Piece],
         language: &str,
         context: &Context,
-        samples: usize,
+        samples: &[f32],
     ) -> candle_core::Result<Vec<TimedWord>> {
         let text: Vec<u32> = pieces.iter().flat_map(|piece| piece.tokens.iter().copied()).collect();
         let mut read = self.start_sequence(language, context.task);
         read.push(self.tokens.no_timestamps);
         let before = read.len();
-        if text.is_empty() || before + text.len() >= self.whisper.config().max_target_positions {
+        if !context.word_times || text.is_empty() || before + text.len() >= self.whisper.config().max_target_positions {
             return Ok(Vec::new());
         }
         read.extend(&text);
         read.push(self.tokens.end);
         let heads = self.whisper.attend(heard, &read)?;
-        Ok(words::time(&self.tokens, &text, before, &heads, samples.div_ceil(2 * HOP)))
+        let mut words = words::time(&self.tokens, &text, before, &heads, samples.len().div_ceil(2 * HOP));
+        words::trim_pauses(&mut words, samples);
+        Ok(words)
     }
 }
 
@@ -263,9 +300,12 @@ fn is_audible(samples: &[f32]) -> bool {
     samples.chunks(320).any(loud)
 }
 
+fn is_silence(written: &Written) -> bool {
+    written.no_speech > NO_SPEECH && (written.broken || written.mean_log_probability < LEAST_WITHOUT_SPEECH)
+}
+
 fn is_bad(written: &Written) -> bool {
-    let unlikely = written.mean_log_probability < LEAST_LOG_PROBABILITY;
-    written.broken || (unlikely && written.no_speech <= NO_SPEECH)
+    !is_silence(written) && (written.broken || written.mean_log_probability < LEAST_LOG_PROBABILITY)
 }
 
 fn better(new: &Written, old: &Written) -> bool {

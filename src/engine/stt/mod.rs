@@ -29,7 +29,7 @@ use super::EngineError;
 use super::worker::Worker;
 use crate::audio::Mic;
 use crate::nn::whisper::{Config, MelFrontEnd, Whisper};
-use crate::provider::{Flow, ProviderError, SpeechToText, SttOptions, Transcript};
+use crate::provider::{Flow, ProviderError, SpeechToText, SttOptions, Transcript, VoiceActivity};
 use listener::Listener;
 use session::{Item, Session};
 use tokens::Tokens;
@@ -50,16 +50,22 @@ pub struct WhisperEngine {
 
 impl WhisperEngine {
     /// Loads `config.json`, `tokenizer.json` and `model.safetensors` of `directory` and asks the model a first
-    /// question. Blocks until it is ready.
+    /// question. Blocks until it is ready. `voice_activity` is asked about doubtful text: with it, noise makes no
+    /// words.
     ///
     /// # Errors
     /// Names the file that is missing, broken or of another model, and why; or that the first answer was no number.
-    pub fn load(name: &str, directory: &Path, device: &Device) -> Result<Self, EngineError> {
+    pub fn load(
+        name: &str,
+        directory: &Path,
+        device: &Device,
+        voice_activity: Option<Arc<dyn VoiceActivity>>,
+    ) -> Result<Self, EngineError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let (folder, device, served_by) = (directory.to_owned(), device.clone(), Arc::<str>::from(name));
         let what = name.to_owned();
         let load = move || {
-            let listener = load_listener(&folder, &device)?;
+            let listener = load_listener(&folder, &device, voice_activity)?;
             first_question(&what, &listener)?;
             // The receiver waits below.
             let _ = sender.send(listener.tokens.languages.iter().map(|(code, _)| code.clone()).collect());
@@ -137,7 +143,7 @@ impl SpeechToText for WhisperEngine {
     }
 }
 
-fn bad_file(directory: &Path, name: &str, reason: impl ToString) -> EngineError {
+fn bad_file(directory: &Path, name: &str, reason: impl std::fmt::Display) -> EngineError {
     EngineError::BadFile { path: directory.join(name), reason: reason.to_string() }
 }
 
@@ -147,27 +153,16 @@ fn read_config(directory: &Path) -> Result<Config, EngineError> {
     let mut config = Config::parse(&json).map_err(|error| bad(error.to_string()))?;
     // Newer checkpoints keep what concerns writing in a file of its own.
     if let Ok(json) = fs::read(directory.join("generation_config.json")) {
-        let bad = |error: serde_json::Error| bad_file(directory, "generation_config.json", error);
-        let generation: Generation = serde_json::from_slice(&json).map_err(bad)?;
-        config.suppress_tokens = generation.suppress_tokens.or(config.suppress_tokens);
-        config.begin_suppress_tokens = generation.begin_suppress_tokens.or(config.begin_suppress_tokens);
-        config.alignment_heads = generation.alignment_heads.or(config.alignment_heads);
+        config.take_over(&json).map_err(|error| bad_file(directory, "generation_config.json", error))?;
     }
     Ok(config)
 }
 
-/// What `generation_config.json` says about writing.
-#[derive(serde::Deserialize)]
-struct Generation {
-    #[serde(default)]
-    suppress_tokens: Option<Vec<i64>>,
-    #[serde(default)]
-    begin_suppress_tokens: Option<Vec<i64>>,
-    #[serde(default)]
-    alignment_heads: Option<Vec<[usize; 2]>>,
-}
-
-fn load_listener(directory: &Path, device: &Device) -> Result<Listener, EngineError> {
+fn load_listener(
+    directory: &Path,
+    device: &Device,
+    voice_activity: Option<Arc<dyn VoiceActivity>>,
+) -> Result<Listener, EngineError> {
     let config = read_config(directory)?;
     let json =
         fs::read(directory.join("tokenizer.json")).map_err(|error| bad_file(directory, "tokenizer.json", error))?;
@@ -180,14 +175,14 @@ fn load_listener(directory: &Path, device: &Device) -> Result<Listener, EngineEr
     let vb = vb.map_err(|error| bad_file(directory, weights, error))?;
     let mel = MelFrontEnd::new(config.num_mel_bins);
     let whisper = Whisper::load(config, &vb).map_err(|error| bad_file(directory, weights, error))?;
-    Ok(Listener { whisper, tokens, mel })
+    Ok(Listener { whisper, tokens, mel, voice_activity })
 }
 
 /// Hears a second of silence and writes one token: warms the device up and finds weights that are not numbers.
 fn first_question(name: &str, listener: &Listener) -> Result<(), EngineError> {
     let wrong = |reason: String| EngineError::Canary { what: name.to_owned(), reason };
     let frames = 100;
-    let mel = listener.mel.log_mel(&[0.0; 16_000], frames).map_err(|error| wrong(error.to_string()))?;
+    let mel = listener.mel.log_mel(&vec![0.0; 16_000], frames).map_err(|error| wrong(error.to_string()))?;
     let heard = listener.whisper.hear(&mel, 1, frames, &mut || true)?;
     let heard = heard.ok_or_else(|| wrong("it did not finish".to_owned()))?;
     let mut state = listener.whisper.open(1, 1)?;

@@ -38,7 +38,7 @@ impl Tokens {
     /// # Errors
     /// What is wrong with it.
     pub(super) fn parse(json: &[u8], config: &Config) -> Result<Self, String> {
-        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| format!("it is not a tokenizer: {error}"))?;
+        let mut tokenizer = read(json)?;
         // Special tokens inside a prompt are plain text.
         tokenizer.set_encode_special_tokens(true);
         let find = |name: &str| tokenizer.token_to_id(name).ok_or_else(|| format!("the token {name} is missing"));
@@ -76,6 +76,7 @@ impl Tokens {
         let mut suppressed_first = listed(&config.begin_suppress_tokens);
         suppressed_first.push(end);
         Ok(Self {
+            tokenizer,
             end,
             start,
             translate,
@@ -87,7 +88,6 @@ impl Tokens {
             languages,
             suppressed,
             suppressed_first,
-            tokenizer,
         })
     }
 
@@ -112,5 +112,13 @@ impl Tokens {
 
     pub(super) fn is_timestamp(&self, id: u32) -> bool {
         id >= self.first_timestamp
+    }
+}
+
+/// Reads the file. The library panics on some broken ones, which is an error here like any other.
+fn read(json: &[u8]) -> Result<Tokenizer, String> {
+    match std::panic::catch_unwind(|| Tokenizer::from_bytes(json)) {
+        Ok(read) => read.map_err(|error| format!("it is not a tokenizer: {error}")),
+        Err(_) => Err("it is not a tokenizer that can be read".to_owned()),
     }
 }

@@ -10,6 +10,10 @@ use super::tokens::Tokens;
 const POSITION: f64 = 0.02;
 /// Neighbouring positions that a weight is replaced by the median of.
 const MEDIAN: usize = 7;
+/// Samples of one position at 16 kHz.
+const FRAME: usize = 320;
+/// Energy, as a part of the loudest, below which a word's edge is a pause: -20 dB.
+const QUIET: f32 = 0.01;
 const OPENING: &str = "\"'“¿([{-";
 const CLOSING: &str = "\"'.。,，!！?？:：”)]}、";
 
@@ -34,14 +38,15 @@ pub(super) fn time(tokens: &Tokens, text: &[u32], before: usize, heads: &[Vec<f3
     let read = before + text.len() + 1;
     let positions = heads.first().map_or(0, |head| head.len() / read);
     let used = used.min(positions);
-    if used == 0 || text.is_empty() {
+    if used == 0 || before == 0 || text.is_empty() {
         return Vec::new();
     }
     let rows = text.len() + 1;
     let mut cost = vec![0.0_f32; rows * used];
     for head in heads {
         let normal = normalised(head, read, positions, used);
-        for (cost, weight) in cost.iter_mut().zip(&normal[before * used..]) {
+        // What attends to a token's sound is the step that writes it: the one that reads the token before.
+        for (cost, weight) in cost.iter_mut().zip(&normal[(before - 1) * used..]) {
             *cost -= weight / heads.len() as f32;
         }
     }
@@ -54,6 +59,24 @@ pub(super) fn time(tokens: &Tokens, text: &[u32], before: usize, heads: &[Vec<f3
         word.end = begins[index].max(word.start);
     }
     join_punctuation(words)
+}
+
+/// Moves the edges of words inwards, past what is quiet beside the word itself: attention gives a pause to either
+/// neighbour. `samples` are the window's, at 16 kHz.
+pub(super) fn trim_pauses(words: &mut [TimedWord], samples: &[f32]) {
+    let frames: Vec<f32> = samples.chunks(FRAME).map(|frame| frame.iter().map(|x| x * x).sum::<f32>()).collect();
+    for word in words {
+        let (from, to) = ((word.start / POSITION) as usize, (word.end / POSITION).ceil() as usize);
+        let to = to.min(frames.len());
+        let Some(inside) = frames.get(from..to) else { continue };
+        let loud = inside.iter().copied().fold(0.0, f32::max) * QUIET;
+        if let (Some(first), Some(last)) =
+            (inside.iter().position(|&energy| energy > loud), inside.iter().rposition(|&energy| energy > loud))
+        {
+            word.start = (from + first) as f64 * POSITION;
+            word.end = (from + last + 1) as f64 * POSITION;
+        }
+    }
 }
 
 /// The softmaxed weights of one head over the used positions, each position's standardised over the tokens and

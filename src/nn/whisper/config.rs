@@ -33,6 +33,17 @@ pub struct Config {
     pub alignment_heads: Option<Vec<[usize; 2]>>,
 }
 
+/// The part of `generation_config.json` that concerns writing.
+#[derive(Deserialize)]
+struct Generation {
+    #[serde(default)]
+    suppress_tokens: Option<Vec<i64>>,
+    #[serde(default)]
+    begin_suppress_tokens: Option<Vec<i64>>,
+    #[serde(default)]
+    alignment_heads: Option<Vec<[usize; 2]>>,
+}
+
 /// Why a `config.json` cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -51,6 +62,18 @@ impl Config {
         let config: Self = serde_json::from_slice(json)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// Takes over what `generation_config.json`, where newer checkpoints keep it, says about writing.
+    ///
+    /// # Errors
+    /// That it is not such a file.
+    pub fn take_over(&mut self, json: &[u8]) -> Result<(), ConfigError> {
+        let generation: Generation = serde_json::from_slice(json)?;
+        self.suppress_tokens = generation.suppress_tokens.or(self.suppress_tokens.take());
+        self.begin_suppress_tokens = generation.begin_suppress_tokens.or(self.begin_suppress_tokens.take());
+        self.alignment_heads = generation.alignment_heads.or(self.alignment_heads.take());
+        Ok(())
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -242,9 +242,10 @@ impl Decoder {
         let new = tokens.len() / state.rows;
         let index: Vec<u32> =
             (0..state.rows).flat_map(|row| wanted.iter().map(move |position| (row * new + position) as u32)).collect();
-        let hidden = match index.len() == tokens.len() {
-            true => hidden,
-            false => hidden.index_select(&Tensor::new(index, self.device())?, 0)?,
+        let hidden = if index.len() == tokens.len() {
+            hidden
+        } else {
+            hidden.index_select(&Tensor::new(index, self.device())?, 0)?
         };
         self.logits.forward(&self.layer_norm.forward(&hidden)?)?.to_dtype(DType::F32)?.to_vec2()
     }

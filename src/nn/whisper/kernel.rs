@@ -59,15 +59,17 @@ fn attend_rows(
         let key = &qkv[width + head * dim..];
         let value = &qkv[2 * width + head * dim..];
         let shape = Product { rows, inner: dim, columns: length, scale };
-        multiply(shape, (query, stride, 1), (key, 1, stride), (scores, length));
+        multiply(&shape, (query, stride, 1), (key, 1, stride), scores, length);
         for (row, sum) in scores.chunks_mut(length).zip(&mut sums) {
             *sum = exponentials(row);
         }
         let shape = Product { rows, inner: length, columns: dim, scale: 1.0 };
-        multiply(shape, (scores, length, 1), (value, stride, 1), (&mut out[head * dim..], width));
+        multiply(&shape, (scores, length, 1), (value, stride, 1), &mut out[head * dim..], width);
         for (row, sum) in out.chunks_mut(width).zip(&sums) {
             let inverse = 1.0 / sum;
-            row[head * dim..(head + 1) * dim].iter_mut().for_each(|value| *value *= inverse);
+            for value in &mut row[head * dim..(head + 1) * dim] {
+                *value *= inverse;
+            }
         }
     }
 }
@@ -82,12 +84,18 @@ struct Product {
 
 /// `out = scale * left x right`. `left` and `right` come with the strides of their rows and columns, `out` with the
 /// stride of its rows.
-fn multiply(shape: Product, left: (&[f32], usize, usize), right: (&[f32], usize, usize), out: (&mut [f32], usize)) {
-    let Product { rows, inner, columns, scale } = shape;
+fn multiply(
+    shape: &Product,
+    left: (&[f32], usize, usize),
+    right: (&[f32], usize, usize),
+    out: &mut [f32],
+    stride: usize,
+) {
+    let Product { rows, inner, columns, scale } = *shape;
     let last = |rows: usize, row: usize, columns: usize, column: usize| (rows - 1) * row + (columns - 1) * column;
     assert!(last(rows, left.1, inner, left.2) < left.0.len(), "the left matrix ends early");
     assert!(last(inner, right.1, columns, right.2) < right.0.len(), "the right matrix ends early");
-    assert!(last(rows, out.1, columns, 1) < out.0.len(), "the product does not fit");
+    assert!(last(rows, stride, columns, 1) < out.len(), "the product does not fit");
     #[expect(unsafe_code, reason = "gemm takes raw pointers with strides")]
     // SAFETY: the last element that each stride reaches was checked above to be inside its slice; strides are
     // positive, and `out` is borrowed exclusively.
@@ -96,16 +104,16 @@ fn multiply(shape: Product, left: (&[f32], usize, usize), right: (&[f32], usize,
             rows,
             columns,
             inner,
-            out.0.as_mut_ptr(),
+            out.as_mut_ptr(),
             1,
-            out.1 as isize,
+            stride.cast_signed(),
             false,
             left.0.as_ptr(),
-            left.2 as isize,
-            left.1 as isize,
+            left.2.cast_signed(),
+            left.1.cast_signed(),
             right.0.as_ptr(),
-            right.2 as isize,
-            right.1 as isize,
+            right.2.cast_signed(),
+            right.1.cast_signed(),
             0.0,
             scale,
             false,
@@ -152,7 +160,9 @@ impl CustomOp3 for CrossAttention {
                     add_scaled_rows(query, key, scores);
                     let sum = exponentials(scores);
                     add_scaled_rows(scores, value, out);
-                    out.iter_mut().for_each(|value| *value /= sum);
+                    for value in out {
+                        *value /= sum;
+                    }
                 }
             },
         );

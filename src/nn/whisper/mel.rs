@@ -71,9 +71,9 @@ impl MelFrontEnd {
         let mut scratch = self.transform.make_scratch_vec();
         let mut power = vec![0.0; spectrum.len()];
         for (index, row) in rows.chunks_mut(self.filters.len()).enumerate() {
-            let start = ((first + index) * HOP) as i64 - (FFT / 2) as i64;
+            let centre = (first + index) * HOP;
             for (n, (value, weight)) in frame.iter_mut().zip(&self.window).enumerate() {
-                *value = weight * sample_at(samples, start + n as i64);
+                *value = weight * sample_at(samples, (centre + n).cast_signed() - (FFT / 2).cast_signed());
             }
             self.transform.process_with_scratch(&mut frame, &mut spectrum, &mut scratch)?;
             for (power, bin) in power.iter_mut().zip(&spectrum) {
@@ -89,10 +89,10 @@ impl MelFrontEnd {
 }
 
 /// Sample `index` of the padded window, mirrored at both of its ends.
-fn sample_at(samples: &[f32], index: i64) -> f32 {
-    let last = WINDOW_SAMPLES as i64 - 1;
-    let mirrored = if index > last { 2 * last - index } else { index.abs() };
-    usize::try_from(mirrored).ok().and_then(|index| samples.get(index)).copied().unwrap_or(0.0)
+fn sample_at(samples: &[f32], index: isize) -> f32 {
+    let (last, index) = (WINDOW_SAMPLES - 1, index.unsigned_abs());
+    let mirrored = if index > last { 2 * last - index } else { index };
+    samples.get(mirrored).copied().unwrap_or(0.0)
 }
 
 /// Triangles of equal area, equally spaced on Slaney's mel scale from 0 Hz to half the sample rate (librosa's default).

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::f32::consts::{FRAC_PI_2, PI};
 use std::path::PathBuf;
 
 use candle_core::DType;
@@ -67,7 +68,7 @@ fn log_spectrum(samples: &[f32]) -> Vec<f32> {
 /// The angles of torch.stft where the source is silent (a constant): all but the first two are those of rounding errors
 /// of 1e-9, which no other implementation shares. They reach the generator's norms and so every frame of its output.
 const TORCH_ANGLES_OF_SILENCE: [f32; 11] =
-    [3.1416, 0.0, 1.9861, 1.7833, -2.7812, -1.5708, -1.5708, -3.0609, -0.8041, -1.5708, 0.0];
+    [PI, 0.0, 1.9861, 1.7833, -2.7812, -FRAC_PI_2, -FRAC_PI_2, -3.0609, -0.8041, -FRAC_PI_2, 0.0];
 
 #[test]
 fn agrees_with_the_reference_at_every_stage() {

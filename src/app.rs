@@ -80,10 +80,12 @@ impl App {
 
     pub async fn speech_to_text(&self) -> anyhow::Result<Arc<dyn SpeechToText>> {
         let folder = self.catalog.locate(self.stt_model())?;
+        // It is asked about doubtful text only.
+        let voice_activity = Some(self.voice_activity()?);
         let load = move |name: &str, device, book: &Book| {
             let device = device::open(device)?;
             let (weights, working) = WhisperEngine::memory_estimate(&folder, &device)?;
-            book.enter(name, weights + working, || WhisperEngine::load(name, &folder, &device))
+            book.enter(name, weights + working, || WhisperEngine::load(name, &folder, &device, voice_activity))
         };
         Ok(Arc::new(self.load(self.stt_model(), load).await?))
     }

@@ -12,6 +12,7 @@ use crate::engine::EngineError;
 use crate::engine::chat::ChatEngine;
 use crate::engine::device::{self, DeviceChoice};
 use crate::engine::memory::MemoryLedger;
+use crate::engine::precedence::Precedence;
 use crate::engine::speech::KokoroEngine;
 use crate::engine::stt::WhisperEngine;
 use crate::engine::vad::SileroVad;
@@ -31,6 +32,7 @@ pub struct App {
     pub choice: Choice,
     pub device: DeviceChoice,
     ledger: MemoryLedger,
+    precedence: Precedence,
 }
 
 impl App {
@@ -51,7 +53,7 @@ impl App {
         };
         let ledger = MemoryLedger::default();
         ledger.set_budget(&device.to_string(), free / 100 * BUDGET_PERCENT);
-        Ok(Self { config, catalog, choice, device, ledger })
+        Ok(Self { config, catalog, choice, device, ledger, precedence: Precedence::default() })
     }
 
     pub fn stt_model(&self) -> &str {
@@ -82,19 +84,21 @@ impl App {
         let folder = self.catalog.locate(self.stt_model())?;
         // It is asked about doubtful text only.
         let voice_activity = Some(self.voice_activity()?);
+        let precedence = self.precedence.clone();
         let load = move |name: &str, device, book: &Book| {
             let device = device::open(device)?;
             let (weights, working) = WhisperEngine::memory_estimate(&folder, &device)?;
-            book.enter(name, weights + working, || WhisperEngine::load(name, &folder, &device, voice_activity))
+            book.enter(name, weights + working, || WhisperEngine::load(name, &folder, &device, voice_activity, precedence))
         };
         Ok(Arc::new(self.load(self.stt_model(), load).await?))
     }
 
     pub async fn chat_model(&self) -> anyhow::Result<Arc<dyn ChatModel>> {
         let file = self.weights(self.llm_model())?;
+        let precedence = self.precedence.clone();
         let load = move |name: &str, device, book: &Book| {
             let bytes = ChatEngine::memory_estimate(&file, device)?;
-            book.enter(name, bytes, || ChatEngine::load(name, &file, device))
+            book.enter(name, bytes, || ChatEngine::load(name, &file, device, precedence))
         };
         Ok(Arc::new(self.load(self.llm_model(), load).await?))
     }
@@ -102,9 +106,10 @@ impl App {
     /// Bounded by `MAX_CONCURRENT_TTS`.
     pub async fn speech_synthesizer(&self) -> anyhow::Result<Arc<dyn SpeechSynthesizer>> {
         let folder = self.catalog.locate(self.tts_model())?;
+        let precedence = self.precedence.clone();
         let load = move |name: &str, device, book: &Book| {
             let bytes = KokoroEngine::memory_estimate(&folder)?;
-            book.enter(name, bytes, || KokoroEngine::load(name, &folder, &device::open(device)?))
+            book.enter(name, bytes, || KokoroEngine::load(name, &folder, &device::open(device)?, precedence))
         };
         let engine = self.load(self.tts_model(), load).await?;
         Ok(Arc::new(LimitedSpeech::new(Arc::new(engine), self.tts_model(), self.config.max_concurrent_tts)))

@@ -7,6 +7,7 @@
 pub mod chat;
 pub mod device;
 pub mod memory;
+pub mod precedence;
 pub mod speech;
 pub mod stt;
 pub mod vad;

@@ -27,6 +27,11 @@ use super::abbreviation::{Dot, after_dot};
 const FIRST_WIDTH: usize = 14;
 const FIRST_WORDS: usize = 3;
 const FIRST_LONG: usize = 24;
+/// Without a mark it is cut after a word: a long one, which seldom leans on what follows,
+const FIRST_PHRASE: usize = 36;
+const LONG_WORD: usize = 5;
+/// or, from here on, any.
+const FIRST_CAP: usize = 52;
 /// Kokoro sounds rushed under 10 to 20 phonemes.
 const SENTENCE_WIDTH: usize = 25;
 /// From here on a clause's end will do,
@@ -163,7 +168,15 @@ impl Chunker {
         } else {
             (self.width >= SENTENCE_WIDTH, self.width >= CLAUSE_CAP)
         };
-        enough && ((clauses && self.ends_clause(next)) || self.ends_sentence(next))
+        let phrase = self.number == 0 && before.is_whitespace() && self.ends_phrase();
+        phrase || (enough && ((clauses && self.ends_clause(next)) || self.ends_sentence(next)))
+    }
+
+    /// Whether a first chunk that ends in blanks has run on for long enough.
+    fn ends_phrase(&self) -> bool {
+        let last_word = self.open.split_whitespace().next_back().unwrap_or_default();
+        let letters = last_word.chars().filter(|letter| letter.is_alphabetic()).count();
+        self.width >= FIRST_CAP || (self.width >= FIRST_PHRASE && letters >= LONG_WORD)
     }
 
     fn ends_clause(&self, next: char) -> bool {

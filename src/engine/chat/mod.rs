@@ -26,6 +26,7 @@ use self::model::Model;
 use self::serve::{Command, ReplyOrder};
 use super::EngineError;
 use super::device::{self, DeviceChoice};
+use super::precedence::Precedence;
 use super::worker::Worker;
 use crate::provider::{ChatModel, ChatRequest, Delta, Flow, ProviderError, Sampling};
 
@@ -56,10 +57,15 @@ impl ChatEngine {
     /// # Errors
     /// [`EngineError::BadFile`] names the file and says what is wrong with it; [`EngineError::Device`];
     /// [`EngineError::Canary`].
-    pub fn load(name: &str, path: &Path, device: DeviceChoice) -> Result<Self, EngineError> {
+    pub fn load(
+        name: &str,
+        path: &Path,
+        device: DeviceChoice,
+        precedence: Precedence,
+    ) -> Result<Self, EngineError> {
         let (model_name, path) = (name.to_owned(), path.to_owned());
         let load = move || Model::load(&model_name, &path, &device::open(device)?);
-        let run = |model: Model, inbox| serve::serve(&model, inbox);
+        let run = move |model: Model, inbox| serve::serve(&model, inbox, &precedence);
         let worker = Worker::spawn("chat", MOST_REPLIES + MOST_PREPARATIONS, load, run)?;
         Ok(Self {
             name: name.into(),

@@ -14,6 +14,7 @@ use super::decoder::Decoder;
 use super::filter::ReplyText;
 use super::model::Model;
 use super::prefix::PrefixCache;
+use crate::engine::precedence::Precedence;
 use crate::nn::sampling::{Sampler, SamplingOptions};
 use crate::provider::{ChatRequest, Delta, FinishReason, ProviderError, Usage};
 
@@ -36,7 +37,7 @@ pub(super) struct ReplyOrder {
 }
 
 /// Runs until nobody can command any more.
-pub(super) fn serve(model: &Model, mut inbox: mpsc::Receiver<Command>) {
+pub(super) fn serve(model: &Model, mut inbox: mpsc::Receiver<Command>, precedence: &Precedence) {
     let mut desk = Desk {
         model,
         cache: PrefixCache::new(model.shape.cache_bytes_per_token, model.limits.snapshot_bytes),
@@ -45,6 +46,7 @@ pub(super) fn serve(model: &Model, mut inbox: mpsc::Receiver<Command>) {
         prepared: VecDeque::new(),
     };
     while desk.take_in(&mut inbox) {
+        precedence.give_way();
         desk.step();
     }
 }

@@ -28,6 +28,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::audio::{SPEECH_HZ, Speech};
 use crate::engine::EngineError;
+use crate::engine::precedence::{Hurry, Precedence};
 use crate::engine::worker::Worker;
 use crate::nn::kokoro;
 use crate::provider::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo};
@@ -51,6 +52,7 @@ pub struct KokoroEngine {
     name: Arc<str>,
     voices: Arc<Voices>,
     front: Worker<Order>,
+    precedence: Precedence,
 }
 
 /// A request on its way to the phonemes.
@@ -60,6 +62,8 @@ struct Order {
     tongue: Tongue,
     seed: u64,
     out: mpsc::Sender<Result<SpeechChunk, ProviderError>>,
+    /// Until the first audio.
+    hurry: Option<Hurry>,
 }
 
 impl KokoroEngine {
@@ -69,7 +73,7 @@ impl KokoroEngine {
     /// # Errors
     /// [`EngineError::BadFile`] names the file and what is wrong with it; [`EngineError::Canary`] where the model
     /// loaded but does not speak.
-    pub fn load(name: &str, dir: &Path, device: &Device) -> Result<Self, EngineError> {
+    pub fn load(name: &str, dir: &Path, device: &Device, precedence: Precedence) -> Result<Self, EngineError> {
         let voices = Arc::new(Voices::find(&dir.join("voices"))?);
         let vocabulary = kokoro::read_vocabulary(dir)?;
         let name: Arc<str> = Arc::from(name);
@@ -92,7 +96,7 @@ impl KokoroEngine {
             move || Ok(writer),
             move |writer, inbox| write_orders(&writer, inbox, &model),
         )?;
-        Ok(Self { name, voices, front })
+        Ok(Self { name, voices, front, precedence })
     }
 
     /// Bytes that the model in `dir` needs once loaded: its weights as f32 and the largest utterance's activations.
@@ -119,7 +123,8 @@ impl KokoroEngine {
         let (voice, tongue) = self.voices.choose(request.voice.as_deref(), request.language.as_deref(), &self.name)?;
         let (out, chunks) = mpsc::channel(BUFFER_SECONDS * 1000 / CHUNK_MILLIS);
         let seed = request.seed.unwrap_or_else(rand::random);
-        let order = Order { request, voice, tongue, seed, out };
+        let hurry = (request.urgency == Urgency::First).then(|| self.precedence.hurry());
+        let order = Order { request, voice, tongue, seed, out, hurry };
         self.front.send(order).map_err(|error| self.refusal(&error))?;
         Ok(chunks)
     }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::Order;
 use super::pieces::Piece;
 use super::speaker::Speaker;
+use crate::engine::precedence::Hurry;
 use crate::provider::{ProviderError, SpeechChunk, Urgency};
 
 /// Requests in work or parked; those beyond wait in the inbox, which is bounded.
@@ -26,6 +27,7 @@ pub(super) struct Job {
     pub(super) seed: u64,
     pub(super) served_by: Arc<str>,
     urgency: Urgency,
+    hurry: Option<Hurry>,
     pieces: VecDeque<Piece>,
     /// Pieces spoken.
     pub(super) spoken: u64,
@@ -44,6 +46,7 @@ impl Job {
             seed: order.seed,
             served_by,
             urgency: order.request.urgency,
+            hurry: order.hurry,
             pieces,
             spoken: 0,
             position: 0,
@@ -94,6 +97,7 @@ impl Job {
             }
         }
         self.flush();
+        self.hurry = None;
     }
 }
 

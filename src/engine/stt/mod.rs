@@ -26,6 +26,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::mpsc;
 
 use super::EngineError;
+use super::precedence::Precedence;
 use super::worker::Worker;
 use crate::audio::Mic;
 use crate::nn::whisper::{Config, MelFrontEnd, Whisper};
@@ -60,6 +61,7 @@ impl WhisperEngine {
         directory: &Path,
         device: &Device,
         voice_activity: Option<Arc<dyn VoiceActivity>>,
+        precedence: Precedence,
     ) -> Result<Self, EngineError> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let (folder, device, served_by) = (directory.to_owned(), device.clone(), Arc::<str>::from(name));
@@ -73,7 +75,7 @@ impl WhisperEngine {
         };
         let serve = {
             let name = Arc::clone(&served_by);
-            move |listener: Listener, inbox| schedule::run(&listener, inbox, &name)
+            move |listener: Listener, inbox| schedule::run(&listener, inbox, &name, &precedence)
         };
         let worker = Worker::spawn(&format!("stt {name}"), WAITING, load, serve)?;
         let languages: Vec<String> = receiver.recv().unwrap_or_default();

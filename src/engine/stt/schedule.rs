@@ -13,6 +13,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::listener::{Listener, Window};
 use super::session::{Job, Session};
+use crate::engine::precedence::Precedence;
 use crate::provider::ProviderError;
 
 /// Unparks the model's thread.
@@ -25,13 +26,15 @@ impl Wake for Bell {
 }
 
 /// Runs until the inbox closes and every session has ended.
-pub(super) fn run(listener: &Listener, inbox: Receiver<Session>, name: &Arc<str>) {
+pub(super) fn run(listener: &Listener, inbox: Receiver<Session>, name: &Arc<str>, precedence: &Precedence) {
     let waker = Waker::from(Arc::new(Bell(thread::current())));
     let mut room = Room { inbox, open: true, sessions: Vec::new(), waker, served: 0 };
     loop {
         room.take_in(listener);
         room.sessions.retain(|session| !session.is_over());
         if let Some((index, job)) = room.next() {
+            // Who has stopped speaking waits for an answer.
+            let _hurry = (job == Job::Last).then(|| precedence.hurry());
             serve(listener, &mut room, index, job, name);
         } else if !room.open && room.sessions.is_empty() {
             return;

@@ -24,7 +24,7 @@ pub(super) type Item = Result<Transcript, ProviderError>;
 /// Samples that are taken in before they are heard: a window, and time to notice the audio's end.
 const BUFFERED: usize = WINDOW_SAMPLES + 10 * MIC_HZ as usize;
 /// New audio worth another guess, and the least for the first one.
-const GUESS_EVERY: usize = MIC_HZ as usize / 2;
+const GUESS_EVERY: usize = MIC_HZ as usize * 3 / 10;
 /// A guess may use one part in so many of the time.
 const GUESS_SHARE: u32 = 2;
 /// Shorter audio holds no word.

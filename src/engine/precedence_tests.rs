@@ -1,0 +1,37 @@
+use std::thread;
+use std::time::Instant;
+
+use super::*;
+
+#[test]
+fn nobody_gives_way_to_nobody() {
+    let begun = Instant::now();
+    Precedence::default().give_way();
+    assert!(begun.elapsed() < PATIENCE / 2);
+}
+
+#[test]
+fn a_step_waits_until_the_last_hurry_is_over() {
+    let precedence = Precedence::default();
+    let (first, second) = (precedence.hurry(), precedence.hurry());
+    let begun = Instant::now();
+    let step = {
+        let precedence = precedence.clone();
+        thread::spawn(move || precedence.give_way())
+    };
+    drop(first);
+    thread::sleep(Duration::from_millis(50));
+    assert!(!step.is_finished());
+    drop(second);
+    step.join().unwrap();
+    assert!(begun.elapsed() < PATIENCE);
+}
+
+#[test]
+fn patience_ends() {
+    let precedence = Precedence::default();
+    let _hurry = precedence.hurry();
+    let begun = Instant::now();
+    precedence.give_way();
+    assert!(begun.elapsed() >= PATIENCE);
+}

@@ -88,7 +88,9 @@ impl App {
         let load = move |name: &str, device, book: &Book| {
             let device = device::open(device)?;
             let (weights, working) = WhisperEngine::memory_estimate(&folder, &device)?;
-            book.enter(name, weights + working, || WhisperEngine::load(name, &folder, &device, voice_activity, precedence))
+            book.enter(name, weights + working, || {
+                WhisperEngine::load(name, &folder, &device, voice_activity, precedence)
+            })
         };
         Ok(Arc::new(self.load(self.stt_model(), load).await?))
     }
@@ -203,5 +205,5 @@ pub fn catalog(config: &Config) -> anyhow::Result<Catalog> {
 
 /// Model names hold no slash and do not end in .gguf.
 fn is_path(name: &str) -> bool {
-    name.contains('/') || name.ends_with(".gguf")
+    name.contains('/') || std::path::Path::new(name).extension().is_some_and(|extension| extension == "gguf")
 }

@@ -32,11 +32,14 @@ class Turn:
     def __init__(self, word):
         self.word, self.messages, self.clip_sent = word.lower(), [], 0.0
         self.first_audio = self.partial_at = None
+        self.partials = []
         self.done = asyncio.Event()
 
     def hear(self, message, sent_share):
         self.messages.append((time.monotonic(), message))
         kind = message["type"]
+        if kind == "transcription_chunk" and not message["is_final"]:
+            self.partials.append((round(sent_share, 2), message["text"]))
         if kind == "transcription_chunk" and not message["is_final"] and self.partial_at is None:
             if self.word in message["text"].lower():
                 self.partial_at = sent_share
@@ -150,7 +153,7 @@ async def main():
         print(f"turn {number + 1}: heard {finals} | {words} words | partial at {turn.partial_at} | first audio {latency and round(latency, 3)} s after speech"
               f" | {timings[:1]} | after interrupt {after} | {'; '.join(problems) or 'ok'}", flush=True)
         if o.verbose:
-            print(text)
+            print(turn.partials, text, sep="\n")
     print(f"clip {clip_end:.2f} s of speech; median of {len(latencies)}: {statistics.median(latencies):.3f} s")
     await socket.close()
     sys.exit(failed)

@@ -17,7 +17,7 @@ use crate::audio::{MIC_HZ, Mic, Pcm, Samples, wav};
 /// Decoded blocks that wait for the listener: a few seconds, so that a long file needs little memory.
 const AHEAD: usize = 64;
 /// The longest file there may be.
-pub(super) const LONGEST: Duration = Duration::from_secs(4 * 3600);
+pub(super) const LONGEST: Duration = Duration::from_hours(4);
 /// Headerless files are read in pieces of this length.
 const RAW_BLOCK: Samples<MIC_HZ> = Samples::from_millis(100);
 

@@ -141,6 +141,9 @@ pub struct FakeChat {
 
 impl FakeChat {
     /// Adds a reply that comes word by word.
+    ///
+    /// # Panics
+    /// A test has panicked while it held the scripts.
     pub fn say(&self, text: &str, first_delay: Duration, word_delay: Duration) {
         let mut script = vec![(first_delay, Ok(Delta::Begin { served_by: "fake-mind".into() }))];
         for word in text.split_inclusive(' ') {
@@ -151,6 +154,10 @@ impl FakeChat {
         self.scripts.lock().unwrap().push_back(script);
     }
 
+    /// Adds a failure.
+    ///
+    /// # Panics
+    /// A test has panicked while it held the scripts.
     pub fn fail(&self, error: ProviderError) {
         self.scripts.lock().unwrap().push_back(vec![(Duration::from_millis(5), Err(error))]);
     }

@@ -117,7 +117,7 @@ async fn errors_and_panics_end_the_stream_once_and_free_the_permit() {
     let fake = Arc::new(FakeSpeech { failures: vec![("bad", failed.clone())], ..FakeSpeech::default() });
     let speech = LimitedSpeech::new(Arc::<FakeSpeech>::clone(&fake), "speech", 1);
     let items: Vec<_> = speech.speak(later("a bad one")).collect().await;
-    assert_eq!(items.into_iter().map(|item| item.err()).collect::<Vec<_>>(), [Some(failed)]);
+    assert_eq!(items.into_iter().map(Result::err).collect::<Vec<_>>(), [Some(failed)]);
     let items: Vec<_> = speech.speak(later("panic!")).collect().await;
     assert_eq!(items.len(), 1);
     assert!(matches!(items[0], Err(ProviderError::Failed { .. })));

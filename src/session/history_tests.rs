@@ -1,7 +1,7 @@
 use serde_json::Value;
 
-use super::super::record::{Conversation, MessageStatus};
 use super::*;
+use crate::session::record::{Conversation, MessageStatus};
 
 fn entry(id: &str, role: Role, text: &str) -> Entry {
     Entry { id: id.to_owned(), role, text: text.to_owned(), client_message_id: None, is_stored: false }

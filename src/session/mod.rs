@@ -8,14 +8,12 @@
 mod ear;
 pub mod event;
 mod guard;
-mod heard;
 mod history;
 mod machine;
 mod mind;
 mod mouth;
 mod outbox;
 pub mod record;
-mod reply;
 pub mod settings;
 mod task;
 mod turn;

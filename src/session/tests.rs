@@ -309,7 +309,7 @@ async fn a_spoken_question_is_answered_and_stored() {
     let first_audio = all.iter().find(|(_, it)| is_audio(it)).unwrap().0.as_millis() as u64;
     assert!((first_audio - 1500).abs_diff(timings.total_ms.unwrap()) <= 100, "{first_audio} {timings:?}");
     let served_by = [report.served_by.stt, report.served_by.llm, report.served_by.tts].map(Option::unwrap);
-    assert_eq!(served_by.each_ref().map(|it| it.as_ref()), ["fake-ear", "fake-mind", "fake-voice"]);
+    assert_eq!(served_by.each_ref().map(AsRef::as_ref), ["fake-ear", "fake-mind", "fake-voice"]);
 
     let asked = house.chat.asked.lock().unwrap()[0].clone();
     assert!(asked.messages[0].content.starts_with("You are Olivia.\n\n"));

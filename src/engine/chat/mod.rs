@@ -57,12 +57,7 @@ impl ChatEngine {
     /// # Errors
     /// [`EngineError::BadFile`] names the file and says what is wrong with it; [`EngineError::Device`];
     /// [`EngineError::Canary`].
-    pub fn load(
-        name: &str,
-        path: &Path,
-        device: DeviceChoice,
-        precedence: Precedence,
-    ) -> Result<Self, EngineError> {
+    pub fn load(name: &str, path: &Path, device: DeviceChoice, precedence: Precedence) -> Result<Self, EngineError> {
         let (model_name, path) = (name.to_owned(), path.to_owned());
         let load = move || Model::load(&model_name, &path, &device::open(device)?);
         let run = move |model: Model, inbox| serve::serve(&model, inbox, &precedence);

@@ -192,7 +192,8 @@ async fn memory_stays_flat_over_hundreds_of_requests() {
 
 #[tokio::test]
 async fn who_leaves_the_queue_makes_room_at_once() {
-    let engine = ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu, Precedence::default()).unwrap();
+    let engine =
+        ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu, Precedence::default()).unwrap();
     let ask = || {
         engine.reply(ChatRequest {
             sampling: Sampling { max_tokens: 4000, ..Sampling::default() },
@@ -219,7 +220,8 @@ async fn who_leaves_the_queue_makes_room_at_once() {
 
 #[tokio::test]
 async fn smollm_knows_the_capital_of_france() {
-    let engine = ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu, Precedence::default()).unwrap();
+    let engine =
+        ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu, Precedence::default()).unwrap();
     let messages = [(Role::System, "You are a helpful assistant."), (Role::User, "What is the capital of France?")];
     let told = told(engine.reply(greedy(&messages, 24))).await.unwrap();
     assert!(told.text.contains("Paris"), "{}", told.text);
@@ -232,7 +234,8 @@ async fn smollm_knows_the_capital_of_france() {
 #[ignore = "prints figures"]
 async fn chat_figures() {
     let start = Instant::now();
-    let engine = ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu, Precedence::default()).unwrap();
+    let engine =
+        ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu, Precedence::default()).unwrap();
     println!("load {:.2} s", start.elapsed().as_secs_f32());
     let system =
         "You are Olivia, a cheerful friend who lives by the sea. You answer in one or two short sentences. ".repeat(6);
@@ -257,7 +260,8 @@ async fn chat_figures() {
         per_second(warm.usage.completion_tokens - 1, warm.usage.total.saturating_sub(warm.usage.first_token)),
         warm.text,
     );
-    let fresh = ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu, Precedence::default()).unwrap();
+    let fresh =
+        ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu, Precedence::default()).unwrap();
     let cold = told(fresh.reply(greedy(&messages, 60))).await.unwrap();
     println!("2nd turn without the cache: first after {:?}: {}", cold.usage.first_token, cold.text);
 }

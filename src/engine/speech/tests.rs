@@ -26,7 +26,8 @@ fn weights_dir() -> PathBuf {
 /// One engine for all tests: it serves many at once.
 fn engine() -> &'static KokoroEngine {
     static ENGINE: OnceLock<KokoroEngine> = OnceLock::new();
-    ENGINE.get_or_init(|| KokoroEngine::load("kokoro-82m", &weights_dir(), &Device::Cpu, Precedence::default()).unwrap())
+    ENGINE
+        .get_or_init(|| KokoroEngine::load("kokoro-82m", &weights_dir(), &Device::Cpu, Precedence::default()).unwrap())
 }
 
 fn writer() -> Writer {
@@ -214,7 +215,9 @@ async fn a_slow_listener_holds_nobody_and_gets_everything() {
 
 #[test]
 fn loading_names_the_file_and_the_reason() {
-    let fault = |dir: &Path| KokoroEngine::load("kokoro-82m", dir, &Device::Cpu, Precedence::default()).err().unwrap().to_string();
+    let fault = |dir: &Path| {
+        KokoroEngine::load("kokoro-82m", dir, &Device::Cpu, Precedence::default()).err().unwrap().to_string()
+    };
     let dir = tempfile::tempdir().unwrap();
     assert!(fault(dir.path()).contains("voices"));
     std::fs::create_dir(dir.path().join("voices")).unwrap();

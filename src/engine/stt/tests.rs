@@ -6,8 +6,8 @@ use futures::channel::mpsc as pipe;
 use futures::executor::block_on;
 
 use super::*;
-use crate::engine::precedence::Precedence;
 use crate::audio::{MIC_HZ, Samples};
+use crate::engine::precedence::Precedence;
 use crate::provider::FinalTranscript;
 use crate::testing::{fixture, model};
 
@@ -253,7 +253,8 @@ fn synthetic(folder: &Path) {
 fn a_broken_file_is_named_and_never_a_panic() {
     let folder = tempfile::tempdir().unwrap();
     synthetic(folder.path());
-    let load = || WhisperEngine::load("synthetic", folder.path(), &Device::Cpu, None, Precedence::default()).map(|_| ());
+    let load =
+        || WhisperEngine::load("synthetic", folder.path(), &Device::Cpu, None, Precedence::default()).map(|_| ());
     load().unwrap();
     for name in ["model.safetensors", "config.json", "tokenizer.json"] {
         let path = folder.path().join(name);

@@ -4,14 +4,14 @@ use futures::FutureExt;
 use proptest::prelude::*;
 use tokio::sync::mpsc;
 
-use super::super::event::AudioPiece;
-use super::super::mouth::SentPiece;
-use super::super::outbox::{AUDIO_LANE, Outbox};
-use super::super::settings::AudioFormat;
 use super::*;
 use crate::audio::{Samples, Speech};
 use crate::provider::fake::marks;
 use crate::provider::{ProviderError, Usage};
+use crate::session::event::{AudioPiece, Input, Request};
+use crate::session::mouth::SentPiece;
+use crate::session::outbox::{AUDIO_LANE, Outbox};
+use crate::session::settings::{AudioFormat, SettingsPatch};
 
 fn character() -> Character {
     Character {
@@ -413,6 +413,7 @@ struct World {
     utterances: Vec<String>,
     replies: Vec<Played>,
     items: Vec<String>,
+    #[expect(clippy::vec_box, reason = "they go back as they came")]
     saves: Vec<Box<Save>>,
     running: Option<Turn>,
     speaker: Option<String>,

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::event::{ServedBy, Timings, Turn, TurnReport};
 use super::heard::Ledger;
-use super::mouth::{SentPiece, Voicing};
-use super::record::{Character, Message, MessageStatus};
-use super::settings::{OutputKind, Settings};
 use crate::provider::{Role, Usage};
+use crate::session::event::{ServedBy, Timings, Turn, TurnReport};
+use crate::session::mouth::{SentPiece, Voicing};
+use crate::session::record::{Character, Message, MessageStatus};
+use crate::session::settings::{OutputKind, Settings};
 
 /// What a reply answers.
 #[derive(Clone, Debug)]

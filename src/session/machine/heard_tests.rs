@@ -6,7 +6,7 @@ fn ms(millis: u64) -> Duration {
 }
 
 /// Sends a sentence as two pieces; answers where its audio ends.
-fn speak(ledger: &mut Ledger, sequence_number: u64, spoken: &str, words: Vec<WordMark>, plays_at: Instant) -> Duration {
+fn speak(ledger: &mut Ledger, sequence_number: u64, spoken: &str, words: &[WordMark], plays_at: Instant) -> Duration {
     let pts = ledger.sent();
     let length = ms(spoken.chars().count() as u64 * MILLIS_PER_CHAR);
     let shift = |word: WordMark| WordMark { start: word.start + pts, end: word.end + pts, ..word };
@@ -32,8 +32,8 @@ fn only_whole_words_are_heard() {
     ledger.write(1, "three. ");
     ledger.write(2, "Four five six.");
     let now = Instant::now();
-    let first = speak(&mut ledger, 1, "One two three.", marks("One two three."), now);
-    speak(&mut ledger, 2, "Four five six.", marks("Four five six."), now + first);
+    let first = speak(&mut ledger, 1, "One two three.", &marks("One two three."), now);
+    speak(&mut ledger, 2, "Four five six.", &marks("Four five six."), now + first);
     for (played, heard) in [
         (0, ""),
         (179, ""),
@@ -58,7 +58,7 @@ fn spoken_words_are_found_in_what_was_written() {
     let written = "**Sure**, it costs $5 at *Dr. Who's*!";
     ledger.write(1, written);
     let spoken = "Sure, it costs five dollars at doctor Who's!";
-    speak(&mut ledger, 1, spoken, marks(spoken), Instant::now());
+    speak(&mut ledger, 1, spoken, &marks(spoken), Instant::now());
     let at = |word: &str| marks(spoken).into_iter().find(|mark| mark.text == word).unwrap().end;
     assert_eq!(ledger.heard(at("Sure,")), "**Sure**,");
     assert_eq!(ledger.heard(at("costs")), "**Sure**, it costs");
@@ -74,9 +74,9 @@ fn what_cannot_be_spoken_is_heard_with_what_follows_it() {
     ledger.write(2, "```code``` ");
     ledger.write(3, "Nice.");
     let now = Instant::now();
-    let first = speak(&mut ledger, 1, "Look:", marks("Look:"), now);
+    let first = speak(&mut ledger, 1, "Look:", &marks("Look:"), now);
     assert_eq!(ledger.heard(first), "Look:");
-    let end = speak(&mut ledger, 3, "Nice.", marks("Nice."), now + first);
+    let end = speak(&mut ledger, 3, "Nice.", &marks("Nice."), now + first);
     assert_eq!(ledger.heard(first), "Look:");
     assert_eq!(ledger.heard(end), "Look: ```code``` Nice.");
 }
@@ -85,7 +85,7 @@ fn what_cannot_be_spoken_is_heard_with_what_follows_it() {
 fn without_word_marks_the_share_of_the_audio_counts() {
     let mut ledger = Ledger::default();
     ledger.write(1, "alpha beta gamma delta");
-    let end = speak(&mut ledger, 1, "alpha beta gamma delta", Vec::new(), Instant::now());
+    let end = speak(&mut ledger, 1, "alpha beta gamma delta", &[], Instant::now());
     assert_eq!(ledger.heard(end / 2), "alpha beta");
     assert_eq!(ledger.heard(end), "alpha beta gamma delta");
 }
@@ -96,9 +96,9 @@ fn the_pace_knows_gaps() {
     ledger.write(1, "One two. ");
     ledger.write(2, "Three four.");
     let start = Instant::now();
-    let first = speak(&mut ledger, 1, "One two.", marks("One two."), start);
+    let first = speak(&mut ledger, 1, "One two.", &marks("One two."), start);
     // The second sentence was late by a second.
-    speak(&mut ledger, 2, "Three four.", marks("Three four."), start + first + ms(1000));
+    speak(&mut ledger, 2, "Three four.", &marks("Three four."), start + first + ms(1000));
     assert_eq!(ledger.played_by(start), Duration::ZERO);
     assert_eq!(ledger.played_by(start + ms(100)), ms(100));
     assert_eq!(ledger.played_by(start + first + ms(900)), first);

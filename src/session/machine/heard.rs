@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::mouth::SentPiece;
 use crate::provider::WordMark;
+use crate::session::mouth::SentPiece;
 
 /// A word of the audio is looked for in so many words of the text: numbers and signs are more words when spoken.
 const WORDS_APART: usize = 8;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aichat::provider::{ChatMessage, ChatModel, ChatRequest, Delta, Role, Sampling, Usage};
-use criterion::Criterion;
 use futures::StreamExt;
 
 fn main() {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 
-use crate::catalog::{Catalog, Choice, HubOptions};
+use crate::catalog::{Catalog, Choice, HubOptions, Kind};
 use crate::config::{self, Config};
 use crate::engine::EngineError;
 use crate::engine::chat::ChatEngine;
@@ -73,6 +73,12 @@ impl App {
         &self.choice.profile.voice_activity
     }
 
+    /// The catalog's models in use.
+    pub fn models(&self) -> Vec<&str> {
+        let names = [self.stt_model(), self.llm_model(), self.tts_model(), self.vad_model()];
+        names.into_iter().filter(|name| !is_path(name)).collect()
+    }
+
     /// The models in use that are not on disk, or not whole, with the reason.
     pub fn missing_models(&self) -> Vec<(String, String)> {
         let names = [self.stt_model(), self.llm_model(), self.tts_model(), self.vad_model()];
@@ -81,6 +87,7 @@ impl App {
     }
 
     pub async fn speech_to_text(&self) -> anyhow::Result<Arc<dyn SpeechToText>> {
+        self.expect(Kind::SpeechToText, self.stt_model(), "STT_MODEL")?;
         let folder = self.catalog.locate(self.stt_model())?;
         // It is asked about doubtful text only.
         let voice_activity = Some(self.voice_activity()?);
@@ -96,6 +103,9 @@ impl App {
     }
 
     pub async fn chat_model(&self) -> anyhow::Result<Arc<dyn ChatModel>> {
+        if !is_path(self.llm_model()) {
+            self.expect(Kind::Chat, self.llm_model(), "LLM_MODEL")?;
+        }
         let file = self.weights(self.llm_model())?;
         let precedence = self.precedence.clone();
         let load = move |name: &str, device, book: &Book| {
@@ -107,6 +117,7 @@ impl App {
 
     /// Bounded by `MAX_CONCURRENT_TTS`.
     pub async fn speech_synthesizer(&self) -> anyhow::Result<Arc<dyn SpeechSynthesizer>> {
+        self.expect(Kind::Speech, self.tts_model(), "TTS_MODEL")?;
         let folder = self.catalog.locate(self.tts_model())?;
         let precedence = self.precedence.clone();
         let load = move |name: &str, device, book: &Book| {
@@ -148,6 +159,16 @@ impl App {
             return Ok(file);
         }
         Ok(self.catalog.weights(name)?)
+    }
+
+    /// A setting may name a model of another kind.
+    fn expect(&self, kind: Kind, name: &str, setting: &str) -> anyhow::Result<()> {
+        let found = self.catalog.manifest(name)?.kind;
+        anyhow::ensure!(
+            found == kind,
+            "{setting}={name}: that is a {found:?} model, not {kind:?}; see `aichat models`"
+        );
+        Ok(())
     }
 
     /// Loads a model off the async threads. Each one opens the device for itself: candle's CUDA device must not be

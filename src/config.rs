@@ -11,6 +11,8 @@ use serde::Deserialize;
 
 /// Where settings may stand besides flags and environment.
 pub const FILE: &str = "aichat.toml";
+/// What is added to the environment.
+const DOTENV: &str = ".env";
 
 /// Settings as flags and environment give them.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -126,10 +128,10 @@ pub enum ConfigError {
 /// # Errors
 /// The file is there but cannot be read or parsed.
 pub fn load_dotenv() -> Result<(), ConfigError> {
-    match dotenvy::dotenv() {
-        Ok(_) => Ok(()),
+    match dotenvy::from_path(DOTENV) {
+        Ok(()) => Ok(()),
         Err(error) if error.not_found() => Ok(()),
-        Err(error) => Err(ConfigError::File { path: ".env".into(), reason: error.to_string() }),
+        Err(error) => Err(ConfigError::File { path: DOTENV.into(), reason: error.to_string() }),
     }
 }
 

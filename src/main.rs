@@ -24,6 +24,8 @@ fn main() -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "the last word of a failed command")]
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    let text = format!("{error:#}");
+    // With RUST_BACKTRACE set candle's errors carry their backtrace in their text.
+    eprintln!("error: {}", text.split("\n   0: ").next().unwrap_or(&text));
     ExitCode::FAILURE
 }

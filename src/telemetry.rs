@@ -1,5 +1,8 @@
 //! Logs and metrics: set up once, at the start of a command.
 
+use std::io::IsTerminal;
+
+use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -16,14 +19,19 @@ pub enum LogFormat {
 }
 
 /// Sends logs to standard error. `filter` is tracing's syntax, as `info` or `aichat=debug`.
-pub fn logs(filter: &str, format: LogFormat) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+///
+/// # Errors
+/// The filter cannot be read.
+pub fn logs(filter: &str, format: LogFormat) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter).with_context(|| format!("LOG={filter}"))?;
+    let coloured = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(coloured).with_writer(std::io::stderr);
     // A second call, as in tests, finds logs set up already.
     let _ = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+    Ok(())
 }
 
 /// Installs the recorder behind `/metrics`.

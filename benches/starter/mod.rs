@@ -15,7 +15,7 @@ use futures::StreamExt;
 use tokio::runtime::Runtime;
 
 /// The app of the settings in the environment. None, with a word, where its models are not on disk.
-pub fn app() -> Option<App> {
+pub(crate) fn app() -> Option<App> {
     let app = App::new(Config::load(&Flags::from_environment()).ok()?).ok()?;
     match app.missing_models() {
         missing if missing.is_empty() => Some(app),
@@ -28,17 +28,17 @@ pub fn app() -> Option<App> {
     }
 }
 
-pub fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
 /// Few samples: each takes seconds on a small CPU.
-pub fn criterion() -> Criterion {
+pub(crate) fn criterion() -> Criterion {
     Criterion::default().sample_size(10).measurement_time(Duration::from_secs(15)).configure_from_args()
 }
 
 /// Speech to listen to: a sentence said by the speech model itself, repeated up to `seconds`.
-pub async fn spoken(speaker: &Arc<dyn SpeechSynthesizer>, seconds: f64) -> Mic {
+pub(crate) async fn spoken(speaker: &Arc<dyn SpeechSynthesizer>, seconds: f64) -> Mic {
     let mut said = Speech::default();
     let mut chunks = speaker.speak(request("The quick brown fox jumps over the lazy dog by the river.", 7));
     while let Some(chunk) = chunks.next().await {
@@ -49,7 +49,7 @@ pub async fn spoken(speaker: &Arc<dyn SpeechSynthesizer>, seconds: f64) -> Mic {
     Mic::new(heard.as_slice().iter().copied().cycle().take(wanted).collect())
 }
 
-pub fn request(text: &str, seed: u64) -> SpeakRequest {
+pub(crate) fn request(text: &str, seed: u64) -> SpeakRequest {
     SpeakRequest {
         text: text.into(),
         voice: None,

@@ -50,8 +50,10 @@ impl Cli {
     /// # Errors
     /// Whatever went wrong, in words for the person at the terminal.
     pub async fn run(self) -> anyhow::Result<()> {
-        let usual = if matches!(self.command, Command::Serve(_)) { "info" } else { "warn" };
-        telemetry::logs(self.log.as_deref().unwrap_or(usual), self.log_format);
+        // What a decoder thinks of a file is told by our own error.
+        let usual =
+            if matches!(self.command, Command::Serve(_)) { "info" } else { "warn,symphonia=off,symphonia_core=off" };
+        telemetry::logs(self.log.as_deref().unwrap_or(usual), self.log_format)?;
         let config = Config::load(&self.flags)?;
         match self.command {
             Command::Serve(command) => command.run(config).await,

@@ -14,7 +14,7 @@ use crate::config::Config;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples: aichat pull starter; aichat pull whisper-large-v3-turbo kokoro-82m")]
 pub(super) struct Pull {
-    /// Models or profiles, as `aichat models` lists them; `auto` is the profile that fits this machine
+    /// Models or profiles, as `aichat models` lists them; `configured` is what the settings come to on this machine
     #[arg(required = true)]
     names: Vec<String>,
     /// Check every byte of what is here already
@@ -27,10 +27,10 @@ impl Pull {
         let catalog = app::catalog(&config)?;
         let mut models = Vec::new();
         for name in &self.names {
-            if name == "auto" {
-                let choice = App::new(config.clone())?.choice;
-                output::note(&choice.reason);
-                models.extend(choice.profile.models().map(str::to_owned));
+            if name == "configured" {
+                let app = App::new(config.clone())?;
+                output::note(&app.choice.reason);
+                models.extend(app.models().into_iter().map(str::to_owned));
             } else {
                 models.extend(catalog.models_named(name)?.into_iter().map(|manifest| manifest.name.clone()));
             }

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::audio::Speech;
 use crate::config::Config;
 use crate::provider::{SpeakRequest, Urgency};
-use crate::text::{self, Chunker};
+use crate::text;
 
 /// Say a text aloud, into a WAV file
 #[derive(Args, Debug)]
@@ -55,20 +55,18 @@ impl Speak {
         let started = Instant::now();
         let mut audio = Speech::default();
         let mut first = None;
-        for sentence in sentences(&text) {
-            let mut chunks = speaker.speak(SpeakRequest {
-                text: text::speakable(&sentence, self.language.as_deref().unwrap_or("en")),
-                voice: self.voice.clone(),
-                language: self.language.clone(),
-                speed: self.speed,
-                urgency: Urgency::Later,
-                seed: self.seed,
-            });
-            while let Some(chunk) = chunks.next().await {
-                let chunk = chunk?;
-                first.get_or_insert_with(|| started.elapsed());
-                audio.extend(&chunk.audio);
-            }
+        let mut chunks = speaker.speak(SpeakRequest {
+            text: text::speakable(&text, self.language.as_deref().unwrap_or("en")),
+            voice: self.voice.clone(),
+            language: self.language.clone(),
+            speed: self.speed,
+            urgency: Urgency::Later,
+            seed: self.seed,
+        });
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk?;
+            first.get_or_insert_with(|| started.elapsed());
+            audio.extend(&chunk.audio);
         }
         if audio.is_empty() {
             bail!("there is nothing to say in {text:?}");
@@ -94,12 +92,4 @@ impl Speak {
         std::io::stdin().read_to_string(&mut read).context("standard input is not UTF-8 text")?;
         Ok(read)
     }
-}
-
-/// Cut as a reply is cut on its way to a voice.
-fn sentences(text: &str) -> Vec<String> {
-    let mut chunker = Chunker::default();
-    let mut pieces = chunker.push(text);
-    pieces.extend(chunker.finish());
-    pieces.into_iter().filter_map(|piece| piece.whole).collect()
 }

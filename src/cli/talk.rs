@@ -1,7 +1,6 @@
 //! `aichat talk FILE`: one whole voice turn, as the server would have it.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -10,11 +9,11 @@ use serde_json::json;
 use super::output;
 use super::sound::{self, Sound};
 use crate::app::App;
-use crate::audio::{MIC_HZ, Samples, Speech};
+use crate::audio::{MIC_HZ, Mic, Samples, Speech};
 use crate::config::Config;
 use crate::session::event::{Input, Output, TurnReport};
 use crate::session::settings::Settings;
-use crate::session::{self, Opening};
+use crate::session::{self, LONGEST_UTTERANCE, Opening};
 
 /// Say a sound file to the default character and hear the answer
 #[derive(Args, Debug)]
@@ -36,8 +35,6 @@ pub(super) struct Talk {
     language: Vec<String>,
 }
 
-/// As the session has it.
-const LONGEST_UTTERANCE: Duration = Duration::from_secs(90);
 /// What a microphone would send at once.
 const BLOCK: Samples<MIC_HZ> = Samples::from_millis(100);
 
@@ -51,7 +48,7 @@ struct Exchange {
 
 impl Talk {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
-        let audio = Sound::open(&self.file)?.whole(LONGEST_UTTERANCE)?;
+        let audio = Sound::open(&self.file)?.whole(LONGEST_UTTERANCE.duration())?;
         let app = App::new(config)?;
         let store = app.store().await?;
         let parts = app.parts(&store).await?;
@@ -64,6 +61,8 @@ impl Talk {
                 let block = audio.slice(start, start + BLOCK);
                 session.inbox.send(Input::Audio(block).into()).await.context("the session ended early")?;
             }
+            // Shorter than one frame of its ear a session would not notice it.
+            session.inbox.send(Input::Audio(Mic::silence(BLOCK)).into()).await.context("the session ended early")?;
             session.inbox.send(Input::Commit.into()).await.context("the session ended early")
         };
         let (listened, exchange) = tokio::join!(listening, answer(&mut session.outbox));
@@ -119,6 +118,10 @@ fn print_json(exchange: &Exchange) -> anyhow::Result<()> {
         "reply": exchange.reply,
         "timings": exchange.report.timings,
         "served_by": exchange.report.served_by,
-        "usage": exchange.report.usage,
+        "usage": {
+            "prompt_tokens": exchange.report.usage.prompt_tokens,
+            "cached_tokens": exchange.report.usage.cached_tokens,
+            "completion_tokens": exchange.report.usage.completion_tokens,
+        },
     }))
 }

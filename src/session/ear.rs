@@ -23,7 +23,7 @@ use crate::provider::{
 };
 
 /// One utterance, and with push-to-talk one press, lasts at most so long.
-const LONGEST_UTTERANCE: Samples<MIC_HZ> = Samples::from_millis(90_000);
+pub const LONGEST_UTTERANCE: Samples<MIC_HZ> = Samples::from_millis(90_000);
 /// Frames of an utterance that may wait for the recogniser: all of it, so that hearing never waits. 5.8 MB at most.
 const UTTERANCE_FRAMES: usize = LONGEST_UTTERANCE.0 as usize / VAD_FRAME + 64;
 /// Less speech than this is a cough.
@@ -55,7 +55,6 @@ pub(super) enum Heard {
     Nothing {
         item_id: String,
         at: Samples<MIC_HZ>,
-        had_partial: bool,
     },
     Failed {
         item_id: String,
@@ -96,6 +95,8 @@ pub(super) struct Ear {
     open: Option<Open>,
     /// Utterances whose transcripts are awaited, the open one among them.
     awaited: Vec<Awaited>,
+    /// A push-to-talk utterance was refused: what is said until its commit is not heard, and that was told once.
+    refused: bool,
     hearing: SelectAll<BoxStream<'static, (String, Result<Transcript, ProviderError>)>>,
     told: Vec<Heard>,
 }
@@ -111,7 +112,6 @@ struct Open {
 struct Awaited {
     item_id: String,
     end: Option<End>,
-    has_partial: bool,
     _wanted: oneshot::Sender<()>,
 }
 
@@ -141,6 +141,7 @@ impl Ear {
             recent: Vec::new(),
             open: None,
             awaited: Vec::new(),
+            refused: false,
             hearing: SelectAll::new(),
             told: Vec::new(),
         }
@@ -208,10 +209,10 @@ impl Ear {
         self.received += Samples(VAD_FRAME as u64);
         self.remember(frame);
         if self.settings.vad.is_none() {
-            if self.open.is_none() {
-                self.open(began);
-            } else {
+            if self.open.is_some() {
                 self.feed(frame);
+            } else if !self.refused {
+                self.refused = self.open(began).is_none();
             }
             if self.open.as_ref().is_some_and(|open| open.length >= LONGEST_UTTERANCE) {
                 self.commit();
@@ -223,8 +224,9 @@ impl Ear {
         match self.pointer.push(probability) {
             Some(VadEvent::SpeechStarted { at }) => {
                 let at = self.pointer_from + at;
-                let item_id = self.open(at);
-                self.told.push(Heard::Began { item_id, at });
+                if let Some(item_id) = self.open(at) {
+                    self.told.push(Heard::Began { item_id, at });
+                }
             }
             Some(VadEvent::SpeechStopped { at, .. }) => self.stop(self.pointer_from + at),
             None => {}
@@ -241,14 +243,14 @@ impl Ear {
         }
     }
 
-    /// Opens an utterance that began at `at`.
-    fn open(&mut self, at: Samples<MIC_HZ>) -> String {
+    /// Opens an utterance that began at `at`. None, and an error told, where too many are awaited.
+    fn open(&mut self, at: Samples<MIC_HZ>) -> Option<String> {
         let item_id = (self.new_id)();
         if self.awaited.len() >= UTTERANCES {
             let error =
                 ProviderError::Overloaded { what: "speech recognition".to_owned(), retry_after: LONGEST_SILENCE };
-            self.told.push(Heard::Failed { item_id: item_id.clone(), error });
-            return item_id;
+            self.told.push(Heard::Failed { item_id, error });
+            return None;
         }
         let (frames, mut audio) = mpsc::channel(UTTERANCE_FRAMES);
         let options = SttOptions {
@@ -263,12 +265,12 @@ impl Ear {
         let (wanted, unwanted) = oneshot::channel();
         let id = item_id.clone();
         self.hearing.push(flow.map(move |item| (id.clone(), item)).take_until(unwanted).boxed());
-        self.awaited.push(Awaited { item_id: item_id.clone(), end: None, has_partial: false, _wanted: wanted });
+        self.awaited.push(Awaited { item_id: item_id.clone(), end: None, _wanted: wanted });
         self.open = Some(Open { item_id: item_id.clone(), frames, length: Samples(0) });
         let since = self.received.saturating_sub(at).as_usize().min(self.recent.len());
         let beginning = self.recent[self.recent.len() - since..].to_vec();
         self.feed(&beginning);
-        item_id
+        Some(item_id)
     }
 
     fn feed(&mut self, samples: &[f32]) {
@@ -293,6 +295,7 @@ impl Ear {
     }
 
     fn commit(&mut self) {
+        self.refused = false;
         if self.settings.vad.is_some() {
             if self.pointer.commit().is_some() {
                 self.stop(self.received);
@@ -312,7 +315,7 @@ impl Ear {
             self.told.push(Heard::Stopped { at: self.received });
         }
         if let Some(awaited) = self.no_longer(&open.item_id) {
-            self.nothing(&awaited);
+            self.nothing(awaited.item_id);
         }
     }
 
@@ -322,17 +325,17 @@ impl Ear {
     }
 
     /// What was told of an utterance so far is taken back.
-    fn nothing(&mut self, awaited: &Awaited) {
-        let item_id = awaited.item_id.clone();
-        self.told.push(Heard::Nothing { item_id, at: self.received, had_partial: awaited.has_partial });
+    fn nothing(&mut self, item_id: String) {
+        self.told.push(Heard::Nothing { item_id, at: self.received });
     }
 
     fn transcribed(&mut self, item_id: &str, item: Result<Transcript, ProviderError>) {
         match item {
             Ok(Transcript::Partial { text, stable_chars }) => {
                 let at = self.received;
-                let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == item_id) else { return };
-                awaited.has_partial = true;
+                if !self.awaited.iter().any(|awaited| awaited.item_id == item_id) {
+                    return;
+                }
                 self.told.push(Heard::Partial(Transcription {
                     item_id: item_id.to_owned(),
                     is_final: false,
@@ -348,7 +351,7 @@ impl Ear {
                 if was_said(&transcript) {
                     self.told.push(Heard::Final(Box::new(utterance(&awaited, transcript, self.received))));
                 } else {
-                    self.nothing(&awaited);
+                    self.nothing(awaited.item_id);
                 }
             }
             Err(error) => {

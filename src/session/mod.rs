@@ -25,6 +25,7 @@ use uuid::Uuid;
 
 use crate::provider::{ChatModel, SpeechSynthesizer, SpeechToText, VoiceActivity};
 use ear::Ear;
+pub use ear::LONGEST_UTTERANCE;
 use event::{Output, Participant, Request, Started};
 use history::History;
 use machine::Machine;

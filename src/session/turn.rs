@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::event::{AudioPiece, Output, Told, Turn};
+use super::event::{AudioPiece, Told, Turn};
 use super::machine::{Effect, Effects, Event, Machine, Save};
 use super::mind::{self, Thought};
 use super::mouth::{self, Progress, Sentence, Voicing};
@@ -116,11 +116,6 @@ impl Room {
     }
 
     async fn tell(&mut self, told: Told) -> Result<(), Gone> {
-        if let Output::TurnComplete(report) = &told.output
-            && let Some(total) = report.timings.total_ms
-        {
-            metrics::histogram!("turn_first_output_seconds").record(Duration::from_millis(total));
-        }
         match timeout(LONGEST_SEND, self.control.send(told)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Gone),

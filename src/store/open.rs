@@ -42,7 +42,9 @@ pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
     }
     sqlx::any::install_default_drivers();
     let options = options_for(&path)?;
+    let alone = lock(&path).await?;
     prepare(&options, &path).await?;
+    drop(alone);
     let failed = |source| describe(source, &path);
     let writer = pool(1, WRITER_SETTINGS).connect_with(options.clone()).await.map_err(failed)?;
     let readers = pool(READERS, READER_SETTINGS).connect_with(options).await.map_err(failed)?;
@@ -105,6 +107,19 @@ fn pool(size: u32, settings: &'static str) -> sqlx::pool::PoolOptions<sqlx::Any>
 }
 
 /// Checks the file and brings its schema up to date, on a connection of its own.
+/// Holds other processes off while the schema is made. Dropping the file lets them in.
+async fn lock(path: &Path) -> Result<std::fs::File, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let failed = |source| StoreError::Folder { path: path.to_owned(), source };
+    let locking = tokio::task::spawn_blocking(move || {
+        let file = std::fs::File::create(PathBuf::from(name))?;
+        file.lock()?;
+        Ok(file)
+    });
+    locking.await.map_err(|error| failed(std::io::Error::other(error)))?.map_err(failed)
+}
+
 async fn prepare(options: &AnyConnectOptions, path: &Path) -> Result<(), StoreError> {
     let failed = |source| describe(source, path);
     let size = tokio::fs::metadata(path).await.map_or(0, |found| found.len());

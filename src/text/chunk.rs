@@ -28,10 +28,10 @@ const FIRST_WIDTH: usize = 14;
 const FIRST_WORDS: usize = 3;
 const FIRST_LONG: usize = 24;
 /// Without a mark it is cut after a word: a long one, which seldom leans on what follows,
-const FIRST_PHRASE: usize = 28;
-const LONG_WORD: usize = 5;
+const FIRST_PHRASE: usize = 30;
+const LONG_WORD: usize = 6;
 /// or, from here on, any.
-const FIRST_CAP: usize = 44;
+const FIRST_CAP: usize = 48;
 /// Kokoro sounds rushed under 10 to 20 phonemes.
 const SENTENCE_WIDTH: usize = 25;
 /// From here on a clause's end will do,

@@ -33,10 +33,15 @@ fn the_first_chunk_is_a_clause() {
     assert_eq!(chunks("That is true — but only partly so.")[0], "That is true — ");
     assert_eq!(chunks("That is very true—but only partly so.")[0], "That is very true—");
     assert_eq!(chunks("That is very true - but only partly so.")[0], "That is very true - ");
-    assert_eq!(
-        chunks("A well-known and state-of-the-art thing, is it?")[0],
-        "A well-known and state-of-the-art thing, "
-    );
+    assert_eq!(chunks("A well-known state-of-the-art, is it?")[0], "A well-known state-of-the-art, ");
+}
+
+#[test]
+fn a_first_chunk_without_a_mark_ends_after_a_long_word() {
+    let reply = "The garden gate was left open after the evening rain and everything got wet.";
+    assert_eq!(chunks(reply)[0], "The garden gate was left open after the evening ");
+    let reply = "It is not at all what it was to be in the old days of the war and so on.";
+    assert_eq!(chunks(reply)[0], "It is not at all what it was to be in the old days ");
 }
 
 #[test]

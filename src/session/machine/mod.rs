@@ -155,18 +155,16 @@ impl Machine {
             }
             Heard::Partial(transcription) => self.tell(Output::Transcription(transcription)),
             Heard::Final(utterance) => self.said(now, *utterance),
-            Heard::Nothing { item_id, at, had_partial } => {
-                if had_partial {
-                    self.tell(Output::Transcription(Transcription {
-                        item_id: item_id.clone(),
-                        is_final: true,
-                        text: String::new(),
-                        stable_chars: 0,
-                        at,
-                        language: None,
-                        words: Vec::new(),
-                    }));
-                }
+            Heard::Nothing { item_id, at } => {
+                self.tell(Output::Transcription(Transcription {
+                    item_id: item_id.clone(),
+                    is_final: true,
+                    text: String::new(),
+                    stable_chars: 0,
+                    at,
+                    language: None,
+                    words: Vec::new(),
+                }));
                 self.heard_out(now, &item_id);
             }
             Heard::Failed { item_id, error } => {

@@ -71,7 +71,7 @@ fn said(item_id: &str, text: &str, ended: Instant) -> Event {
 }
 
 fn nothing(item_id: &str) -> Event {
-    Event::Heard(Heard::Nothing { item_id: item_id.to_owned(), at: Samples(0), had_partial: false })
+    Event::Heard(Heard::Nothing { item_id: item_id.to_owned(), at: Samples(0) })
 }
 
 fn thought(turn: u64, thought: Thought) -> Event {
@@ -307,7 +307,10 @@ fn a_cough_before_the_first_sound_does_not_cost_the_reply() {
 #[test]
 fn nothing_said_is_nothing_stored() {
     let mut machine = machine();
-    assert_eq!(run(&mut machine, Instant::now(), vec![began("u1"), nothing("u1")]), ["speech_started"]);
+    assert_eq!(
+        run(&mut machine, Instant::now(), vec![began("u1"), nothing("u1")]),
+        ["speech_started", "transcription u1 \"\""]
+    );
 }
 
 #[test]

@@ -108,6 +108,7 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
         ear: Task::spawn("ear", ear.run(requests, events.clone())),
         machine: Machine::new(conversation_id, character, settings, opening.paced, history, Box::new(new_id)),
         saves: turn::Saves::new(Arc::clone(&parts.records)),
+        late: None,
         parts,
         events,
         control,

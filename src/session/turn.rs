@@ -46,6 +46,8 @@ pub(super) struct Room {
     pub(super) audio: mpsc::Sender<AudioPiece>,
     pub(super) reply: Option<Running>,
     pub(super) saves: Saves,
+    /// That a task of the reply has ended, until all that the rooms said before is dealt with.
+    pub(super) late: Option<Event>,
 }
 
 /// What a reply has under way.
@@ -85,13 +87,23 @@ impl Room {
 
     /// What happens next. None: the client is gone.
     async fn next(&mut self, inbox: &mut mpsc::Receiver<Event>) -> Option<Event> {
+        if self.late.is_some() && inbox.is_empty() {
+            return self.late.take();
+        }
+        let room = !self.saves.is_full();
         tokio::select! {
             biased;
             () = self.control.closed() => None,
             (save, outcome) = self.saves.next() => Some(Event::Stored { save, outcome }),
-            event = inbox.recv(), if !self.saves.is_full() => event,
+            event = inbox.recv(), if room => event,
             // This comes after all that the rooms had to say, and matters only where that was not all.
-            event = Running::ended(self.reply.as_mut()) => Some(event),
+            event = Running::ended(self.reply.as_mut()), if room && self.late.is_none() => match inbox.try_recv() {
+                Ok(sooner) => {
+                    self.late = Some(event);
+                    Some(sooner)
+                }
+                Err(_) => Some(event),
+            },
             () = self.ear.ended() => None,
         }
     }

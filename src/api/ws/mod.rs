@@ -9,6 +9,7 @@ mod microphone;
 mod reader;
 mod writer;
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +23,13 @@ use futures::StreamExt;
 use futures::stream::SplitStream;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::House;
 use super::problem::Problem;
 use super::wire::{Encoder, Notice, Refusal};
+use super::{Draining, House};
+use crate::session::event::{Input, Request};
 use crate::session::{self, Handle, Opening, StartError};
 pub use meter::describe as describe_metrics;
 use reader::Reader;
@@ -41,6 +43,9 @@ const WRITE_BUFFER_BYTES: usize = 1024 * 1024;
 const NOTICES: usize = 16;
 /// After our close frame, for the client's.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Before the end of a drain, for what an interruption says and saves.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Why a socket ends. The codes are the wire's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,9 +197,11 @@ fn refuse(error: &StartError) -> (Refusal, Ending) {
 async fn converse(stream: &mut SplitStream<WebSocket>, writer: &mut Writer, handle: Handle, house: &House) -> Ending {
     let (say, mut notices) = mpsc::channel(NOTICES);
     let Handle { inbox, mut outbox } = handle;
+    let cut_off = cut_off(inbox.clone(), house.draining.clone(), house.state.limits.drain);
     let mut reader = Reader::new(stream, inbox, say, house.draining.clone(), &house.state.limits);
     let ending = tokio::select! {
         ending = reader.run() => ending,
+        ending = cut_off => ending,
         ending = writer.run(&mut outbox, &mut notices, house.draining.clone()) => ending,
     };
     if ending == Ending::SessionFailed {
@@ -207,6 +214,15 @@ async fn converse(stream: &mut SplitStream<WebSocket>, writer: &mut Writer, hand
         }
     }
     ending
+}
+
+/// Interrupts what is still being said when a drain is nearly over, so that it ends as every reply does.
+async fn cut_off(inbox: mpsc::Sender<Request>, mut draining: Draining, drain: Duration) -> Ending {
+    draining.begins().await;
+    sleep(drain.saturating_sub(LAST_WORDS)).await;
+    // A session that has ended has nothing to interrupt.
+    let _ = inbox.send(Input::Interrupt { item_id: None, played_ms: None }.into()).await;
+    pending().await
 }
 
 /// Reads on until the client has answered our close frame: a socket that is closed over unread bytes is reset, and the

@@ -87,7 +87,7 @@ impl App {
     }
 
     pub async fn speech_to_text(&self) -> anyhow::Result<Arc<dyn SpeechToText>> {
-        self.expect(Kind::SpeechToText, self.stt_model(), "STT_MODEL")?;
+        self.require(Kind::SpeechToText, self.stt_model(), "STT_MODEL")?;
         let folder = self.catalog.locate(self.stt_model())?;
         // It is asked about doubtful text only.
         let voice_activity = Some(self.voice_activity()?);
@@ -104,7 +104,7 @@ impl App {
 
     pub async fn chat_model(&self) -> anyhow::Result<Arc<dyn ChatModel>> {
         if !is_path(self.llm_model()) {
-            self.expect(Kind::Chat, self.llm_model(), "LLM_MODEL")?;
+            self.require(Kind::Chat, self.llm_model(), "LLM_MODEL")?;
         }
         let file = self.weights(self.llm_model())?;
         let precedence = self.precedence.clone();
@@ -117,7 +117,7 @@ impl App {
 
     /// Bounded by `MAX_CONCURRENT_TTS`.
     pub async fn speech_synthesizer(&self) -> anyhow::Result<Arc<dyn SpeechSynthesizer>> {
-        self.expect(Kind::Speech, self.tts_model(), "TTS_MODEL")?;
+        self.require(Kind::Speech, self.tts_model(), "TTS_MODEL")?;
         let folder = self.catalog.locate(self.tts_model())?;
         let precedence = self.precedence.clone();
         let load = move |name: &str, device, book: &Book| {
@@ -162,7 +162,7 @@ impl App {
     }
 
     /// A setting may name a model of another kind.
-    fn expect(&self, kind: Kind, name: &str, setting: &str) -> anyhow::Result<()> {
+    fn require(&self, kind: Kind, name: &str, setting: &str) -> anyhow::Result<()> {
         let found = self.catalog.manifest(name)?.kind;
         anyhow::ensure!(
             found == kind,

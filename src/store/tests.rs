@@ -70,7 +70,11 @@ async fn the_default_character_is_there_and_speaks() {
     let opened = store.open_conversation(conversation.id, 0).await.unwrap();
     let [mira] = &opened.characters[..] else { panic!("{:?}", opened.characters) };
     assert_eq!((mira.id.as_str(), mira.name.as_str(), &mira.voice), ("mira-001", "Mira", &None));
-    assert!(mira.system_prompt.contains("Mira"), "{}", mira.system_prompt);
+    assert!(
+        mira.system_prompt.contains("Mira") && mira.system_prompt.contains("short sentences"),
+        "{}",
+        mira.system_prompt
+    );
     assert_eq!(store.characters(vec!["mira-001".into()]).await.unwrap(), std::slice::from_ref(mira));
 }
 

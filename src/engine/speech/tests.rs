@@ -7,31 +7,18 @@ use super::phonemes::{SpokenWord, Symbol};
 use super::pieces::cut;
 use super::*;
 use crate::provider::WordMark;
-
-/// The starter weights: `MODELS_DIR`, or the user's cache.
-fn weights_dir() -> PathBuf {
-    let models = std::env::var_os("MODELS_DIR").map_or_else(
-        || {
-            let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-            let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-            cache.or_else(home).expect("a home").join("aichat/models")
-        },
-        PathBuf::from,
-    );
-    let dir = models.join("kokoro-82m");
-    assert!(dir.is_dir(), "{} is missing: run scripts/test, or `aichat pull starter`", dir.display());
-    dir
-}
+use crate::testing::model;
 
 /// One engine for all tests: it serves many at once.
 fn engine() -> &'static KokoroEngine {
     static ENGINE: OnceLock<KokoroEngine> = OnceLock::new();
-    ENGINE
-        .get_or_init(|| KokoroEngine::load("kokoro-82m", &weights_dir(), &Device::Cpu, Precedence::default()).unwrap())
+    ENGINE.get_or_init(|| {
+        KokoroEngine::load("kokoro-82m", &model("kokoro-82m"), &Device::Cpu, Precedence::default()).unwrap()
+    })
 }
 
 fn writer() -> Writer {
-    let vocabulary = kokoro::read_vocabulary(&weights_dir()).unwrap();
+    let vocabulary = kokoro::read_vocabulary(&model("kokoro-82m")).unwrap();
     Writer { english: English::load().unwrap(), vocabulary, name: Arc::from("kokoro-82m") }
 }
 
@@ -230,7 +217,7 @@ fn loading_names_the_file_and_the_reason() {
     assert!(fault(dir.path()).contains("model.safetensors"));
     std::fs::write(dir.path().join("model.safetensors"), [9; 100]).unwrap();
     assert!(fault(dir.path()).contains("model.safetensors"));
-    assert!(KokoroEngine::memory_estimate(&weights_dir()).unwrap() > 600 << 20);
+    assert!(KokoroEngine::memory_estimate(&model("kokoro-82m")).unwrap() > 600 << 20);
 }
 
 #[test]

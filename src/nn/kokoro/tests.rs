@@ -5,21 +5,7 @@ use std::path::PathBuf;
 use candle_core::DType;
 
 use super::*;
-
-/// The starter weights: `MODELS_DIR`, or the user's cache.
-fn weights_dir() -> PathBuf {
-    let models = std::env::var_os("MODELS_DIR").map_or_else(
-        || {
-            let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-            let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-            cache.or_else(home).expect("a home").join("aichat/models")
-        },
-        PathBuf::from,
-    );
-    let dir = models.join("kokoro-82m");
-    assert!(dir.is_dir(), "{} is missing: run scripts/test, or `aichat pull starter`", dir.display());
-    dir
-}
+use crate::testing;
 
 fn golden() -> HashMap<String, Tensor> {
     let bytes = include_bytes!("../../../tests/fixtures/kokoro_golden.safetensors");
@@ -73,7 +59,7 @@ const TORCH_ANGLES_OF_SILENCE: [f32; 11] =
 #[test]
 fn agrees_with_the_reference_at_every_stage() {
     let golden = golden();
-    let model = Kokoro::load(&weights_dir(), &Device::Cpu).unwrap();
+    let model = Kokoro::load(&testing::model("kokoro-82m"), &Device::Cpu).unwrap();
     let ids = golden["input_ids"].to_dtype(DType::U32).unwrap();
     let style = model.style(&values(&golden["style"])).unwrap();
 
@@ -134,7 +120,7 @@ fn agrees_with_the_reference_at_every_stage() {
 #[test]
 fn speaks_the_same_for_a_seed_and_stops_when_told() {
     let golden = golden();
-    let model = Kokoro::load(&weights_dir(), &Device::Cpu).unwrap();
+    let model = Kokoro::load(&testing::model("kokoro-82m"), &Device::Cpu).unwrap();
     let ids = golden["input_ids"].to_vec1::<i64>().unwrap();
     let ids: Vec<u32> = ids[1..16].iter().map(|id| *id as u32).collect();
     let style = model.style(&values(&golden["style"])).unwrap();
@@ -161,7 +147,7 @@ fn speaks_the_same_for_a_seed_and_stops_when_told() {
 fn measures_the_real_time_factor() {
     let golden = golden();
     let started = std::time::Instant::now();
-    let model = Kokoro::load(&weights_dir(), &Device::Cpu).unwrap();
+    let model = Kokoro::load(&testing::model("kokoro-82m"), &Device::Cpu).unwrap();
     println!("load {:?}", started.elapsed());
     let ids = golden["input_ids"].to_vec1::<i64>().unwrap();
     let ids: Vec<u32> = ids[1..ids.len() - 1].iter().map(|id| *id as u32).collect();
@@ -200,7 +186,7 @@ fn both_layouts_speak_equally() {
         let style = model.style(&rows[ids.len() - 1]).unwrap();
         model.speak(&ids, &style, 1.0, Noise::Seeded(1), &mut || true).unwrap().unwrap()
     };
-    let ours = speak(&weights_dir(), "bf_emma.bin");
+    let ours = speak(&testing::model("kokoro-82m"), "bf_emma.bin");
     let theirs = speak(&official, "bf_emma.pt");
     assert_eq!(ours.durations, theirs.durations);
     let error = relative_error(&ours.samples, &theirs.samples);

@@ -398,4 +398,4 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 #[path = "hub_tests.rs"]
-pub(crate) mod tests;
+mod tests;

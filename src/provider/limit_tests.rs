@@ -1,3 +1,5 @@
+use metrics_exporter_prometheus::PrometheusBuilder;
+
 use super::super::fake::FakeSpeech;
 use super::*;
 
@@ -136,4 +138,68 @@ async fn a_listener_that_does_not_listen_bounds_the_buffer() {
         length += chunk.unwrap().audio.duration();
     }
     assert_eq!(length, Duration::from_mins(1));
+}
+
+#[test]
+fn what_is_generated_at_once_and_what_waits_is_measured() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let figure = |name: &str| -> f64 {
+        let text = handle.render();
+        let line = text.lines().find(|line| line.starts_with(&format!("{name}{{model=\"speech\"}}")));
+        line.and_then(|line| line.split(' ').next_back()?.parse().ok()).unwrap_or_else(|| panic!("{name} in\n{text}"))
+    };
+    let figures =
+        || ["permits", "generating", "generating_peak", "waiting"].map(|name| figure(&format!("aichat_speech_{name}")));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        runtime.block_on(async {
+            let (speech, _) = limited(2);
+            assert_eq!(figures().map(|figure| figure as u32), [2, 0, 0, 0]);
+            let mut flows: Vec<_> = (0..4).map(|_| speech.speak(later("a sentence"))).collect();
+            settle().await;
+            assert_eq!(figures().map(|figure| figure as u32), [2, 2, 2, 2]);
+            // One who leaves frees its place, one who is refused or dies too.
+            drop(flows.remove(0));
+            settle().await;
+            assert_eq!(figures().map(|figure| figure as u32), [2, 2, 2, 1]);
+            flows.push(speech.speak(later("panic!")));
+            futures::future::join_all(flows.into_iter().map(whole)).await;
+            settle().await;
+            assert_eq!(figures().map(|figure| figure as u32), [2, 0, 2, 0]);
+        });
+    });
+}
+
+/// The names of the spans that were opened on this thread.
+#[derive(Clone, Default)]
+struct Names(Arc<Mutex<Vec<String>>>);
+
+impl tracing::field::Visit for Names {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "name" {
+            self.0.lock().unwrap().push(format!("{value:?}"));
+        }
+    }
+}
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Names {
+    fn on_new_span(
+        &self,
+        attributes: &tracing::span::Attributes<'_>,
+        _: &tracing::Id,
+        _: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        attributes.record(&mut self.clone());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_generation_is_a_task_with_a_name() {
+    use tracing_subscriber::layer::SubscriberExt;
+    let names = Names::default();
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(names.clone()));
+    let (speech, _) = limited(1);
+    whole(speech.speak(later("a sentence"))).await.unwrap();
+    assert_eq!(*names.0.lock().unwrap(), ["\"speech generation\""]);
 }

@@ -14,7 +14,9 @@ pub mod error;
 #[cfg(test)]
 pub mod fake;
 pub mod limit;
+mod meter;
 pub mod speech;
+pub(crate) mod task;
 pub mod transcript;
 
 use futures::stream::BoxStream;
@@ -33,6 +35,9 @@ pub trait SpeechToText: Send + Sync {
     /// Transcribes one utterance, which ends where `audio` ends. Yields any number of [`Transcript::Partial`] and one
     /// terminal [`Transcript::Final`].
     fn transcribe(&self, audio: BoxStream<'static, Mic>, options: SttOptions) -> Flow<Transcript>;
+
+    /// The codes that [`SttOptions::languages`] may name.
+    fn languages(&self) -> Vec<String>;
 }
 
 /// Thinks: messages in, text out.

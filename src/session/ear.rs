@@ -12,14 +12,15 @@ use futures::stream::{self, BoxStream, SelectAll};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::event::{Input, Request, Transcription};
+use super::detector::Detector;
+use super::event::{Complaint, ErrorCode, Input, Request, Transcription};
 use super::guard::guarded;
 use super::machine::Event;
 use super::settings::Settings;
 use crate::audio::vad::{EndPointer, VadEvent, VadSettings};
 use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::provider::{
-    FinalTranscript, ProviderError, Segment, SpeechToText, SttOptions, Transcript, VAD_FRAME, VadStream, VoiceActivity,
+    FinalTranscript, ProviderError, Segment, SpeechToText, SttOptions, Transcript, VAD_FRAME, VoiceActivity,
 };
 
 /// One utterance, and with push-to-talk one press, lasts at most so long.
@@ -34,6 +35,9 @@ const ONSET: Samples<MIC_HZ> = Samples::from_millis(1000);
 const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 /// Utterances whose transcripts are awaited at once. One who speaks on while so many wait is not heard.
 const UTTERANCES: usize = 8;
+
+/// Answers a `commit` that ends no utterance.
+const NOTHING_TO_COMMIT: &str = "there is no audio to commit: nothing was said since the last utterance ended";
 
 /// What the ear tells.
 #[derive(Clone, Debug)]
@@ -60,6 +64,12 @@ pub(super) enum Heard {
         item_id: String,
         error: ProviderError,
     },
+    /// Something that cannot be done, or no longer; the ear listens on.
+    Refused {
+        complaint: Complaint,
+        /// Of the request, where it answers one.
+        reference: Option<String>,
+    },
     /// Not for the ear.
     Asked(Request),
 }
@@ -80,7 +90,7 @@ pub(super) struct Utterance {
 /// The room's state.
 pub(super) struct Ear {
     stt: Arc<dyn SpeechToText>,
-    activity: Box<dyn VadStream>,
+    activity: Detector,
     settings: Settings,
     new_id: fn() -> String,
     pointer: EndPointer,
@@ -125,13 +135,13 @@ struct End {
 impl Ear {
     pub(super) fn new(
         stt: Arc<dyn SpeechToText>,
-        activity: &dyn VoiceActivity,
+        activity: Arc<dyn VoiceActivity>,
         settings: Settings,
         new_id: fn() -> String,
     ) -> Self {
         Self {
             stt,
-            activity: activity.open(),
+            activity: Detector::new(activity),
             pointer: EndPointer::new(pointer_settings(&settings)),
             settings,
             new_id,
@@ -171,7 +181,16 @@ impl Ear {
     fn take(&mut self, request: Request) {
         match &request.input {
             Input::Audio(audio) => self.hear(audio),
-            Input::Commit => self.commit(),
+            Input::Commit => {
+                if !self.commit() {
+                    self.refuse(ErrorCode::BadAudio, NOTHING_TO_COMMIT.to_owned(), request.reference);
+                }
+            }
+            Input::Settings(patch) | Input::Regenerate { settings: patch, .. }
+                if let Err(error) = patch.check_languages(&self.stt.languages()) =>
+            {
+                self.refuse(ErrorCode::LanguageUnsupported, error.to_string(), request.reference);
+            }
             Input::CancelInput => self.cancel(),
             Input::Settings(patch) => {
                 // A patch that cannot be is refused by `turn`, which applies it too.
@@ -182,6 +201,11 @@ impl Ear {
             }
             _ => self.told.push(Heard::Asked(request)),
         }
+    }
+
+    fn refuse(&mut self, code: ErrorCode, message: String, reference: Option<String>) {
+        let complaint = Complaint { code, message, retryable: false, item_id: None };
+        self.told.push(Heard::Refused { complaint, reference });
     }
 
     fn set(&mut self, settings: Settings) {
@@ -220,7 +244,10 @@ impl Ear {
             return;
         }
         self.feed(frame);
-        let probability = self.activity.score(frame);
+        let probability = self.activity.score(frame).unwrap_or_else(|error| {
+            self.told.push(Heard::Refused { complaint: Complaint::of(&error, None), reference: None });
+            0.0
+        });
         match self.pointer.push(probability) {
             Some(VadEvent::SpeechStarted { at }) => {
                 let at = self.pointer_from + at;
@@ -294,18 +321,24 @@ impl Ear {
         }
     }
 
-    fn commit(&mut self) {
-        self.refused = false;
+    /// Ends the utterance. False: there is none, nor one whose refusal was told.
+    fn commit(&mut self) -> bool {
+        let refused = std::mem::take(&mut self.refused);
         if self.settings.vad.is_some() {
-            if self.pointer.commit().is_some() {
+            let is_spoken = self.pointer.commit().is_some();
+            if is_spoken {
                 self.stop(self.received);
             }
+            is_spoken
         } else if self.open.is_some() {
             let rest = std::mem::take(&mut self.rest);
             self.received += Samples(rest.len() as u64);
             self.feed(&rest);
             self.close(Duration::ZERO);
             self.told.push(Heard::Committed);
+            true
+        } else {
+            refused
         }
     }
 

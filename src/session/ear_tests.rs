@@ -1,7 +1,7 @@
 use super::super::settings::{SettingsPatch, VadPatch};
-use super::super::task::Task;
 use super::*;
-use crate::provider::fake::{FakeActivity, FakeHearing};
+use crate::provider::fake::{FakeActivity, FakeHearing, FaultyActivity};
+use crate::provider::task::Task;
 
 fn loud(millis: u64) -> Mic {
     Mic::new(vec![0.5; Samples::<MIC_HZ>::from_millis(millis).as_usize()])
@@ -22,8 +22,17 @@ fn push_to_talk() -> Settings {
 /// Plays `inputs` to an ear, audio in 100 ms chunks as a microphone would, and answers what it told, and what it
 /// told it about.
 async fn hear(settings: Settings, texts: &[&str], inputs: Vec<Input>) -> (Vec<Heard>, Arc<FakeHearing>) {
+    hear_by(Arc::new(FakeActivity), settings, texts, inputs).await
+}
+
+async fn hear_by(
+    activity: Arc<dyn VoiceActivity>,
+    settings: Settings,
+    texts: &[&str],
+    inputs: Vec<Input>,
+) -> (Vec<Heard>, Arc<FakeHearing>) {
     let stt = Arc::new(FakeHearing::new(texts));
-    let ear = Ear::new(Arc::<FakeHearing>::clone(&stt), &FakeActivity, settings, new_id);
+    let ear = Ear::new(Arc::<FakeHearing>::clone(&stt), activity, settings, new_id);
     let (inbox, requests) = mpsc::channel(8);
     let (turn, mut events) = mpsc::channel(8);
     let task = tokio::spawn(ear.run(requests, turn));
@@ -62,6 +71,7 @@ fn names(told: &[Heard]) -> Vec<String> {
         Heard::Final(it) => format!("final {:?}", it.transcription.text),
         Heard::Nothing { .. } => "nothing".to_owned(),
         Heard::Failed { error, .. } => format!("failed {error}"),
+        Heard::Refused { complaint, .. } => format!("refused {}", complaint.code),
         Heard::Asked(request) => format!("asked {:?}", request.input),
     };
     told.iter().map(name).collect()
@@ -116,7 +126,7 @@ async fn the_second_utterance_does_not_wait_for_the_firsts_transcript() {
     let stt_delay = Duration::from_secs(2);
     let mut stt = FakeHearing::new(&["First.", "Second."]);
     stt.delay = stt_delay;
-    let ear = Ear::new(Arc::new(stt), &FakeActivity, Settings::default(), new_id);
+    let ear = Ear::new(Arc::new(stt), Arc::new(FakeActivity), Settings::default(), new_id);
     let (inbox, requests) = mpsc::channel(64);
     let (turn, mut events) = mpsc::channel(64);
     let task = Task::spawn("ear", ear.run(requests, turn));
@@ -138,7 +148,7 @@ async fn the_second_utterance_does_not_wait_for_the_firsts_transcript() {
 async fn push_to_talk_ends_at_the_commit() {
     let inputs = vec![audio(&[quiet(400), loud(330)]), Input::Commit, Input::Commit];
     let (told, stt) = hear(push_to_talk(), &["Hello."], inputs).await;
-    assert_eq!(names(&told), ["partial \"Hello.\"", "committed", "final \"Hello.\""]);
+    assert_eq!(names(&told), ["partial \"Hello.\"", "committed", "refused bad_audio", "final \"Hello.\""]);
     assert_eq!(stt.heard.lock().unwrap()[0].len().millis(), 730, "to the last sample");
 }
 
@@ -146,9 +156,66 @@ async fn push_to_talk_ends_at_the_commit() {
 async fn a_commit_ends_an_utterance_before_its_silence() {
     let inputs = vec![Input::Commit, audio(&[loud(400)]), Input::Commit, audio(&[quiet(1000)])];
     let (told, _) = hear(Settings::default(), &["Hello."], inputs).await;
-    assert_eq!(names(&told), ["began", "stopped", "final \"Hello.\""]);
-    let Heard::Final(utterance) = &told[2] else { panic!() };
+    assert_eq!(names(&told), ["refused bad_audio", "began", "stopped", "final \"Hello.\""]);
+    let Heard::Final(utterance) = &told[3] else { panic!() };
     assert_eq!(utterance.endpoint, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_of_nothing_is_answered_and_push_to_talk_goes_on() {
+    let commit = || Input::Commit;
+    let inputs = vec![commit(), audio(&[loud(330)]), commit(), Input::Settings(SettingsPatch::default()), commit()];
+    let (told, _) = hear(push_to_talk(), &["Hello."], inputs).await;
+    let told: Vec<_> = names(&told).into_iter().filter(|it| !it.starts_with("asked")).collect();
+    assert_eq!(told, ["refused bad_audio", "committed", "refused bad_audio", "final \"Hello.\""]);
+    // A switch of mode commits too, but nobody asked for that.
+    let vad = Input::Settings(SettingsPatch { vad: Some(Some(VadPatch::default())), ..SettingsPatch::default() });
+    let (told, _) = hear(push_to_talk(), &[], vec![vad]).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_language_that_nobody_understands_is_refused_by_name() {
+    let patch = |codes: &[&str]| SettingsPatch {
+        languages: Some(codes.iter().map(|code| (*code).to_owned()).collect()),
+        ..SettingsPatch::default()
+    };
+    let inputs = vec![
+        Input::Settings(patch(&["en", "xx"])),
+        Input::Regenerate { item_id: "m1".to_owned(), settings: patch(&["yy"]) },
+        audio(&[loud(400), quiet(600)]),
+        Input::Settings(patch(&["de"])),
+        audio(&[loud(400), quiet(600)]),
+    ];
+    let (told, stt) = hear(Settings::default(), &["One.", "Two."], inputs).await;
+    for (heard, code) in told[..2].iter().zip(["xx", "yy"]) {
+        let Heard::Refused { complaint, .. } = heard else { panic!("{heard:?}") };
+        assert_eq!(complaint.code, ErrorCode::LanguageUnsupported);
+        assert_eq!(complaint.message, format!("languages: \"{code}\" is not understood here; allowed are de, en"));
+    }
+    let asked: Vec<_> = stt.asked.lock().unwrap().iter().map(|options| options.languages.clone()).collect();
+    assert_eq!(asked, [vec![], vec!["de".to_owned()]], "a refused patch changes nothing");
+    assert_eq!(names(&told).iter().filter(|it| it.starts_with("asked")).count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_detector_that_panics_is_told_of_and_the_ear_listens_on() {
+    // In the middle of an utterance.
+    let inputs = vec![audio(&[quiet(320), loud(700), quiet(600), loud(700), quiet(600)])];
+    let faulty = Arc::new(FaultyActivity::new(20..21));
+    let (told, _) = hear_by(faulty, Settings::default(), &["One.", "Two."], inputs).await;
+    let told: Vec<_> = names(&told).into_iter().filter(|it| !it.starts_with("partial")).collect();
+    let once = ["began", "refused provider_failed", "stopped", "final \"One.\"", "began", "stopped", "final \"Two.\""];
+    assert_eq!(told, once);
+    // For good, in the middle of an utterance: that one ends, and push-to-talk is left.
+    let talk = Input::Settings(SettingsPatch { vad: Some(None), ..SettingsPatch::default() });
+    let inputs = vec![audio(&[loud(20_000)]), talk, audio(&[loud(300)]), Input::Commit];
+    let faulty = Arc::new(FaultyActivity::new(20..usize::MAX));
+    let (told, _) = hear_by(faulty, Settings::default(), &["One.", "Two."], inputs).await;
+    let kept = |it: &String| !it.starts_with("partial") && !it.starts_with("asked");
+    let told: Vec<_> = names(&told).into_iter().filter(kept).collect();
+    let once = ["began", "refused provider_failed", "stopped", "final \"One.\"", "committed", "final \"Two.\""];
+    assert_eq!(told, once);
 }
 
 #[tokio::test(start_paused = true)]
@@ -182,7 +249,7 @@ async fn a_recogniser_that_fails_panics_or_sleeps_is_told_of_once() {
         let mut stt = FakeHearing::new(&[]);
         stt.texts.lock().unwrap().push_back(text);
         stt.delay = delay;
-        let ear = Ear::new(Arc::new(stt), &FakeActivity, Settings::default(), new_id);
+        let ear = Ear::new(Arc::new(stt), Arc::new(FakeActivity), Settings::default(), new_id);
         let (inbox, requests) = mpsc::channel(8);
         let (turn, mut events) = mpsc::channel(8);
         let _task = Task::spawn("ear", ear.run(requests, turn));

@@ -273,6 +273,7 @@ impl Complaint {
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
     BadField,
+    BadAudio,
     ItemNotFound,
     ModelUnavailable,
     VoiceUnavailable,
@@ -286,6 +287,7 @@ impl ErrorCode {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BadField => "bad_field",
+            Self::BadAudio => "bad_audio",
             Self::ItemNotFound => "item_not_found",
             Self::ModelUnavailable => "model_unavailable",
             Self::VoiceUnavailable => "voice_unavailable",

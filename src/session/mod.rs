@@ -5,6 +5,7 @@
 //! chunker), `mouth` (speech synthesis, sequence, pace). This module cannot name a model, a socket or a database:
 //! models stand behind `provider`'s traits, the database behind [`record::Records`], the socket behind a [`Handle`].
 
+mod detector;
 mod ear;
 pub mod event;
 mod guard;
@@ -15,7 +16,6 @@ mod mouth;
 mod outbox;
 pub mod record;
 pub mod settings;
-mod task;
 mod turn;
 
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::provider::task::{self, Task};
 use crate::provider::{ChatModel, SpeechSynthesizer, SpeechToText, VoiceActivity};
 use ear::Ear;
 pub use ear::LONGEST_UTTERANCE;
@@ -32,7 +33,6 @@ use machine::Machine;
 pub use outbox::Outbox;
 use record::{Character, OpenConversation, RecordError, Records};
 use settings::{Settings, SettingsPatch};
-use task::Task;
 
 /// What a session is made of.
 #[derive(Clone)]
@@ -88,7 +88,7 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     // One character for now, the first.
     let character = conversation.characters.into_iter().next();
     let character = character.ok_or_else(|| StartError::NoCharacter(conversation_id.clone()))?;
-    let settings = settings_of(&character, opening.settings);
+    let settings = settings_of(&character, opening.settings, &parts.stt.languages());
 
     let (inbox, requests) = mpsc::channel(INBOX);
     let (events, happened) = mpsc::channel(turn::INBOX);
@@ -103,7 +103,7 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     // The lane is new: there is room.
     let _ = control.try_send(Output::SessionStarted(Box::new(started)).into());
 
-    let ear = Ear::new(Arc::clone(&parts.stt), &*parts.vad, settings.clone(), new_id);
+    let ear = Ear::new(Arc::clone(&parts.stt), Arc::clone(&parts.vad), settings.clone(), new_id);
     let room = turn::Room {
         ear: Task::spawn("ear", ear.run(requests, events.clone())),
         machine: Machine::new(conversation_id, character, settings, opening.paced, history, Box::new(new_id)),
@@ -143,11 +143,14 @@ async fn open(records: &dyn Records, opening: &Opening) -> Result<OpenConversati
 }
 
 /// The server's settings with the character's own on top.
-fn settings_of(character: &Character, settings: Settings) -> Settings {
+fn settings_of(character: &Character, settings: Settings, languages: &[String]) -> Settings {
     if character.parameters.is_null() {
         return settings;
     }
-    let patched = SettingsPatch::read(&character.parameters).and_then(|patch| settings.patched(&patch));
+    let patched = SettingsPatch::read(&character.parameters).and_then(|patch| {
+        patch.check_languages(languages)?;
+        settings.patched(&patch)
+    });
     patched.unwrap_or_else(|error| {
         tracing::warn!(character = character.id, %error, "a character's parameters are wrong and are ignored");
         settings

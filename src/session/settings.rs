@@ -169,6 +169,18 @@ impl SettingsPatch {
         Ok(patch)
     }
 
+    /// # Errors
+    /// Names the first language that is not among `known`, and those that are.
+    pub(super) fn check_languages(&self, known: &[String]) -> Result<(), BadField> {
+        let unknown = self.languages.iter().flatten().find(|code| !known.contains(code));
+        unknown.map_or(Ok(()), |code| {
+            let mut allowed: Vec<&str> = known.iter().map(String::as_str).collect();
+            allowed.sort_unstable();
+            let message = format!("\"{code}\" is not understood here; allowed are {}", allowed.join(", "));
+            Err(BadField::new("languages", message))
+        })
+    }
+
     fn read_field(&mut self, name: &str, value: &Value) -> Result<(), BadField> {
         match name {
             "temperature" => self.temperature = Some(typed(name, "a number", value)?),

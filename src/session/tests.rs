@@ -13,7 +13,7 @@ use super::record::{Conversation, Message, MessageStatus};
 use super::settings::OutputKind;
 use super::*;
 use crate::audio::{MIC_HZ, Mic, Samples};
-use crate::provider::fake::{FakeActivity, FakeChat, FakeHearing, FakeSpeech};
+use crate::provider::fake::{FakeActivity, FakeChat, FakeHearing, FakeSpeech, FaultyActivity};
 use crate::provider::{ProviderError, Role};
 
 /// Conversations in memory, which take `delay` to be stored.
@@ -446,6 +446,52 @@ async fn faults_are_told_and_the_session_goes_on() {
     let all = client.until(is_complete).await;
     assert!(!audio_of(&all).is_empty());
     assert!(all.iter().any(|(_, it)| matches!(it, Output::Error(Complaint { code: ErrorCode::Internal, .. }))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_outlives_its_voice_activity_detector() {
+    let house = House::new(&[]);
+    let quick = Duration::from_millis(10);
+    house.chat.say("Fine.", quick, quick);
+    let parts = Parts { vad: Arc::new(FaultyActivity::new(0..usize::MAX)), ..house.parts() };
+    let mut client = Client { handle: start(parts, opening()).await.unwrap(), start: Instant::now() };
+    for chunk in microphone(2000, 500) {
+        client.ask(chunk).await;
+    }
+    let all = client.for_a_while(Duration::from_secs(1)).await;
+    let errors: Vec<_> = all.iter().filter(|it| matches!(it, Output::Error(_))).collect();
+    let [Output::Error(complaint)] = errors[..] else { panic!("{errors:?}") };
+    assert_eq!((complaint.code, complaint.retryable), (ErrorCode::ProviderFailed, true));
+    assert_eq!(complaint.message, "voice activity detection failed");
+    client.say("Are you there?").await;
+    assert!(!audio_of(&client.until(is_complete).await).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_repeats_the_requests_reference() {
+    let house = House::new(&[]);
+    let mut client = house.open().await;
+    let languages = SettingsPatch { languages: Some(vec!["xx".to_owned()]), ..SettingsPatch::default() };
+    for (input, code) in
+        [(Input::Commit, ErrorCode::BadAudio), (Input::Settings(languages), ErrorCode::LanguageUnsupported)]
+    {
+        let reference = Some(code.to_string());
+        client.handle.inbox.send(Request { input, reference: reference.clone() }).await.unwrap();
+        let told = timeout(Duration::from_secs(9), client.handle.outbox.recv()).await.unwrap().unwrap();
+        assert_eq!(told.reference, reference);
+        assert!(matches!(&told.output, Output::Error(complaint) if complaint.code == code), "{told:?}");
+    }
+}
+
+#[test]
+fn a_characters_parameters_with_an_unknown_language_are_ignored() {
+    let known = ["en".to_owned()];
+    let settings = |languages| {
+        let parameters = json!({"languages": [languages], "temperature": 0.1});
+        settings_of(&Character { parameters, ..character("a") }, Settings::default(), &known)
+    };
+    assert_eq!(settings("xx"), Settings::default());
+    assert_eq!(settings("en").languages, known);
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,8 +20,8 @@ use super::machine::{Effect, Effects, Event, Machine, Save};
 use super::mind::{self, Thought};
 use super::mouth::{self, Progress, Sentence, Voicing};
 use super::record::RecordError;
-use super::task::Task;
 use super::{Parts, record};
+use crate::provider::task::Task;
 use crate::provider::{ChatRequest, Language, ProviderError, VoiceInfo};
 
 /// Events that may wait for the machine. Each room waits when it is full; the machine needs microseconds for one.

@@ -2,6 +2,7 @@
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
+use crate::provider::limit;
 use crate::session::event::{Output, Timings, TurnReport};
 
 const SESSIONS: &str = "aichat_sessions_open";
@@ -15,6 +16,7 @@ const TOTAL: &str = "aichat_turn_seconds";
 
 /// Says what the figures mean. Once, after the recorder is installed.
 pub fn describe() {
+    limit::describe_metrics();
     describe_gauge!(SESSIONS, "WebSocket sessions that are open");
     describe_counter!(TURNS, "Replies that ended, by outcome: complete or interrupted");
     describe_counter!(ERRORS, "Errors told to clients by sessions, by code");

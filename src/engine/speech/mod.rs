@@ -2,7 +2,7 @@
 //!
 //! Two threads. One turns text into phonemes (`phonemes`, with `english` and `espeak` behind it) and cuts them into
 //! pieces (`pieces`); the other owns the model and speaks one piece at a time (`speaker`), the most urgent request's
-//! first. Each request has a bounded buffer of finished audio: a request whose listener is slow is passed over, so
+//! first. It hands over whole pieces and buffers no audio: a request whose last piece was not taken is passed over, so
 //! that no listener ever holds the model. Dropping a request's stream cancels it at the next stage of the model.
 
 mod english;
@@ -40,8 +40,9 @@ use voices::Voices;
 /// Length of a chunk: short enough that stopping between two feels immediate.
 const CHUNK_MILLIS: usize = 200;
 const CHUNK_SAMPLES: usize = SPEECH_HZ as usize * CHUNK_MILLIS / 1000;
-/// Finished audio that may wait for its listener, per request.
-const BUFFER_SECONDS: usize = 30;
+/// Spoken pieces that may wait to be taken, per request. Audio is buffered by `provider::limit`, which takes it at
+/// once: this is no more than the hand-over.
+const PIECES_AHEAD: usize = 1;
 /// Requests that wait for a thread. A permit per request (`provider::limit`) keeps them far fewer.
 const WAITING_REQUESTS: usize = 64;
 /// A text longer than this is a mistake: about an hour and a half of speech.
@@ -55,13 +56,16 @@ pub struct KokoroEngine {
     precedence: Precedence,
 }
 
+/// The chunks of a piece.
+type Spoken = Result<Vec<SpeechChunk>, ProviderError>;
+
 /// A request on its way to the phonemes.
 struct Order {
     request: SpeakRequest,
     voice: String,
     tongue: Tongue,
     seed: u64,
-    out: mpsc::Sender<Result<SpeechChunk, ProviderError>>,
+    out: mpsc::Sender<Spoken>,
     /// Until the first audio.
     hurry: Option<Hurry>,
 }
@@ -109,10 +113,7 @@ impl KokoroEngine {
         Ok(kokoro::weight_bytes(dir)? + BESIDES_WEIGHTS)
     }
 
-    fn order(
-        &self,
-        request: SpeakRequest,
-    ) -> Result<mpsc::Receiver<Result<SpeechChunk, ProviderError>>, ProviderError> {
+    fn order(&self, request: SpeakRequest) -> Result<mpsc::Receiver<Spoken>, ProviderError> {
         let invalid = |field, message: String| ProviderError::InvalidRequest { field, message };
         if !(0.5..=2.0).contains(&request.speed) {
             return Err(invalid("speed", format!("{} is not between 0.5 and 2", request.speed)));
@@ -121,12 +122,12 @@ impl KokoroEngine {
             return Err(invalid("text", format!("it is longer than {LONGEST_TEXT} bytes; send it in parts")));
         }
         let (voice, tongue) = self.voices.choose(request.voice.as_deref(), request.language.as_deref(), &self.name)?;
-        let (out, chunks) = mpsc::channel(BUFFER_SECONDS * 1000 / CHUNK_MILLIS);
+        let (out, pieces) = mpsc::channel(PIECES_AHEAD);
         let seed = request.seed.unwrap_or_else(rand::random);
         let hurry = (request.urgency == Urgency::First).then(|| self.precedence.hurry());
         let order = Order { request, voice, tongue, seed, out, hurry };
         self.front.send(order).map_err(|error| self.refusal(&error))?;
-        Ok(chunks)
+        Ok(pieces)
     }
 
     fn refusal<T>(&self, error: &TrySendError<T>) -> ProviderError {
@@ -145,18 +146,25 @@ fn refusal<T>(name: &str, error: &TrySendError<T>) -> ProviderError {
 
 impl SpeechSynthesizer for KokoroEngine {
     fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk> {
-        let chunks = match self.order(request) {
-            Ok(chunks) => chunks,
+        let pieces = match self.order(request) {
+            Ok(pieces) => pieces,
             Err(error) => return stream::once(async { Err(error) }).boxed(),
         };
         let failed = ProviderError::Failed { what: self.name.to_string() };
         // A thread that dies drops its end: that, too, must reach the listener as a terminal item.
-        stream::unfold((chunks, Some(failed)), |(mut chunks, failed)| async move {
+        let begin = (pieces, Vec::<SpeechChunk>::new().into_iter(), Some(failed));
+        stream::unfold(begin, |(mut pieces, mut piece, failed)| async move {
             let failed = failed?;
-            match chunks.recv().await {
-                Some(Ok(chunk)) if !chunk.last => Some((Ok(chunk), (chunks, Some(failed)))),
-                Some(terminal) => Some((terminal, (chunks, None))),
-                None => Some((Err(failed), (chunks, None))),
+            loop {
+                if let Some(chunk) = piece.next() {
+                    let failed = (!chunk.last).then_some(failed);
+                    return Some((Ok(chunk), (pieces, piece, failed)));
+                }
+                match pieces.recv().await {
+                    Some(Ok(next)) => piece = next.into_iter(),
+                    Some(Err(error)) => return Some((Err(error), (pieces, piece, None))),
+                    None => return Some((Err(failed), (pieces, piece, None))),
+                }
             }
         })
         .boxed()
@@ -183,7 +191,7 @@ fn write_orders(writer: &Writer, mut inbox: mpsc::Receiver<Order>, model: &Worke
                     last: true,
                     served_by: Arc::clone(&writer.name),
                 };
-                drop(order.out.try_send(Ok(nothing)));
+                drop(order.out.try_send(Ok(vec![nothing])));
             }
             Ok(phonemes) => hand_over(writer, order, phonemes, model),
         }

@@ -1,7 +1,7 @@
 //! Whose piece is spoken next: the model thread's loop.
 //!
 //! Each turn takes in what came, gives out what listeners have room for, and speaks one piece of the most urgent
-//! request that has room for more. A request whose buffer is full is parked until its listener reads on. Between the
+//! request whose last piece was taken. The others are parked until their listeners read on. Between the
 //! stages of a piece that nobody waits for, an urgent one may go first.
 
 use std::collections::VecDeque;
@@ -11,11 +11,11 @@ use std::sync::Arc;
 use futures::future::{select, select_all};
 use tokio::sync::mpsc;
 
-use super::Order;
 use super::pieces::Piece;
 use super::speaker::Speaker;
+use super::{Order, Spoken};
 use crate::engine::precedence::Hurry;
-use crate::provider::{ProviderError, SpeechChunk, Urgency};
+use crate::provider::Urgency;
 
 /// Requests in work or parked; those beyond wait in the inbox, which is bounded.
 const MOST_JOBS: usize = 32;
@@ -33,9 +33,9 @@ pub(super) struct Job {
     pub(super) spoken: u64,
     /// Samples rendered.
     pub(super) position: usize,
-    /// Finished, but the listener's buffer is full.
-    finished: VecDeque<Result<SpeechChunk, ProviderError>>,
-    out: mpsc::Sender<Result<SpeechChunk, ProviderError>>,
+    /// Spoken, but the listener has not taken what came before.
+    finished: Option<Spoken>,
+    out: mpsc::Sender<Spoken>,
 }
 
 impl Job {
@@ -50,32 +50,31 @@ impl Job {
             pieces,
             spoken: 0,
             position: 0,
-            finished: VecDeque::new(),
+            finished: None,
             out: order.out,
         }
     }
 
     /// Where its chunks go.
-    pub(super) fn listener(&self) -> mpsc::Sender<Result<SpeechChunk, ProviderError>> {
+    pub(super) fn listener(&self) -> mpsc::Sender<Spoken> {
         self.out.clone()
     }
 
-    /// Gives out what there is room for.
+    /// Gives out what there is, if there is room for it.
     fn flush(&mut self) {
-        while let Some(item) = self.finished.pop_front() {
-            if let Err(mpsc::error::TrySendError::Full(item)) = self.out.try_send(item) {
-                self.finished.push_front(item);
-                return;
-            }
+        if let Some(spoken) = self.finished.take()
+            && let Err(mpsc::error::TrySendError::Full(spoken)) = self.out.try_send(spoken)
+        {
+            self.finished = Some(spoken);
         }
     }
 
     fn is_over(&self) -> bool {
-        self.out.is_closed() || (self.finished.is_empty() && self.pieces.is_empty())
+        self.out.is_closed() || (self.finished.is_none() && self.pieces.is_empty())
     }
 
     fn is_parked(&self) -> bool {
-        !self.finished.is_empty()
+        self.finished.is_some()
     }
 
     /// Speaks its next piece.
@@ -87,13 +86,13 @@ impl Job {
             Ok(Some((chunks, samples))) => {
                 self.position += samples;
                 self.spoken += 1;
-                self.finished.extend(chunks.into_iter().map(Ok));
+                self.finished = Some(Ok(chunks));
             }
             // The listener left.
             Ok(None) => self.pieces.clear(),
             Err(error) => {
                 self.pieces.clear();
-                self.finished.push_back(Err(error));
+                self.finished = Some(Err(error));
             }
         }
         self.flush();

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use futures::FutureExt;
+
 use super::english::Dialect;
 use super::phonemes::{SpokenWord, Symbol};
 use super::pieces::cut;
@@ -184,20 +186,27 @@ async fn dropping_a_stream_stops_its_work() {
 
 #[tokio::test]
 async fn a_slow_listener_holds_nobody_and_gets_everything() {
-    // More than its buffer holds, and nobody reads.
+    // Several pieces, and nobody reads.
     let long = "Here is one more sentence for a listener who sleeps. ".repeat(16);
     let mut slow = engine().speak(request(&long));
-    let first = slow.next().await.unwrap().unwrap();
-    let mut quick = engine().speak(SpeakRequest { urgency: Urgency::First, ..request("Are you there?") });
-    while let Some(chunk) = quick.next().await {
-        chunk.unwrap();
+    let quick = SpeakRequest { urgency: Urgency::First, ..request("Are you there?") };
+    chunks(quick).await;
+    // Each of these waits for a piece of the slow one, as long as that one may go on.
+    for _ in 0..4 {
+        chunks(request("And are you there?")).await;
     }
-    let rest: Vec<SpeechChunk> = slow.map(|chunk| chunk.unwrap()).collect().await;
-    let seconds: f64 = rest.iter().map(|chunk| chunk.audio.duration().as_secs_f64()).sum();
-    assert!(seconds > BUFFER_SECONDS as f64, "{seconds} s are not more than the buffer");
-    let words = first.words.len() + rest.iter().map(|chunk| chunk.words.len()).sum::<usize>();
-    assert_eq!(words, 16 * 10);
-    assert!(rest.last().unwrap().last);
+    // It went no further than the hand-over: buffering is for `provider::limit`.
+    let mut spoken = Vec::new();
+    while let Some(Some(chunk)) = slow.next().now_or_never() {
+        spoken.push(chunk.unwrap());
+    }
+    let seconds = |chunks: &[SpeechChunk]| chunks.iter().map(|chunk| chunk.audio.duration().as_secs_f64()).sum::<f64>();
+    let ahead = seconds(&spoken);
+    assert!((1.0..25.0).contains(&ahead), "{ahead} s were spoken for nobody");
+    spoken.extend(slow.map(|chunk| chunk.unwrap()).collect::<Vec<_>>().await);
+    assert!(seconds(&spoken) > 40.0, "{} s hold no more than the hand-over", seconds(&spoken));
+    assert_eq!(spoken.iter().map(|chunk| chunk.words.len()).sum::<usize>(), 16 * 10);
+    assert!(spoken.last().unwrap().last);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! One window of audio to text: how much of it to encode, which language, which search, and what to do when the
 //! result is bad. Owns the model; knows no session and no channel.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,7 +97,7 @@ impl Listener {
             return Ok(Some(silent));
         }
         let Some((encoded, language, written)) = self.search(samples, context, check)? else { return Ok(None) };
-        if written.broken || is_silence(&written) || self.is_voiceless(samples, &written) {
+        if written.broken || is_silence(&written) || is_voiceless(self.voice_activity.as_deref(), samples, &written) {
             return Ok(Some(Window { language, no_speech: written.no_speech, ..silent }));
         }
         let (pieces, settled) = segments::cut(&self.tokens, &written.tokens, seconds);
@@ -177,16 +178,6 @@ impl Listener {
             let text = if nothing { String::new() } else { self.tokens.decode(&written.tokens).trim().to_owned() };
             (text, language)
         }))
-    }
-
-    /// Doubtful text, and the voice-activity detector hears nobody.
-    fn is_voiceless(&self, samples: &[f32], written: &Written) -> bool {
-        let doubtful =
-            written.no_speech > DOUBTFUL_NO_SPEECH || written.mean_log_probability < DOUBTFUL_LOG_PROBABILITY;
-        let Some(detector) = self.voice_activity.as_ref().filter(|_| doubtful) else { return false };
-        let mut stream = detector.open();
-        let (frames, _) = samples.as_chunks::<VAD_FRAME>();
-        frames.iter().filter(|frame| stream.score(frame) >= VOICE).take(VOICED_FRAMES).count() < VOICED_FRAMES
     }
 
     /// Encodes the audio that is there and a margin of silence, or all 30 s.
@@ -304,6 +295,24 @@ fn is_silence(written: &Written) -> bool {
     written.no_speech > NO_SPEECH && (written.broken || written.mean_log_probability < LEAST_WITHOUT_SPEECH)
 }
 
+/// Doubtful text, and the voice-activity detector hears nobody. A detector that panics has no say.
+fn is_voiceless(detector: Option<&dyn VoiceActivity>, samples: &[f32], written: &Written) -> bool {
+    let doubtful = written.no_speech > DOUBTFUL_NO_SPEECH || written.mean_log_probability < DOUBTFUL_LOG_PROBABILITY;
+    let Some(detector) = detector.filter(|_| doubtful) else { return false };
+    let (frames, _) = samples.as_chunks::<VAD_FRAME>();
+    let voiced = catch_unwind(AssertUnwindSafe(|| {
+        let mut stream = detector.open();
+        frames.iter().filter(|frame| stream.score(frame) >= VOICE).take(VOICED_FRAMES).count()
+    }));
+    voiced.map_or_else(
+        |_| {
+            tracing::error!("the voice-activity detector panicked; doubtful text is believed");
+            false
+        },
+        |voiced| voiced < VOICED_FRAMES,
+    )
+}
+
 fn is_bad(written: &Written) -> bool {
     !is_silence(written) && (written.broken || written.mean_log_probability < LEAST_LOG_PROBABILITY)
 }
@@ -311,3 +320,7 @@ fn is_bad(written: &Written) -> bool {
 fn better(new: &Written, old: &Written) -> bool {
     if new.broken == old.broken { new.mean_log_probability > old.mean_log_probability } else { old.broken }
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;

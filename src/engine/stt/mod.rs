@@ -83,11 +83,6 @@ impl WhisperEngine {
         Ok(Self { name: served_by, worker, languages })
     }
 
-    /// ISO 639-1 codes of what it understands (Hawaiian and Cantonese, which have none, as `haw` and `yue`).
-    pub fn languages(&self) -> &[String] {
-        &self.languages
-    }
-
     /// Bytes of memory that the model in `directory` needs on `device`: weights, then all else.
     ///
     /// # Errors
@@ -142,6 +137,11 @@ impl SpeechToText for WhisperEngine {
             Some((item, more.then_some((items, what))))
         })
         .boxed()
+    }
+
+    /// ISO 639-1 codes (Hawaiian and Cantonese, which have none, as `haw` and `yue`).
+    fn languages(&self) -> Vec<String> {
+        self.languages.clone()
     }
 }
 

@@ -171,6 +171,7 @@ impl Machine {
                 self.complain(Complaint::of(&error, Some(item_id.clone())), None);
                 self.heard_out(now, &item_id);
             }
+            Heard::Refused { complaint, reference } => self.complain(complaint, reference),
             Heard::Asked(request) => self.asked(now, request),
         }
     }

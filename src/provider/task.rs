@@ -6,17 +6,17 @@ use tokio::task::JoinHandle;
 use tracing::Instrument;
 
 /// A running task. Dropping it ends the task at its next await.
-pub(super) struct Task {
+pub(crate) struct Task {
     handle: JoinHandle<()>,
 }
 
 impl Task {
-    pub(super) fn spawn(name: &'static str, body: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub(crate) fn spawn(name: &'static str, body: impl Future<Output = ()> + Send + 'static) -> Self {
         Self { handle: tokio::spawn(named(name, body)) }
     }
 
     /// Waits until the task has ended by itself.
-    pub(super) async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) {
         // How it ended is in the log.
         let _ = (&mut self.handle).await;
     }
@@ -29,7 +29,7 @@ impl Drop for Task {
 }
 
 /// Gives a task its name.
-pub(super) fn named(
+pub(crate) fn named(
     name: &'static str,
     body: impl Future<Output = ()> + Send + 'static,
 ) -> impl Future<Output = ()> + Send + 'static {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use crate::catalog::{Catalog, Choice, HubOptions, Kind};
 use crate::config::{self, Config};
@@ -129,7 +129,8 @@ impl App {
     }
 
     pub fn voice_activity(&self) -> anyhow::Result<Arc<dyn VoiceActivity>> {
-        Ok(Arc::new(SileroVad::load(&self.catalog.locate(self.vad_model())?)?))
+        let loaded = SileroVad::load(&self.catalog.locate(self.vad_model())?);
+        Ok(Arc::new(loaded.map_err(|error| with_remedy(self.vad_model(), error))?))
     }
 
     /// The database.
@@ -182,7 +183,8 @@ impl App {
         let book = Book { ledger: self.ledger.clone(), device: self.device };
         let (model, device) = (name.to_owned(), self.device);
         let loading = tokio::task::spawn_blocking(move || load(&model, device, &book));
-        let engine = loading.await.with_context(|| format!("loading {name}"))??;
+        let loaded = loading.await.with_context(|| format!("loading {name}"))?;
+        let engine = loaded.map_err(|error| with_remedy(name, error))?;
         tracing::info!(model = name, %device, seconds = started.elapsed().as_secs_f64(), "loaded");
         Ok(engine)
     }
@@ -222,6 +224,17 @@ pub fn catalog(config: &Config) -> anyhow::Result<Catalog> {
         cache: hub.home.as_ref().map(|home| home.join("hub")),
     };
     Ok(Catalog::new(&config.models_dir)?.with_hub(options))
+}
+
+/// Says what mends a model's broken file.
+fn with_remedy(name: &str, error: EngineError) -> anyhow::Error {
+    match error {
+        EngineError::BadFile { .. } if is_path(name) => {
+            anyhow!("{error}; fetch the file again, or set LLM_MODEL to another")
+        }
+        EngineError::BadFile { .. } => anyhow!("{error}; mend it with `aichat pull {name} --force`"),
+        error => error.into(),
+    }
 }
 
 /// Model names hold no slash and do not end in .gguf.

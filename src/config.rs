@@ -3,6 +3,7 @@
 //! The only reader of flags, environment, `.env` and `aichat.toml`, in this order of weight. Everything else is handed
 //! a [`Config`]. A setting that cannot be read is one error that names it.
 
+use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -67,8 +68,19 @@ impl Flags {
             #[command(flatten)]
             flags: Flags,
         }
-        <Environment as clap::Parser>::parse_from(["aichat"]).flags
+        command_line::<Environment>(["aichat".into()]).flags
     }
+}
+
+/// Parses `arguments`, the program's name first. A variable that is set to nothing, as `PORT=` of a copied `.env`, is
+/// the same as none. Ends the process, with a message, where they cannot be parsed.
+pub fn command_line<P: clap::Parser>(arguments: impl IntoIterator<Item = OsString>) -> P {
+    let unset = |name: &OsStr| !is_set(name);
+    let command = P::command().mut_args(|argument| {
+        if argument.get_env().is_some_and(unset) { argument.env(None::<&'static str>) } else { argument }
+    });
+    let parsed = P::from_arg_matches(&command.get_matches_from(arguments));
+    parsed.unwrap_or_else(|error| error.exit())
 }
 
 /// The same settings in `aichat.toml`.
@@ -123,16 +135,29 @@ pub enum ConfigError {
     Value { name: &'static str, value: String, reason: String },
 }
 
-/// Adds `.env` of the working folder to the environment; what is set already stays. Call before any thread starts.
+/// Adds `.env` of the working folder to the environment; what is set to something already stays. Call before any thread
+/// starts.
 ///
 /// # Errors
 /// The file is there but cannot be read or parsed.
 pub fn load_dotenv() -> Result<(), ConfigError> {
-    match dotenvy::from_path(DOTENV) {
-        Ok(()) => Ok(()),
-        Err(error) if error.not_found() => Ok(()),
-        Err(error) => Err(ConfigError::File { path: DOTENV.into(), reason: error.to_string() }),
+    match add_to_environment(Path::new(DOTENV)) {
+        Err(error) if !error.not_found() => Err(ConfigError::File { path: DOTENV.into(), reason: error.to_string() }),
+        _ => Ok(()),
     }
+}
+
+fn add_to_environment(path: &Path) -> Result<(), dotenvy::Error> {
+    let mut wanted = String::new();
+    for setting in dotenvy::from_path_iter(path)? {
+        let (name, value) = setting?;
+        if !is_set(OsStr::new(&name)) {
+            let escaped = value.replace('\\', r"\\").replace('"', r#"\""#).replace('$', r"\$");
+            wanted.push_str(&format!("{name}=\"{escaped}\"\n"));
+        }
+    }
+    // What is set to nothing would stay so otherwise.
+    dotenvy::from_read_override(wanted.as_bytes())
 }
 
 impl Config {
@@ -144,7 +169,7 @@ impl Config {
         let file = read_file(Path::new(FILE))?;
         let data_dir = flags.data_dir.clone().or(file.data_dir).unwrap_or_else(|| "data".into());
         let host = flags.host.or(file.host).unwrap_or(IpAddr::from([127, 0, 0, 1]));
-        let database_url = flags.database_url.clone().or(file.database_url);
+        let database_url = named(flags.database_url.clone().or(file.database_url));
         let max_concurrent_tts = flags.max_concurrent_tts.or(file.max_concurrent_tts).unwrap_or(3);
         if !(1..=256).contains(&max_concurrent_tts) {
             return Err(ConfigError::Value {
@@ -157,8 +182,8 @@ impl Config {
             listen: SocketAddr::new(host, flags.port.or(file.port).unwrap_or(8000)),
             database_url: database_url.unwrap_or_else(|| format!("sqlite://{}/aichat.db", data_dir.display())),
             models_dir: flags.models_dir.clone().or(file.models_dir).unwrap_or_else(default_models_dir),
-            profile: flags.profile.clone().or(file.profile).unwrap_or_else(|| "auto".into()),
-            device: flags.device.clone().or(file.device).unwrap_or_else(|| "auto".into()),
+            profile: named(flags.profile.clone().or(file.profile)).unwrap_or_else(|| "auto".into()),
+            device: named(flags.device.clone().or(file.device)).unwrap_or_else(|| "auto".into()),
             stt_model: named(flags.stt_model.clone().or(file.stt_model)),
             llm_model: named(flags.llm_model.clone().or(file.llm_model)),
             tts_model: named(flags.tts_model.clone().or(file.tts_model)),
@@ -166,7 +191,7 @@ impl Config {
             api_key: named(flags.api_key.clone().or(file.api_key)),
             allowed_origins: flags.allowed_origins.clone().or(file.allowed_origins).unwrap_or_default(),
             hub: HubSettings {
-                endpoint: variable("HF_ENDPOINT"),
+                endpoint: checked_endpoint(variable("HF_ENDPOINT"))?,
                 home: variable("HF_HOME").map(PathBuf::from),
                 token: variable("HF_TOKEN"),
             },
@@ -197,6 +222,21 @@ fn default_models_dir() -> PathBuf {
 
 fn variable(name: &str) -> Option<String> {
     named(std::env::var(name).ok())
+}
+
+fn is_set(name: &OsStr) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.to_string_lossy().trim().is_empty())
+}
+
+/// An address of the hub without a scheme would fail later, in words that do not name the setting.
+fn checked_endpoint(value: Option<String>) -> Result<Option<String>, ConfigError> {
+    match value {
+        Some(value) if !value.starts_with("http://") && !value.starts_with("https://") => {
+            let reason = "must begin with http:// or https://".into();
+            Err(ConfigError::Value { name: "HF_ENDPOINT", value, reason })
+        }
+        value => Ok(value),
+    }
 }
 
 /// Reads a setting that is kept as text until the module that knows its type is there.

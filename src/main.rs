@@ -4,14 +4,13 @@ use std::process::ExitCode;
 
 use aichat::cli::Cli;
 use aichat::config;
-use clap::Parser;
 
 fn main() -> ExitCode {
     // Before the runtime, because it changes the environment, which threads may read.
     if let Err(error) = config::load_dotenv() {
         return fail(&error.into());
     }
-    let cli = Cli::parse();
+    let cli: Cli = config::command_line(std::env::args_os());
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -23,7 +23,7 @@ pub enum LogFormat {
 /// # Errors
 /// The filter cannot be read.
 pub fn logs(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("LOG={filter}"))?;
+    let filter = EnvFilter::try_new(filter).map_err(|error| anyhow!("LOG={filter}: {error}"))?;
     let coloured = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(coloured).with_writer(std::io::stderr);
     // A second call, as in tests, finds logs set up already.

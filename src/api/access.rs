@@ -1,8 +1,10 @@
 //! Who may come in: the one key, where one is set, and the origins of web pages.
 //!
-//! Every route is closed by default; [`OPEN`] names the few that are not. A browser sends `Origin` with a WebSocket
-//! whether or not it may, so that a foreign page cannot talk to a server on its reader's own machine.
+//! Every route is closed by default; [`OPEN`] names the few that are not, and [`LOCAL`] what is for this machine. A
+//! browser sends `Origin` with a WebSocket whether or not it may, so that a foreign page cannot talk to a server on its
+//! reader's own machine.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State as Extract};
@@ -16,6 +18,15 @@ use super::problem::Problem;
 
 /// Routes that need no key: whoever watches over the process has none.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
+
+/// For whoever has the key, and otherwise only on this machine: with no key set, too.
+const LOCAL: &str = "/metrics";
+/// What proxies add: behind one on this machine every client seems to be here.
+const PROXIED: [&str; 2] = ["forwarded", "x-forwarded-for"];
+
+/// The other end of the connection that a request came on.
+#[derive(Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
 
 /// Who may come in.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +65,13 @@ pub(super) async fn check(Extract(house): Extract<Arc<House>>, request: Request,
     if OPEN.contains(&path) {
         return next.run(request).await;
     }
+    if path == LOCAL && is_local(&request) {
+        return next.run(request).await;
+    }
+    if path == LOCAL && access.api_key.is_none() {
+        let detail = "only this machine may read this; set AICHAT_API_KEY and send it to read it from another";
+        return Problem::new(StatusCode::FORBIDDEN, "local_only", detail).into_response();
+    }
     if !access.knows(request.headers()) {
         let detail = "send the server's key as \"Authorization: Bearer KEY\"";
         return Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response();
@@ -63,6 +81,11 @@ pub(super) async fn check(Extract(house): Extract<Arc<House>>, request: Request,
         return Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail).into_response();
     }
     next.run(request).await
+}
+
+fn is_local(request: &Request) -> bool {
+    let here = request.extensions().get::<Peer>().is_some_and(|peer| peer.0.to_canonical().is_loopback());
+    here && !PROXIED.iter().any(|name| request.headers().contains_key(*name))
 }
 
 impl Access {

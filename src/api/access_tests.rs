@@ -1,6 +1,8 @@
+use std::str::FromStr;
+
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Access, ApiKey};
+use super::{Access, ApiKey, Peer, is_local};
 
 fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
     pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())).collect()
@@ -20,6 +22,30 @@ fn only_the_key_opens() {
     assert!(!empty.knows(&headers(&[("authorization", "Bearer ")])), "an empty key opens nothing");
     assert!(Access::default().knows(&HeaderMap::new()), "without a key the door is open");
     assert!(!format!("{access:?}").contains("sesame"));
+}
+
+#[test]
+fn only_a_peer_on_this_machine_that_is_no_proxy_is_local() {
+    let request = |peer: Option<&str>, header: Option<&str>| {
+        let mut request = axum::extract::Request::default();
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(Peer(peer.parse().unwrap()));
+        }
+        if let Some(name) = header {
+            request.headers_mut().insert(HeaderName::from_str(name).unwrap(), HeaderValue::from_static("x"));
+        }
+        request
+    };
+    for here in ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"] {
+        assert!(is_local(&request(Some(here), None)), "{here}");
+        for header in ["forwarded", "x-forwarded-for"] {
+            assert!(!is_local(&request(Some(here), Some(header))), "{here} {header}");
+        }
+    }
+    for elsewhere in ["192.168.1.2", "10.0.0.1", "0.0.0.0", "::", "::ffff:10.0.0.1", "fe80::1", "2001:db8::1"] {
+        assert!(!is_local(&request(Some(elsewhere), None)), "{elsewhere}");
+    }
+    assert!(!is_local(&request(None, None)));
 }
 
 #[test]

@@ -6,15 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::Request;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
+use tracing::Instrument;
 
+use super::access::Peer;
 use super::{Draining, House, Limits, State, router};
 
 /// A request's header. hyper notices up to one read beyond it.
@@ -70,10 +72,10 @@ async fn accept_all(
 ) {
     while let Ok(permit) = Arc::clone(connections).acquire_owned().await {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let connection =
-                    serve_connection(stream, routes.clone(), draining.clone(), limits.header_timeout, permit);
-                tokio::spawn(connection);
+            Ok((stream, peer)) => {
+                let routes = routes.clone().layer(Extension(Peer(peer.ip())));
+                let connection = serve_connection(stream, routes, draining.clone(), limits.header_timeout, permit);
+                tokio::spawn(connection.instrument(tracing::info_span!("task", name = "connection")));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be taken");
@@ -107,8 +109,9 @@ async fn serve_connection(
             connection.await
         }
     };
-    if let Err(error) = outcome {
-        tracing::debug!(%error, "a connection ended early");
+    match outcome {
+        Ok(()) => tracing::debug!("the connection ended"),
+        Err(error) => tracing::debug!(%error, "the connection ended early"),
     }
     drop(permit);
 }

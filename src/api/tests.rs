@@ -367,8 +367,9 @@ async fn without_the_key_only_health_is_open() {
     .await;
     assert_eq!(server.get("/healthz", "").await.0, 200);
     assert_eq!(server.get("/readyz", "").await.0, 200);
+    let elsewhere = "X-Forwarded-For: 192.0.2.1\r\n";
     for path in ["/metrics", "/ws", "/nothing", "/api/characters"] {
-        let (status, answer) = server.get(path, "").await;
+        let (status, answer) = server.get(path, elsewhere).await;
         assert_eq!(status, 401, "{path}");
         assert!(
             answer.contains("application/problem+json") && answer.contains("\"code\":\"unauthorized\""),
@@ -376,8 +377,10 @@ async fn without_the_key_only_health_is_open() {
         );
         assert!(answer.to_lowercase().contains("www-authenticate: bearer"), "{answer}");
     }
-    assert_eq!(server.get("/metrics", "Authorization: Bearer sesame\r\n").await.0, 200);
-    assert_eq!(server.get("/metrics", "Authorization: Bearer sesamo\r\n").await.0, 401);
+    let with = |key: &str| format!("{elsewhere}Authorization: Bearer {key}\r\n");
+    assert_eq!(server.get("/metrics", &with("sesame")).await.0, 200);
+    assert_eq!(server.get("/metrics", &with("sesamo")).await.0, 401);
+    assert_eq!(server.get("/metrics", "").await.0, 200, "this machine");
 
     let address = format!("ws://{}/ws", server.address);
     let refusal = connect_async(&address).await.unwrap_err();
@@ -412,6 +415,8 @@ async fn foreign_pages_get_no_socket() {
 #[tokio::test]
 async fn plain_requests_get_plain_answers() {
     let server = server().await;
+    let (status, answer) = server.get("/metrics", "X-Forwarded-For: 192.0.2.1\r\n").await;
+    assert!(status == 403 && answer.contains("\"code\":\"local_only\"") && !answer.contains("aichat_up"), "{answer}");
     let (status, answer) = server.get("/metrics", "").await;
     assert!(status == 200 && answer.ends_with("aichat_up 1\n") && answer.contains("text/plain"), "{answer}");
     let (status, answer) = server.get("/nothing?secret=1", "X-Request-Id: mine\r\n").await;

@@ -64,8 +64,9 @@ impl Default for Limits {
 /// Why a file gave no audio.
 #[derive(Debug, thiserror::Error)]
 pub enum AudioError {
+    /// Not its `source`: the message holds it.
     #[error("the audio cannot be read: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     #[error("the audio file is empty")]
     Empty,
     #[error("this is not an audio file that can be read ({reason}); send WAV, MP3, FLAC, Ogg, WebM or M4A")]
@@ -84,6 +85,12 @@ pub enum AudioError {
     TooLarge { limit: u64 },
     #[error("the audio file is damaged: {reason}")]
     Damaged { reason: String },
+}
+
+impl From<std::io::Error> for AudioError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// Decodes a whole file into memory.

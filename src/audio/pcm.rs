@@ -45,10 +45,6 @@ impl<const HZ: u32> Pcm<HZ> {
         &self.0
     }
 
-    pub fn into_vec(self) -> Vec<f32> {
-        self.0
-    }
-
     pub fn len(&self) -> Samples<HZ> {
         Samples(self.0.len() as u64)
     }
@@ -86,11 +82,6 @@ pub struct Samples<const HZ: u32>(pub u64);
 impl<const HZ: u32> Samples<HZ> {
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis * HZ as u64 / 1000)
-    }
-
-    /// The nearest sample.
-    pub fn from_seconds(seconds: f64) -> Self {
-        Self((seconds * f64::from(HZ)).round() as u64)
     }
 
     pub const fn millis(self) -> u64 {

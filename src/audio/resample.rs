@@ -11,7 +11,7 @@ use rubato::{
     calculate_cutoff,
 };
 
-use super::{Pcm, Samples};
+use super::Pcm;
 
 /// The rates that can be converted from, in hertz.
 pub const RATES: std::ops::RangeInclusive<u32> = 8_000..=192_000;
@@ -99,13 +99,9 @@ impl<const HZ: u32> Resampler<HZ> {
             Some(sinc) => sinc.finish(scale_length(pushed, self.from, HZ)).map(Pcm::new),
         }
     }
-
-    /// How long a clip of `pushed` samples becomes, to the nearest sample.
-    pub fn output_length(&self, pushed: u64) -> Samples<HZ> {
-        Samples(scale_length(pushed, self.from, HZ))
-    }
 }
 
+/// How long a clip of `length` samples becomes, to the nearest sample.
 fn scale_length(length: u64, from: u32, to: u32) -> u64 {
     let (from, to) = (u128::from(from), u128::from(to));
     u64::try_from((u128::from(length) * to + from / 2) / from).unwrap_or(u64::MAX)

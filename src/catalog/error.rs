@@ -28,8 +28,9 @@ pub enum CatalogError {
     Package { tool: String, package: String, reason: String },
     #[error("the disk that holds {} is full: free some space or point MODELS_DIR elsewhere, then pull again", path.display())]
     DiskFull { path: PathBuf },
-    #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    // No message here has a `source`: each names its cause itself, and whoever prints an error prints its sources too.
+    #[error("{}: {cause}", path.display())]
+    Io { path: PathBuf, cause: io::Error },
     #[error("{}: {reason}", path.display())]
     Convert { path: PathBuf, reason: String },
     #[error("{name} could not be fetched: {reasons}")]
@@ -41,9 +42,9 @@ pub enum CatalogError {
 impl CatalogError {
     /// Names the path an operation failed on; a full disk becomes its own error.
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        move |source| match source.kind() {
+        move |cause| match cause.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path: path.to_owned() },
-            _ => Self::Io { path: path.to_owned(), source },
+            _ => Self::Io { path: path.to_owned(), cause },
         }
     }
 

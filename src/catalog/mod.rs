@@ -14,7 +14,7 @@ mod progress;
 mod pull;
 mod record;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::{
@@ -57,10 +57,6 @@ impl Catalog {
     pub fn with_hub(mut self, options: HubOptions) -> Self {
         self.hub = Arc::new(Hub::new(options));
         self
-    }
-
-    pub fn models_dir(&self) -> &Path {
-        &self.models_dir
     }
 
     pub fn manifests(&self) -> &[Manifest] {
@@ -135,7 +131,12 @@ impl Catalog {
             }
             None if !there.is_empty() => match first_missing(manifest, &there) {
                 None => Ok((folder, None)),
-                Some(file) => Err(broken(name, folder.join(file), "is missing or empty".into())),
+                Some(file) => {
+                    let file = folder.join(file);
+                    // A folder that is not there says more than the first of its files.
+                    let path = file.parent().filter(|parent| !parent.exists()).unwrap_or(&file).to_owned();
+                    Err(broken(name, path, "is missing or empty".into()))
+                }
             },
             None => match manifest.hub.as_ref().and_then(|source| self.hub.cached(source)) {
                 Some(folder) => Ok((folder, None)),
@@ -166,13 +167,14 @@ fn sources(manifest: &Manifest) -> impl Iterator<Item = (Vec<&str>, &str)> {
 }
 
 /// The first file that lacks for `there` to be one of the model's sources; `None` if it is one. Of several sources the
-/// one with the fewest gaps counts.
+/// one whose weights are there counts, and then the one with the fewest gaps.
 fn first_missing<'a>(manifest: &'a Manifest, there: &std::collections::BTreeSet<String>) -> Option<&'a str> {
-    let gaps = |(patterns, _): (Vec<&'a str>, &str)| {
-        let is_there = |pattern: &str| there.iter().any(|file| manifest::matches(pattern, file));
-        patterns.into_iter().filter(|pattern| !is_there(pattern)).collect::<Vec<_>>()
+    let is_there = |pattern: &str| there.iter().any(|file| manifest::matches(pattern, file));
+    let gaps = |(patterns, weights): (Vec<&'a str>, &str)| {
+        (!is_there(weights), patterns.into_iter().filter(|pattern| !is_there(pattern)).collect::<Vec<_>>())
     };
-    sources(manifest).map(gaps).min_by_key(Vec::len)?.first().copied()
+    let (_, gaps) = sources(manifest).map(gaps).min_by_key(|(lacks_weights, gaps)| (*lacks_weights, gaps.len()))?;
+    gaps.first().copied()
 }
 
 fn broken(name: &str, path: PathBuf, reason: String) -> CatalogError {

@@ -24,11 +24,21 @@ impl Catalog {
     ///
     /// Dropping the future stops the pull; what came so far is kept for the next one.
     pub async fn pull(&self, name: &str, sink: ProgressSink) -> Result<PathBuf, CatalogError> {
+        self.bring(name, sink, false).await
+    }
+
+    /// As [`Catalog::pull`], but the model that is there is replaced, however whole it seems: one without a record has
+    /// nothing to be compared with.
+    pub async fn pull_anew(&self, name: &str, sink: ProgressSink) -> Result<PathBuf, CatalogError> {
+        self.bring(name, sink, true).await
+    }
+
+    async fn bring(&self, name: &str, sink: ProgressSink, anew: bool) -> Result<PathBuf, CatalogError> {
         let manifest = self.manifest(name)?.clone();
         let report = Reporter::new(name, sink);
         let _lock = self.lock(name, &report).await?;
         report.stage(Stage::Checking, "");
-        if let Some(folder) = self.whole(name).await {
+        if !anew && let Some(folder) = self.whole(name).await {
             report.stage(Stage::AlreadyThere, "");
             return Ok(folder);
         }

@@ -56,7 +56,7 @@ impl Record {
     pub(crate) fn write(&self, folder: &Path) -> Result<(), CatalogError> {
         let path = folder.join(RECORD_FILE);
         let text = serde_json::to_vec_pretty(self)
-            .map_err(|error| CatalogError::Io { path: path.clone(), source: error.into() })?;
+            .map_err(|error| CatalogError::Io { path: path.clone(), cause: error.into() })?;
         fs::write(&path, text).map_err(CatalogError::io(&path))
     }
 

@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use super::{
     record::{RECORD_FILE, is_inside},
@@ -141,6 +141,24 @@ fn a_folder_filled_by_hand_is_accepted_when_one_sources_files_are_there() {
 }
 
 #[test]
+fn a_missing_folder_is_named_and_no_file_of_another_source() {
+    let models = tempfile::tempdir().unwrap();
+    let catalog = Catalog::new(models.path()).unwrap().with_hub(no_hub(models.path()));
+    let folder = models.path().join("kokoro-82m");
+    fs::create_dir_all(&folder).unwrap();
+    for file in ["vocab.json", "model.safetensors"] {
+        fs::write(folder.join(file), "x").unwrap();
+    }
+    let error = catalog.locate("kokoro-82m").unwrap_err().to_string();
+    assert!(error.contains("kokoro-82m/voices: is missing") && !error.contains("config.json"), "{error}");
+    assert!(error.contains("`aichat pull kokoro-82m`"), "{error}");
+    fs::create_dir(folder.join("voices")).unwrap();
+    fs::write(folder.join("voices/af_heart.bin"), "x").unwrap();
+    let error = catalog.locate("kokoro-82m").unwrap_err().to_string();
+    assert!(error.contains("voices/af_alloy.bin: is missing"), "{error}");
+}
+
+#[test]
 fn a_damaged_record_is_an_error_and_never_a_panic() {
     let models = tempfile::tempdir().unwrap();
     let catalog = Catalog::new(models.path()).unwrap().with_hub(no_hub(models.path()));
@@ -178,6 +196,9 @@ fn a_full_disk_says_so() {
     let error = CatalogError::io(Path::new("/models/x"))(std::io::ErrorKind::StorageFull.into());
     assert!(matches!(error, CatalogError::DiskFull { .. }) && !error.is_worth_another_source());
     assert!(error.to_string().contains("MODELS_DIR"), "{error}");
+    // Commands print an error with its sources.
+    let error = anyhow::Error::new(CatalogError::io(Path::new("/models/x"))(std::io::ErrorKind::NotADirectory.into()));
+    assert_eq!(format!("{error:#}"), "/models/x: not a directory");
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub(super) struct Chat {
     #[arg(long)]
     system: Option<String>,
     /// 0 takes the likeliest token
-    #[arg(long, default_value_t = Sampling::default().temperature)]
+    #[arg(long, default_value_t = Sampling::default().temperature, allow_negative_numbers = true)]
     temperature: f32,
     #[arg(long, default_value_t = Sampling::default().max_tokens)]
     max_tokens: usize,
@@ -28,6 +28,7 @@ pub(super) struct Chat {
 
 impl Chat {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.prompt.trim().is_empty(), "the prompt is empty; write what the model is to answer");
         let model = App::new(config)?.chat_model().await?;
         let system = self.system.map(|text| ChatMessage::new(Role::System, text));
         let messages = system.into_iter().chain([ChatMessage::new(Role::User, self.prompt)]).collect();

@@ -50,9 +50,12 @@ impl Cli {
     /// # Errors
     /// Whatever went wrong, in words for the person at the terminal.
     pub async fn run(self) -> anyhow::Result<()> {
-        // What a decoder thinks of a file is told by our own error.
-        let usual =
-            if matches!(self.command, Command::Serve(_)) { "info" } else { "warn,symphonia=off,symphonia_core=off" };
+        // What a decoder thinks of a file, and the hub's client of its network, is told by our own error.
+        let usual = if matches!(self.command, Command::Serve(_)) {
+            "info"
+        } else {
+            "warn,symphonia=off,symphonia_core=off,hf_hub=off"
+        };
         telemetry::logs(self.log.as_deref().unwrap_or(usual), self.log_format)?;
         let config = Config::load(&self.flags)?;
         match self.command {

@@ -20,6 +20,9 @@ pub(super) struct Pull {
     /// Check every byte of what is here already
     #[arg(long)]
     verify: bool,
+    /// Fetch anew, whatever is here
+    #[arg(long, conflicts_with = "verify")]
+    force: bool,
 }
 
 impl Pull {
@@ -38,6 +41,7 @@ impl Pull {
         for name in models {
             // A pull reads every byte of what is here already; names and sizes are enough to go on.
             let folder = match catalog.locate(&name) {
+                _ if self.force => catalog.pull_anew(&name, bar()).await?,
                 Ok(folder) if !self.verify => folder,
                 _ => catalog.pull(&name, bar()).await?,
             };

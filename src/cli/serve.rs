@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
 
 use super::output;
 use crate::api::{self, Access, ApiKey, Limits, PartReport, PartState, State};
@@ -50,7 +50,21 @@ impl Serve {
         };
         tracing::info!(seconds = started.elapsed().as_secs_f64(), "ready");
         output::line(&format!("aichat listens on http://{address} (ws://{address}/ws)"))?;
-        api::serve(listener, state, stop_signal()?).await;
+        let mut stop = StopSignals::new()?;
+        let (told, stopping) = oneshot::channel::<()>();
+        // A server that is told to stop a second time does not wait for what is under way.
+        let stopped = async { stopping.await.unwrap_or_default() };
+        tokio::select! {
+            () = api::serve(listener, state, stopped) => {}
+            () = async {
+                stop.next().await;
+                let _ = told.send(());
+                stop.next().await;
+            } => {
+                tracing::warn!("told to stop twice; ending at once");
+                std::process::exit(1);
+            }
+        }
         store.checkpoint().await?;
         tracing::info!("ended");
         Ok(())
@@ -66,22 +80,21 @@ fn part_reports(app: &App) -> Vec<PartReport> {
     parts.map(report).to_vec()
 }
 
-/// Resolves at the first SIGTERM or SIGINT; the second ends the process.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            tracing::warn!("told to stop twice; ending at once");
-            std::process::exit(1);
-        });
-    })
+    }
 }

@@ -32,7 +32,7 @@ pub(super) struct Speak {
     #[arg(long)]
     language: Option<String>,
     /// From 0.5 to 2
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true)]
     speed: f32,
     /// The same seed gives the same audio
     #[arg(long)]

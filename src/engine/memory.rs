@@ -65,7 +65,7 @@ impl MemoryLedger {
             }
         };
         accounts.next_entry += 1;
-        Ok(Reservation { ledger: self.clone(), device: device.to_owned(), entry, bytes })
+        Ok(Reservation { ledger: self.clone(), device: device.to_owned(), entry })
     }
 
     /// What is reserved now, for reports.
@@ -91,14 +91,9 @@ pub struct Reservation {
     ledger: MemoryLedger,
     device: String,
     entry: u64,
-    bytes: u64,
 }
 
 impl Reservation {
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Books the bytes for as long as the process lives.
     pub fn keep(self) {
         std::mem::forget(self);

@@ -7,7 +7,6 @@ fn what_fits_is_booked_and_given_back_on_drop() {
     let ledger = MemoryLedger::default();
     ledger.set_budget("cpu", 100 * MB);
     let whisper = ledger.reserve("cpu", "whisper-base", 60 * MB).unwrap();
-    assert_eq!(whisper.bytes(), 60 * MB);
     let error = ledger.reserve("cpu", "kokoro-82m", 41 * MB).unwrap_err().to_string();
     assert!(error.contains("kokoro-82m") && error.contains("41 MB") && error.contains("40 MB"), "{error}");
     let kokoro = ledger.reserve("cpu", "kokoro-82m", 40 * MB).unwrap();

@@ -9,7 +9,7 @@ use crate::audio::Mic;
 use crate::testing;
 
 fn clip() -> Vec<f32> {
-    Mic::from_s16le(&fs::read(testing::fixture("silero/speech.s16")).unwrap()).into_vec()
+    Mic::from_s16le(&fs::read(testing::fixture("silero/speech.s16")).unwrap()).as_slice().to_vec()
 }
 
 fn score_all(stream: &mut dyn VadStream, samples: &[f32]) -> Vec<f32> {

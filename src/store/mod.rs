@@ -22,13 +22,13 @@ pub struct Store {
     path: PathBuf,
 }
 
-/// Why a database cannot be opened.
+/// Why a database cannot be opened. Each message names its cause itself, so none has a `source`.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("DATABASE_URL is not understood: {reason}; write it as sqlite://data/aichat.db")]
     BadUrl { reason: String },
-    #[error("the database's folder {} cannot be made: {source}", path.display())]
-    Folder { path: PathBuf, source: std::io::Error },
+    #[error("the database's folder {} cannot be made: {cause}", path.display())]
+    Folder { path: PathBuf, cause: std::io::Error },
     #[error("{} is not a sound database ({reason}); restore it from a backup, or move it away to begin a new one", path.display())]
     Corrupt { path: PathBuf, reason: String },
     #[error(
@@ -41,8 +41,8 @@ pub enum StoreError {
     AlteredSchema { path: PathBuf, version: i64 },
     #[error("this program is linked with SQLite {found}, which can corrupt its log; {needed} or newer is needed", needed = open::OLDEST_SQLITE)]
     OldSqlite { found: String },
-    #[error("the database {} failed: {source}", path.display())]
-    Database { path: PathBuf, source: sqlx::Error },
+    #[error("the database {} failed: {cause}", path.display())]
+    Database { path: PathBuf, cause: sqlx::Error },
 }
 
 impl Store {
@@ -77,7 +77,7 @@ impl Store {
         self.readers.close().await;
         let outcome = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await;
         self.writer.close().await;
-        outcome.map(|_| ()).map_err(|source| StoreError::Database { path: self.path.clone(), source })
+        outcome.map(|_| ()).map_err(|cause| StoreError::Database { path: self.path.clone(), cause })
     }
 
     /// The database's file.

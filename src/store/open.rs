@@ -38,7 +38,7 @@ pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
     if let Some(folder) = path.parent() {
         tokio::fs::create_dir_all(folder)
             .await
-            .map_err(|source| StoreError::Folder { path: folder.to_owned(), source })?;
+            .map_err(|cause| StoreError::Folder { path: folder.to_owned(), cause })?;
     }
     sqlx::any::install_default_drivers();
     let options = options_for(&path)?;
@@ -111,7 +111,7 @@ fn pool(size: u32, settings: &'static str) -> sqlx::pool::PoolOptions<sqlx::Any>
 async fn lock(path: &Path) -> Result<std::fs::File, StoreError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let failed = |source| StoreError::Folder { path: path.to_owned(), source };
+    let failed = |cause| StoreError::Folder { path: path.to_owned(), cause };
     let locking = tokio::task::spawn_blocking(move || {
         let file = std::fs::File::create(PathBuf::from(name))?;
         file.lock()?;
@@ -158,7 +158,7 @@ async fn migrate(connection: &mut AnyConnection, path: &Path) -> Result<(), Stor
             StoreError::AlteredSchema { path, version }
         }
         MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => describe(source, &path),
-        other => StoreError::Database { path, source: sqlx::Error::Migrate(Box::new(other)) },
+        other => StoreError::Database { path, cause: sqlx::Error::Migrate(Box::new(other)) },
     })
 }
 
@@ -168,7 +168,7 @@ fn describe(source: sqlx::Error, path: &Path) -> StoreError {
         sqlx::Error::Database(error) if matches!(primary_code(error.as_ref()), Some(11 | 26)) => {
             StoreError::Corrupt { path: path.to_owned(), reason: error.message().to_owned() }
         }
-        _ => StoreError::Database { path: path.to_owned(), source },
+        _ => StoreError::Database { path: path.to_owned(), cause: source },
     }
 }
 

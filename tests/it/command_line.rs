@@ -43,6 +43,88 @@ fn a_wrong_setting_is_named() {
     assert!(text.contains("aichat.toml") && text.contains("prot"), "{text}");
 }
 
+/// Every setting there is, set to nothing.
+const EMPTY: [&str; 18] = [
+    "HOST",
+    "PORT",
+    "DATABASE_URL",
+    "DATA_DIR",
+    "MODELS_DIR",
+    "PROFILE",
+    "DEVICE",
+    "STT_MODEL",
+    "LLM_MODEL",
+    "TTS_MODEL",
+    "MAX_CONCURRENT_TTS",
+    "AICHAT_API_KEY",
+    "ALLOWED_ORIGINS",
+    "LOG",
+    "LOG_FORMAT",
+    "HF_ENDPOINT",
+    "HF_HOME",
+    "HF_TOKEN",
+];
+
+#[test]
+fn a_setting_that_is_empty_is_not_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_aichat"));
+        command.args(arguments).current_dir(folder.path()).envs(EMPTY.map(|name| (name, "")));
+        command.env("XDG_CACHE_HOME", folder.path().join("cache")).output().unwrap()
+    };
+    stdout(&run(&["models"]));
+    let looked_in = complaint(&run(&["chat", "hello", "--profile", "starter"]));
+    assert!(looked_in.contains("cache/aichat/models"), "{looked_in}");
+    std::fs::write(folder.path().join(".env"), EMPTY.map(|name| format!("{name}=\n")).concat()).unwrap();
+    stdout(&run(&["models"]));
+    // An empty variable does not hide what `.env` says, whatever characters are in it.
+    let odd = r#"od"d $HOME \ #é"#;
+    std::fs::write(folder.path().join(".env"), format!("MODELS_DIR='{odd}'\n")).unwrap();
+    let looked_in = complaint(&run(&["chat", "hello", "--profile", "starter"]));
+    assert!(looked_in.contains(odd), "{looked_in}");
+    std::fs::write(folder.path().join(".env"), "PORT=many\n").unwrap();
+    let text = String::from_utf8(run(&["models"]).stderr).unwrap();
+    assert!(text.contains("'many'") && text.contains("--port"), "{text}");
+}
+
+#[test]
+fn an_error_says_its_cause_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [
+        &["transcribe", "absent.wav"][..],
+        &["pull", "silero-vad", "--models-dir", "/dev/null/x"],
+        &["models", "--log", "x=y=z"],
+        &["doctor", "--database-url", "sqlite:///dev/null/x/y.db"],
+    ] {
+        let output = aichat(folder.path(), arguments);
+        let all = [output.stdout.clone(), output.stderr.clone()].concat();
+        let all = String::from_utf8(all).unwrap();
+        complaint(&output);
+        for line in all.lines().filter(|line| line.contains("absent.wav") || line.contains('x')) {
+            let parts: Vec<_> = line.split(": ").collect();
+            assert!(parts.windows(2).all(|pair| pair[0] != pair[1]), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_language_model_that_is_cut_short_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("model.gguf"), b"GGUF").unwrap();
+    let text = complaint(&aichat(folder.path(), &["chat", "hello", "--llm-model", "./model.gguf"]));
+    assert!(text.contains("model.gguf") && text.contains("LLM_MODEL") && !text.contains("pull"), "{text}");
+}
+
+#[test]
+fn the_hubs_address_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let command = env!("CARGO_BIN_EXE_aichat");
+    let output = Command::new(command).arg("models").env("HF_ENDPOINT", "banana").current_dir(folder.path()).output();
+    let text = complaint(&output.unwrap());
+    assert!(text.contains("HF_ENDPOINT=banana: must begin with http"), "{text}");
+}
+
 #[test]
 fn a_missing_model_says_how_to_get_it() {
     let folder = tempfile::tempdir().unwrap();

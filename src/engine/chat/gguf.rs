@@ -9,7 +9,7 @@ use std::io::{self, BufReader, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 
 use crate::engine::EngineError;
 
@@ -41,11 +41,16 @@ impl Gguf {
         let mut reader = BufReader::with_capacity(1 << 16, file);
         Walk { reader: &mut reader, left: file_bytes, elements: 0 }
             .header()
-            .map_err(|reason| bad_file(format!("it is not a whole GGUF file: {reason}; pull the model again")))?;
+            .map_err(|reason| bad_file(format!("it is not a whole GGUF file: {reason}")))?;
         reader.rewind().map_err(unreadable)?;
         let content = catch_unwind(AssertUnwindSafe(|| Content::read(&mut reader)))
-            .map_err(|_| bad_file("its header cannot be read; pull the model again".to_owned()))?
+            .map_err(|_| bad_file("its header cannot be read".to_owned()))?
             .map_err(|error| bad_file(error.to_string()))?;
+        let promised =
+            length(&content).ok_or_else(|| bad_file("its tensors are said to be larger than a file".to_owned()))?;
+        if promised > file_bytes {
+            return Err(bad_file(format!("it is cut short: it has {file_bytes} bytes where {promised} are expected")));
+        }
         Ok(Self { path: path.to_owned(), content, reader, file_bytes })
     }
 
@@ -79,6 +84,17 @@ impl Gguf {
         }
         usize::try_from(value).map_err(|_| self.error(format!("{key} is too large")))
     }
+}
+
+/// Bytes of a whole file with this header.
+fn length(content: &Content) -> Option<u64> {
+    let end = |tensor: &TensorInfo| {
+        let elements = tensor.shape.elem_count() as u64;
+        let bytes =
+            (elements / tensor.ggml_dtype.block_size() as u64).checked_mul(tensor.ggml_dtype.type_size() as u64)?;
+        content.tensor_data_offset.checked_add(tensor.offset)?.checked_add(bytes)
+    };
+    content.tensor_infos.values().try_fold(0, |length: u64, tensor| Some(length.max(end(tensor)?)))
 }
 
 /// Negative numbers are none.
@@ -165,7 +181,7 @@ impl<R: Read> Walk<R> {
                 .filter(|elements| (1..=MAX_TENSOR).contains(elements))
                 .ok_or_else(|| format!("a tensor has a dimension of {size}"))?;
         }
-        // Type and offset: candle checks them against the file's length when it reads the data.
+        // Type and offset: `length` compares them with the file's.
         self.skip(4 + 8)
     }
 
@@ -186,17 +202,23 @@ impl<R: Read> Walk<R> {
 
     fn count(&mut self, what: &str, most: u64) -> Result<u64, String> {
         let count = self.u64()?;
-        // Whatever is counted takes at least a byte.
-        if count > most || count > self.left {
+        if count > most {
             return Err(format!("it claims {count} {what}"));
+        }
+        // Whatever is counted takes at least a byte.
+        if count > self.left {
+            return Err(format!("it ends too early: it claims {count} {what} and has {} bytes left", self.left));
         }
         Ok(count)
     }
 
     fn string(&mut self) -> Result<Vec<u8>, String> {
         let length = self.u64()?;
-        if length > MAX_STRING || length > self.left {
+        if length > MAX_STRING {
             return Err(format!("it claims a text of {length} bytes"));
+        }
+        if length > self.left {
+            return Err(format!("it ends too early: it claims a text of {length} bytes and has {} left", self.left));
         }
         // No more than MAX_STRING, so it fits.
         let mut bytes = vec![0; length as usize];

@@ -122,10 +122,21 @@ fn a_file_that_is_none_is_named() {
     let path = folder.path().join("model.gguf");
     for bytes in [&b""[..], b"GGUF", b"not a model at all, just text", &[0; 4096]] {
         let error = load(bytes, &path).err().unwrap().to_string();
-        assert!(error.contains("model.gguf") && error.contains("pull the model again"), "{error}");
+        assert!(error.contains("model.gguf: it is not a whole GGUF file"), "{error}");
     }
     let absent = Model::load("tiny", &folder.path().join("absent.gguf"), &Device::Cpu).err().unwrap().to_string();
     assert!(absent.contains("absent.gguf"), "{absent}");
+}
+
+#[test]
+fn a_file_that_is_cut_short_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let bytes = tiny("llama");
+    for kept in [bytes.len() / 100, bytes.len() / 10, bytes.len() / 2, bytes.len() * 9 / 10] {
+        let error = load(&bytes[..kept], &path).err().unwrap().to_string();
+        assert!(error.contains("it is cut short: it has ") || error.contains("it ends too early"), "{kept}: {error}");
+    }
 }
 
 #[test]

@@ -71,7 +71,7 @@ impl Model {
             let pristine = decoder::load(file, &shape, device).map_err(|error| bad_file(error.to_string()))?;
             Ok((language, pristine))
         }));
-        let damaged = |_| bad_file("it is damaged: its contents do not fit together; pull the model again".to_owned());
+        let damaged = |_| bad_file("it is damaged: its contents do not fit together".to_owned());
         let (language, pristine) = guarded.map_err(damaged)??;
         let limits = Limits::new(&shape, device.is_cpu());
         let model = Self { name: name.to_owned(), language, pristine, shape, limits };

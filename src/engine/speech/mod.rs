@@ -78,8 +78,8 @@ impl KokoroEngine {
     /// [`EngineError::BadFile`] names the file and what is wrong with it; [`EngineError::Canary`] where the model
     /// loaded but does not speak.
     pub fn load(name: &str, dir: &Path, device: &Device, precedence: Precedence) -> Result<Self, EngineError> {
-        let voices = Arc::new(Voices::find(&dir.join("voices"))?);
-        let vocabulary = kokoro::read_vocabulary(dir)?;
+        let (config, vocabulary) = kokoro::read_config(dir)?;
+        let voices = Arc::new(Voices::find(&dir.join("voices"), config.voice_bytes())?);
         let name: Arc<str> = Arc::from(name);
         let load_model = {
             let (name, dir, device, voices) = (Arc::clone(&name), dir.to_owned(), device.clone(), Arc::clone(&voices));

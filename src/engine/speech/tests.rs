@@ -20,7 +20,7 @@ fn engine() -> &'static KokoroEngine {
 }
 
 fn writer() -> Writer {
-    let vocabulary = kokoro::read_vocabulary(&model("kokoro-82m")).unwrap();
+    let vocabulary = kokoro::read_config(&model("kokoro-82m")).unwrap().1;
     Writer { english: English::load().unwrap(), vocabulary, name: Arc::from("kokoro-82m") }
 }
 
@@ -386,4 +386,18 @@ fn writes_the_sentences() {
         }
         wav.finalize().unwrap();
     }
+}
+
+#[test]
+fn a_voice_of_the_wrong_length_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("af_bella.bin");
+    std::fs::write(folder.path().join("af_heart.bin"), [0; 4096]).unwrap();
+    for length in [0, 1, 1024, 4095, 4097, 8192] {
+        std::fs::write(&path, vec![0; length]).unwrap();
+        let error = Voices::find(folder.path(), 4096).err().unwrap().to_string();
+        assert!(error.contains("af_bella.bin") && error.contains(&format!("{length} bytes")), "{error}");
+    }
+    std::fs::write(&path, [0; 4096]).unwrap();
+    assert_eq!(Voices::find(folder.path(), 4096).unwrap().list().len(), 2);
 }

@@ -14,8 +14,9 @@ const DEFAULT: &str = "af_heart";
 pub(super) struct Voices(BTreeMap<String, PathBuf>);
 
 impl Voices {
-    /// Finds NAME.bin and NAME.pt in `dir`.
-    pub(super) fn find(dir: &Path) -> Result<Self, EngineError> {
+    /// Finds NAME.bin and NAME.pt in `dir`. A NAME.bin has `voice_bytes`: one that was cut short would speak, but not
+    /// with its voice.
+    pub(super) fn find(dir: &Path, voice_bytes: u64) -> Result<Self, EngineError> {
         let fault = |reason: String| EngineError::BadFile { path: dir.to_owned(), reason };
         let entries = std::fs::read_dir(dir).map_err(|error| fault(error.to_string()))?;
         let voice = |path: PathBuf| {
@@ -26,6 +27,13 @@ impl Voices {
         let voices: BTreeMap<_, _> = entries.filter_map(|entry| voice(entry.ok()?.path())).collect();
         if voices.is_empty() {
             return Err(fault("it holds no voices (NAME.bin or NAME.pt)".to_owned()));
+        }
+        for path in voices.values().filter(|path| path.extension().is_some_and(|kind| kind == "bin")) {
+            let bytes = std::fs::metadata(path).map_or(0, |file| file.len());
+            if bytes != voice_bytes {
+                let reason = format!("it has {bytes} bytes where a voice has {voice_bytes}");
+                return Err(EngineError::BadFile { path: path.clone(), reason });
+            }
         }
         Ok(Self(voices))
     }

@@ -12,7 +12,7 @@ use crate::provider::FinalTranscript;
 use crate::testing::{fixture, model};
 
 fn clip() -> Vec<f32> {
-    Mic::from_s16le(&std::fs::read(fixture("goforward.s16")).unwrap()).into_vec()
+    Mic::from_s16le(&std::fs::read(fixture("goforward.s16")).unwrap()).as_slice().to_vec()
 }
 
 fn engine(name: &str) -> WhisperEngine {
@@ -70,7 +70,7 @@ fn stt_clips() {
         for file in &files {
             let bytes = std::fs::read(file).unwrap();
             let skip = if file.extension().is_some_and(|ext| ext == "wav") { 44 } else { 0 };
-            let samples = Mic::from_s16le(&bytes[skip..]).into_vec();
+            let samples = Mic::from_s16le(&bytes[skip..]).as_slice().to_vec();
             let transcript = transcribe(&engine, &samples, english());
             let about = transcript.segments.first().map(|one| (one.log_probability, one.no_speech));
             println!(

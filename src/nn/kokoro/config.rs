@@ -108,6 +108,11 @@ impl Config {
         self.plbert.max_position_embeddings - 2
     }
 
+    /// Bytes of a voice's NAME.bin: a row of styles, as f32, for each number of symbols.
+    pub fn voice_bytes(&self) -> u64 {
+        (self.max_symbols() * 2 * self.style_dim * size_of::<f32>()) as u64
+    }
+
     fn check(&self) -> Result<(), String> {
         let albert = &self.plbert;
         let generator = &self.istftnet;

@@ -42,9 +42,9 @@ pub struct LoadError {
     pub reason: String,
 }
 
-/// The alphabet of the model in `dir`, without its weights.
-pub fn read_vocabulary(dir: &Path) -> std::result::Result<Vocabulary, LoadError> {
-    config::read(dir).map(|(_, vocabulary)| vocabulary)
+/// The dimensions and the alphabet of the model in `dir`, without its weights.
+pub fn read_config(dir: &Path) -> std::result::Result<(Config, Vocabulary), LoadError> {
+    config::read(dir)
 }
 
 /// Bytes of the weights in `dir`, in memory as on disk where they are f32.
@@ -133,7 +133,7 @@ impl Kokoro {
 
     /// Reads a voice's file, NAME.bin or NAME.pt: its rows, of which the one at n is for n + 1 phonemes.
     pub fn read_voice(&self, path: &Path) -> std::result::Result<Vec<Vec<f32>>, LoadError> {
-        weights::read_voice(path, 2 * self.config.style_dim)
+        weights::read_voice(path, self.config.max_symbols(), 2 * self.config.style_dim)
     }
 
     /// Makes a row of a voice ready: its first half is the decoder's style, its second the predictor's.

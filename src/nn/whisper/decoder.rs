@@ -17,18 +17,6 @@ pub struct Heard {
     /// Per layer: keys `[windows, heads, dim, positions]`, scaled, and values `[windows, heads, positions, dim]`.
     layers: Vec<(Tensor, Tensor)>,
     windows: usize,
-    positions: usize,
-}
-
-impl Heard {
-    pub fn windows(&self) -> usize {
-        self.windows
-    }
-
-    /// Encoder positions of each window, 20 ms each.
-    pub fn positions(&self) -> usize {
-        self.positions
-    }
 }
 
 /// The decoder's memory of the rows it is writing.
@@ -41,19 +29,6 @@ pub struct DecoderState {
 }
 
 impl DecoderState {
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Tokens that each row holds.
-    pub fn len(&self) -> usize {
-        self.length
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
     /// Tokens that each row has room for.
     pub fn capacity(&self) -> usize {
         self.capacity
@@ -209,7 +184,7 @@ impl Decoder {
 
     /// Encoder output `[windows, positions, width]` → what the layers attend to. None where `check` answered no.
     pub(super) fn listen(&self, encoded: &Tensor, check: Check) -> Result<Option<Heard>> {
-        let (windows, positions, _) = encoded.dims3()?;
+        let windows = encoded.dim(0)?;
         let mut layers = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
             if !check() {
@@ -217,7 +192,7 @@ impl Decoder {
             }
             layers.push(layer.listen(encoded, self.heads)?);
         }
-        Ok(Some(Heard { layers, windows, positions }))
+        Ok(Some(Heard { layers, windows }))
     }
 
     /// Room for `rows` rows (a multiple of the windows that are heard) of up to `capacity` tokens.

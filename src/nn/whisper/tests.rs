@@ -31,7 +31,7 @@ fn parity<T: serde::de::DeserializeOwned>(key: &str) -> T {
 
 fn clip() -> Vec<f32> {
     let bytes = std::fs::read(fixture("goforward.s16")).unwrap();
-    crate::audio::Mic::from_s16le(&bytes).into_vec()
+    crate::audio::Mic::from_s16le(&bytes).as_slice().to_vec()
 }
 
 fn load(name: &str) -> Whisper {

@@ -50,8 +50,8 @@ fn pth_in(dir: &Path) -> Option<PathBuf> {
     files.into_iter().next()
 }
 
-/// One voice: rows of `width` values, the row at n for utterances of n + 1 symbols.
-pub(super) fn read_voice(path: &Path, width: usize) -> std::result::Result<Vec<Vec<f32>>, LoadError> {
+/// One voice: as many rows of `width` values as the model takes symbols, the row at n for utterances of n + 1 symbols.
+pub(super) fn read_voice(path: &Path, rows: usize, width: usize) -> std::result::Result<Vec<Vec<f32>>, LoadError> {
     let fault = |reason: String| LoadError { path: path.to_owned(), reason };
     let values = if path.extension().is_some_and(|extension| extension == "pt") {
         let archive = TorchArchive::open(path).map_err(fault)?;
@@ -63,8 +63,8 @@ pub(super) fn read_voice(path: &Path, width: usize) -> std::result::Result<Vec<V
         }
         bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
     };
-    if values.is_empty() || !values.len().is_multiple_of(width) {
-        return Err(fault(format!("{} values are not rows of {width}", values.len())));
+    if values.len() != rows * width {
+        return Err(fault(format!("it holds {} values where a voice has {}", values.len(), rows * width)));
     }
     if values.iter().any(|value| !value.is_finite()) {
         return Err(fault("it holds values that are not finite".to_owned()));

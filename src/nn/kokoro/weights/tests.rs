@@ -63,20 +63,22 @@ fn reads_torch_state_dicts_and_folds_weight_norm() {
 #[test]
 fn reads_both_kinds_of_voice() {
     let dir = dir_with("voice.pt", TORCH_VOICE);
-    let rows = read_voice(&dir.path().join("voice.pt"), 256).unwrap();
+    let rows = read_voice(&dir.path().join("voice.pt"), 3, 256).unwrap();
     assert_eq!(rows.len(), 3);
     assert_eq!((rows[0][0], rows[0][1], rows[2][255]), (0.0, 1.0 / 768.0, 767.0 / 768.0));
 
     let bytes: Vec<u8> = rows.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
     let path = dir.path().join("voice.bin");
     std::fs::write(&path, &bytes).unwrap();
-    assert_eq!(read_voice(&path, 256).unwrap(), rows);
-    for length in [0, 1, bytes.len() - 1, bytes.len() - 4, 1023] {
+    assert_eq!(read_voice(&path, 3, 256).unwrap(), rows);
+    for length in [0, 1, bytes.len() - 1, bytes.len() - 4, bytes.len() - 1024, 1024, 1023] {
         std::fs::write(&path, &bytes[..length]).unwrap();
-        assert!(fault(read_voice(&path, 256)).contains("voice.bin"), "{length} bytes");
+        assert!(fault(read_voice(&path, 3, 256)).contains("voice.bin"), "{length} bytes");
     }
-    std::fs::write(&path, f32::NAN.to_le_bytes().repeat(256)).unwrap();
-    assert!(fault(read_voice(&path, 256)).contains("not finite"));
+    std::fs::write(&path, bytes.repeat(2)).unwrap();
+    assert!(fault(read_voice(&path, 3, 256)).contains("1536 values where a voice has 768"));
+    std::fs::write(&path, f32::NAN.to_le_bytes().repeat(3 * 256)).unwrap();
+    assert!(fault(read_voice(&path, 3, 256)).contains("not finite"));
 }
 
 #[test]
@@ -134,9 +136,9 @@ fn a_thousand_mutations_of_each_format_never_panic() {
             let _ = (vb.get(2, "decoder.half.weight"), vb.get((3, 2), "decoder.view.weight"));
         }
     });
-    survives("voice.pt", TORCH_VOICE, TORCH_VOICE.len(), |path| drop(read_voice(path, 256)));
+    survives("voice.pt", TORCH_VOICE, TORCH_VOICE.len(), |path| drop(read_voice(path, 3, 256)));
     let values: Vec<u8> = (0..512).flat_map(|value| (value as f32).to_le_bytes()).collect();
-    survives("voice.bin", &values, values.len(), |path| drop(read_voice(path, 256)));
+    survives("voice.bin", &values, values.len(), |path| drop(read_voice(path, 2, 256)));
 }
 
 #[test]

@@ -67,7 +67,8 @@ impl Source {
                 add_gaussian(&mut StdRng::seed_from_u64(seed), deviation, samples);
             }
             for sample in samples {
-                *sample = scalar::tanh(*sample + self.bias);
+                // To the last bit: `Spectrum` says what hangs on it where there is no sound.
+                *sample = f64::from(*sample + self.bias).tanh() as f32;
             }
         });
         samples

@@ -1,5 +1,9 @@
 //! The short-time Fourier transform in the small: windows of 20 samples, five apart. So small that sums written out
 //! beat a planned transform. Windows are periodic Hann's, centred, the signal reflected at its ends, as torch.stft.
+//!
+//! Where the source is silent it is a constant, and most bins are nothing but the rounding of its windowed samples. The
+//! generator hears their angles, as large as any, in every such frame. So the window and its products are rounded as
+//! torch rounds them, in f32, and the sums are not: in f64 they add nothing of their own.
 
 use std::f64::consts::TAU;
 
@@ -12,8 +16,8 @@ pub(super) struct Spectrum {
     hop: usize,
     window: Vec<f32>,
     /// [size, bins]: cos and sin of bin by sample.
-    cos: Vec<f32>,
-    sin: Vec<f32>,
+    cos: Vec<f64>,
+    sin: Vec<f64>,
 }
 
 impl Spectrum {
@@ -24,9 +28,9 @@ impl Spectrum {
         Self {
             size,
             hop,
-            window: (0..size).map(|at| (0.5 - 0.5 * (TAU * at as f64 / size as f64).cos()) as f32).collect(),
-            cos: (0..size * bins).map(|index| angle(index).cos() as f32).collect(),
-            sin: (0..size * bins).map(|index| angle(index).sin() as f32).collect(),
+            window: torch_hann(size),
+            cos: (0..size * bins).map(|index| angle(index).cos()).collect(),
+            sin: (0..size * bins).map(|index| angle(index).sin()).collect(),
         }
     }
 
@@ -40,25 +44,27 @@ impl Spectrum {
         let frames = samples.len() / self.hop + 1;
         let mut out = vec![0.0; frames * 2 * bins];
         out.par_chunks_mut(2 * bins * FRAMES_PER_TASK).enumerate().for_each(|(task, out)| {
-            let mut real = vec![0.0_f32; bins];
-            let mut imaginary = vec![0.0_f32; bins];
+            let mut real = vec![0.0; bins];
+            let mut imaginary = vec![0.0; bins];
             for (at, out) in out.chunks_exact_mut(2 * bins).enumerate() {
                 real.fill(0.0);
                 imaginary.fill(0.0);
                 let start = (task * FRAMES_PER_TASK + at) * self.hop;
                 for (offset, window) in self.window.iter().enumerate() {
                     let sample = samples[reflected(start + offset, self.size / 2, samples.len())] * window;
+                    let sample = f64::from(sample);
                     let row = offset * bins..(offset + 1) * bins;
                     let (cos, sin) = (&self.cos[row.clone()], &self.sin[row]);
                     for bin in 0..bins {
-                        real[bin] = sample.mul_add(cos[bin], real[bin]);
-                        imaginary[bin] = sample.mul_add(-sin[bin], imaginary[bin]);
+                        real[bin] += sample * cos[bin];
+                        imaginary[bin] -= sample * sin[bin];
                     }
                 }
                 let (magnitudes, angles) = out.split_at_mut(bins);
                 for bin in 0..bins {
-                    magnitudes[bin] = real[bin].hypot(imaginary[bin]);
-                    angles[bin] = imaginary[bin].atan2(real[bin]);
+                    let (real, imaginary) = (real[bin] as f32, imaginary[bin] as f32);
+                    magnitudes[bin] = real.hypot(imaginary);
+                    angles[bin] = imaginary.atan2(real);
                 }
             }
         });
@@ -97,26 +103,33 @@ impl Spectrum {
     fn invert(&self, frame: &[f32], piece: &mut [f32]) {
         let bins = self.bins();
         let (magnitudes, arguments) = frame.split_at(bins);
-        let mut real = vec![0.0_f32; bins];
-        let mut imaginary = vec![0.0_f32; bins];
+        let mut real = vec![0.0; bins];
+        let mut imaginary = vec![0.0; bins];
         for bin in 0..bins {
             // The first and the last bin have no mirror image, and no imaginary part.
             let ends = bin == 0 || bin + 1 == bins;
             let magnitude = scalar::exp(magnitudes[bin]) * if ends { 1.0 } else { 2.0 } / self.size as f32;
             let cycles = arguments[bin].sin() * std::f32::consts::FRAC_1_PI * 0.5;
-            real[bin] = magnitude * scalar::sin_of_cycles(cycles + 0.25);
-            imaginary[bin] = if ends { 0.0 } else { magnitude * scalar::sin_of_cycles(cycles) };
+            real[bin] = f64::from(magnitude * scalar::sin_of_cycles(cycles + 0.25));
+            imaginary[bin] = if ends { 0.0 } else { f64::from(magnitude * scalar::sin_of_cycles(cycles)) };
         }
         for ((offset, sample), window) in piece.iter_mut().enumerate().zip(&self.window) {
             let row = offset * bins..(offset + 1) * bins;
             let (cos, sin) = (&self.cos[row.clone()], &self.sin[row]);
-            let sum: f32 = (0..bins).map(|bin| real[bin] * cos[bin] - imaginary[bin] * sin[bin]).sum();
-            *sample = sum * window;
+            let sum: f64 = (0..bins).map(|bin| real[bin] * cos[bin] - imaginary[bin] * sin[bin]).sum();
+            *sample = sum as f32 * window;
         }
     }
 }
 
 const FRAMES_PER_TASK: usize = 256;
+
+/// torch.hann_window: rounded to f32 at every step, and so not quite symmetric.
+fn torch_hann(size: usize) -> Vec<f32> {
+    let step = (TAU / size as f64) as f32;
+    let cosine = |at: usize| f64::from(at as f32 * step).cos() as f32;
+    (0..size).map(|at| 0.5 - 0.5 * cosine(at)).collect()
+}
 
 /// The sample at `position` of the signal with `margin` samples reflected at each end.
 fn reflected(position: usize, margin: usize, length: usize) -> usize {

@@ -153,7 +153,7 @@ fn add_to_environment(path: &Path) -> Result<(), dotenvy::Error> {
         let (name, value) = setting?;
         if !is_set(OsStr::new(&name)) {
             let escaped = value.replace('\\', r"\\").replace('"', r#"\""#).replace('$', r"\$");
-            wanted.push_str(&format!("{name}=\"{escaped}\"\n"));
+            wanted.extend([&name, "=\"", &escaped, "\"\n"]);
         }
     }
     // What is set to nothing would stay so otherwise.

@@ -23,8 +23,6 @@ use super::{Draining, House, Limits, State, router};
 const HEADER_BYTES: usize = 64 * 1024;
 /// After an error of `accept` (too many open files, mostly): time for some to close.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// After the last session has ended: a few writes of one row each.
-const LAST_SAVES: Duration = Duration::from_millis(300);
 /// What is written when a drain's time is up still has to leave, and connections have to close.
 const LAST_FRAMES: Duration = Duration::from_secs(2);
 
@@ -55,11 +53,7 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
 async fn all_gone(house: &House, connections: &Semaphore) {
     let limits = &house.state.limits;
     let all = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    if house.sessions.available_permits() < limits.sessions {
-        let _ = house.sessions.acquire_many(all(limits.sessions)).await;
-        // A session that has ended still saves what was said last, and nobody can wait for that.
-        sleep(LAST_SAVES).await;
-    }
+    let _ = house.sessions.acquire_many(all(limits.sessions)).await;
     let _ = timeout(LAST_FRAMES, connections.acquire_many(all(limits.connections))).await;
 }
 

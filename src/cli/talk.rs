@@ -66,10 +66,12 @@ impl Talk {
             session.inbox.send(Input::Commit.into()).await.context("the session ended early")
         };
         let (listened, exchange) = tokio::join!(listening, answer(&mut session.outbox));
+        let session::Handle { inbox, outbox, ending } = session;
+        drop((inbox, outbox));
+        ending.stored().await;
+        store.checkpoint().await?;
         listened?;
         let exchange = exchange.with_context(|| self.file.display().to_string())?;
-        drop(session);
-        store.checkpoint().await?;
         if let Some(path) = &self.output {
             sound::write(path, &exchange.audio)?;
         }

@@ -21,6 +21,7 @@ mod turn;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::provider::task::{self, Task};
@@ -61,6 +62,20 @@ pub struct Opening {
 pub struct Handle {
     pub inbox: mpsc::Sender<Request>,
     pub outbox: Outbox,
+    pub ending: Ending,
+}
+
+/// The end of a session. Dropping it leaves the session alone.
+pub struct Ending(JoinHandle<()>);
+
+impl Ending {
+    /// Waits until the session is over and all that was said is stored, which takes as long as the records do and at
+    /// most 20 s. Drop the inbox or the outbox first.
+    pub async fn stored(self) {
+        if let Err(error) = self.0.await {
+            tracing::error!(%error, "a session did not end well");
+        }
+    }
 }
 
 /// Why a session could not begin.
@@ -115,9 +130,9 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
         audio,
         reply: None,
     };
-    // It outlives the handle until all is stored.
-    tokio::spawn(task::named("turn", room.run(happened)));
-    Ok(Handle { inbox, outbox: Outbox::new(control_lane, audio_lane) })
+    // It outlives its client until all is stored.
+    let ending = Ending(tokio::spawn(task::named("turn", room.run(happened))));
+    Ok(Handle { inbox, outbox: Outbox::new(control_lane, audio_lane), ending })
 }
 
 async fn open(records: &dyn Records, opening: &Opening) -> Result<OpenConversation, StartError> {

@@ -406,6 +406,21 @@ async fn dropping_the_handle_ends_every_task_and_keeps_what_was_said() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_has_not_ended_before_all_is_stored() {
+    let mut house = House::new(&[]);
+    house.records = Arc::new(Memory { delay: Duration::from_secs(2), ..Memory::default() });
+    house.chat.say("Hello.", Duration::from_millis(10), Duration::from_millis(10));
+    let mut client = house.open().await;
+    client.say("Hi").await;
+    client.until(is_complete).await;
+    assert!(house.records.messages.lock().unwrap().is_empty());
+    let Handle { inbox, outbox, ending } = client.handle;
+    drop((inbox, outbox));
+    ending.stored().await;
+    assert_eq!(house.records.message(Role::Assistant).content, "Hello.");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_waits_for_the_store() {
     let mut house = House::new(&[]);
     house.records = Arc::new(Memory { delay: Duration::from_secs(20), ..Memory::default() });

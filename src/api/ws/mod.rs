@@ -30,7 +30,7 @@ use super::problem::Problem;
 use super::wire::{Encoder, Notice, Refusal};
 use super::{Draining, House};
 use crate::session::event::{Input, Request};
-use crate::session::{self, Handle, Opening, StartError};
+use crate::session::{self, Handle, Opening, Outbox, StartError};
 pub use meter::describe as describe_metrics;
 use reader::Reader;
 use writer::Writer;
@@ -139,10 +139,10 @@ async fn run(socket: WebSocket, house: Arc<House>, opening: Opening) {
     let (sink, mut stream) = socket.split();
     let mut writer = Writer::new(sink, Encoder::new(Uuid::new_v4().to_string()), &house.state.limits);
     let (ending, seats) = match admit(&house, opening).await {
-        Ok((handle, seats)) => {
-            let ending = converse(&mut stream, &mut writer, handle, &house).await;
+        Ok((Handle { inbox, outbox, ending: session }, seats)) => {
+            let ending = converse(&mut stream, &mut writer, inbox, outbox, &house).await;
             writer.close(ending).await;
-            (ending, Some(seats))
+            (ending, Some((seats, session)))
         }
         Err((refusal, ending)) => {
             if writer.send(&Notice::Refused(refusal)).await.is_ok() {
@@ -152,9 +152,13 @@ async fn run(socket: WebSocket, house: Arc<House>, opening: Opening) {
         }
     };
     tracing::debug!(?ending, "a socket ends");
-    // With its seats: a stopping server waits for them, and so for the client to have read our close.
+    // With its seats: a stopping server waits for them, and so for the client to have read our close and for the
+    // records to have what was said.
     linger(stream).await;
-    drop(seats);
+    if let Some((seats, session)) = seats {
+        session.stored().await;
+        drop(seats);
+    }
 }
 
 /// A place among the sessions, and one among those of the key.
@@ -194,9 +198,14 @@ fn refuse(error: &StartError) -> (Refusal, Ending) {
 }
 
 /// Both halves, until one ends.
-async fn converse(stream: &mut SplitStream<WebSocket>, writer: &mut Writer, handle: Handle, house: &House) -> Ending {
+async fn converse(
+    stream: &mut SplitStream<WebSocket>,
+    writer: &mut Writer,
+    inbox: mpsc::Sender<Request>,
+    mut outbox: Outbox,
+    house: &House,
+) -> Ending {
     let (say, mut notices) = mpsc::channel(NOTICES);
-    let Handle { inbox, mut outbox } = handle;
     let cut_off = cut_off(inbox.clone(), house.draining.clone(), house.state.limits.drain);
     let mut reader = Reader::new(stream, inbox, say, house.draining.clone(), &house.state.limits);
     let ending = tokio::select! {

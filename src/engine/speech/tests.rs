@@ -215,14 +215,18 @@ fn loading_names_the_file_and_the_reason() {
         KokoroEngine::load("kokoro-82m", dir, &Device::Cpu, Precedence::default()).err().unwrap().to_string()
     };
     let dir = tempfile::tempdir().unwrap();
-    assert!(fault(dir.path()).contains("voices"));
-    std::fs::create_dir(dir.path().join("voices")).unwrap();
-    assert!(fault(dir.path()).contains("it holds no voices"));
-    std::fs::write(dir.path().join("voices/af_heart.bin"), [0; 1024]).unwrap();
-    assert!(fault(dir.path()).contains("vocab.json"));
+    assert!(fault(dir.path()).contains(".json"));
     std::fs::write(dir.path().join("vocab.json"), "{\"vocab\": {\"a\": 500}}").unwrap();
     assert!(fault(dir.path()).contains("vocab.json"));
     std::fs::write(dir.path().join("vocab.json"), "{\"vocab\": {\"a\": 43}}").unwrap();
+    assert!(fault(dir.path()).contains("voices"));
+    std::fs::create_dir(dir.path().join("voices")).unwrap();
+    assert!(fault(dir.path()).contains("it holds no voices"));
+    let voice = dir.path().join("voices/af_heart.bin");
+    std::fs::write(&voice, [0; 1024]).unwrap();
+    assert!(fault(dir.path()).contains("af_heart.bin"));
+    let whole = kokoro::read_config(dir.path()).unwrap().0.voice_bytes();
+    std::fs::write(&voice, vec![0; whole as usize]).unwrap();
     assert!(fault(dir.path()).contains("model.safetensors"));
     std::fs::write(dir.path().join("model.safetensors"), [9; 100]).unwrap();
     assert!(fault(dir.path()).contains("model.safetensors"));

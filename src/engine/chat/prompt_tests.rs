@@ -21,7 +21,7 @@ fn with_template(path: &std::path::Path, template: Option<&str>) -> Language {
 
 fn request(messages: &[(Role, &str)]) -> ChatRequest {
     let messages = messages.iter().map(|(role, content)| ChatMessage::new(*role, *content)).collect();
-    ChatRequest { messages, sampling: Sampling { max_tokens: 32, ..Sampling::default() }, thinking: false }
+    ChatRequest { messages, sampling: Sampling { max_tokens: 32, ..Sampling::default() }, ..ChatRequest::default() }
 }
 
 /// The prompt with its markers as `^` (start) and `$` (end).

@@ -25,7 +25,7 @@ fn smollm_file() -> PathBuf {
 fn greedy(messages: &[(Role, &str)], max_tokens: usize) -> ChatRequest {
     let messages = messages.iter().map(|(role, content)| ChatMessage::new(*role, *content)).collect();
     let sampling = Sampling { temperature: 0.0, repetition_penalty: 1.0, max_tokens, ..Sampling::default() };
-    ChatRequest { messages, sampling, thinking: false }
+    ChatRequest { messages, sampling, ..ChatRequest::default() }
 }
 
 struct Told {
@@ -45,6 +45,7 @@ async fn told(mut reply: Flow<Delta>) -> Result<Told, ProviderError> {
                 assert!(begun && !more.is_empty());
                 text.push_str(&more);
             }
+            Delta::Thought(_) | Delta::ToolCall(_) | Delta::Logprobs(_) => panic!("nobody asked for it"),
             Delta::Done { reason, usage } => {
                 assert!(reply.next().await.is_none(), "nothing follows the terminal item");
                 return Ok(Told { text, reason, usage });

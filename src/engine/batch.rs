@@ -11,6 +11,8 @@ use std::cmp::Reverse;
 
 /// Fewer tokens than this are read again rather than copied, and are no reason to spare a slot.
 const WORTH_A_COPY: usize = 16;
+/// A slot may lose a tail that is this part of what it keeps, as of a reply that was cut short.
+const SMALL_PART: usize = 8;
 
 /// Stands for one sequence. Once that has left its slot, the ticket stands for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +102,8 @@ impl<T> Batch<T> {
         let Some(to) = self.place(&tokens) else { return Err(work) };
         self.clock += 1;
         let slot = &mut self.slots[to];
-        slot.held.truncate(slot.common(&tokens));
+        let common = slot.common(&tokens);
+        slot.held.truncate(common);
         slot.generation += 1;
         slot.used = self.clock;
         let (prompt, cached) = (tokens.len(), slot.held.len());
@@ -139,7 +142,7 @@ impl<T> Batch<T> {
     /// All tokens of the sequence: its prompt, and what it has written.
     pub(super) fn tokens(&self, ticket: Ticket) -> &[u32] {
         let slot = self.slots.get(ticket.slot).filter(|slot| slot.generation == ticket.generation);
-        slot.and_then(|slot| slot.sequence.as_ref()).map_or(&[], |sequence| &sequence.tokens)
+        slot.and_then(|slot| slot.sequence.as_ref()).map_or(&[], |sequence| sequence.tokens.as_slice())
     }
 
     /// How many tokens of its prompt the sequence found in the cache.
@@ -162,6 +165,15 @@ impl<T> Batch<T> {
             && let Some(sequence) = &slot.sequence
         {
             slot.held.extend_from_slice(&sequence.tokens[turn.start..turn.end]);
+        }
+    }
+
+    /// What lies in the cache at `slot` is lost: whoever is there reads all anew.
+    pub(super) fn forget(&mut self, slot: usize) {
+        let slot = &mut self.slots[slot];
+        slot.held.clear();
+        if let Some(sequence) = &mut slot.sequence {
+            sequence.cached = 0;
         }
     }
 
@@ -201,7 +213,7 @@ impl<T> Batch<T> {
         let free = || self.slots.iter().enumerate().filter(|(_, slot)| slot.is_free());
         let matched = free().map(|(place, slot)| (slot.common(tokens), Reverse(slot.held.len()), Reverse(place)));
         let (common, Reverse(held), Reverse(best)) = matched.max()?;
-        if common > 0 && held - common < WORTH_A_COPY {
+        if common > 0 && held - common < WORTH_A_COPY.max(common / SMALL_PART) {
             return Some(best);
         }
         free().min_by_key(|(_, slot)| (!slot.held.is_empty(), slot.used)).map(|(place, _)| place)

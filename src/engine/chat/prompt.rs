@@ -29,8 +29,6 @@ pub(super) struct Language {
 #[derive(Debug)]
 pub(super) struct Prompt {
     pub(super) tokens: Vec<u32>,
-    /// Lengths of beginnings that other prompts are likely to share, ascending.
-    pub(super) shared: Vec<usize>,
     /// The template has opened the model's thoughts already.
     pub(super) thinks_first: bool,
 }
@@ -48,15 +46,14 @@ impl Language {
         let budget = self.window - reserve;
         let mut messages = self.fitting(&request.messages, budget)?;
         loop {
-            let rendered = self.rendered(&messages, true, request.thinking)?;
-            if rendered.tokens.len() <= budget {
-                let shared = self.shared(&messages, &rendered.tokens, request.thinking);
-                return Ok(Prompt { tokens: rendered.tokens, shared, thinks_first: rendered.thinks_first });
+            let prompt = self.rendered(&messages, true, request.thinking)?;
+            if prompt.tokens.len() <= budget {
+                return Ok(prompt);
             }
             let before = messages.len();
             drop_oldest(&mut messages, 1);
             if messages.len() == before {
-                return Err(too_long(rendered.tokens.len(), budget));
+                return Err(too_long(prompt.tokens.len(), budget));
             }
         }
     }
@@ -113,7 +110,7 @@ impl Language {
         Ok(fitting)
     }
 
-    fn rendered(&self, messages: &[ChatMessage], open: bool, thinking: bool) -> Result<Rendered, ProviderError> {
+    fn rendered(&self, messages: &[ChatMessage], open: bool, thinking: bool) -> Result<Prompt, ProviderError> {
         let breaker = absent_character(messages);
         let disarmed: Vec<ChatMessage> = messages
             .iter()
@@ -127,36 +124,8 @@ impl Language {
             .or_else(|refusal| render(&folded(&disarmed)).map_err(|_| refusal))
             .map_err(|refusal| invalid(format!("the model's template refuses them: {refusal}")))?;
         let tokens = self.tokenizer.encode_prompt(&text, breaker).map_err(invalid)?;
-        Ok(Rendered { tokens, thinks_first: text.trim_end().ends_with(THINK.0) })
+        Ok(Prompt { tokens, thinks_first: text.trim_end().ends_with(THINK.0) })
     }
-
-    /// Where a prompt with the same character, and where this conversation's next prompt, will part from this one.
-    fn shared(&self, messages: &[ChatMessage], tokens: &[u32], thinking: bool) -> Vec<usize> {
-        let mut shared = Vec::new();
-        let mut try_messages = |messages: &[ChatMessage], open: bool| {
-            if let Ok(rendered) = self.rendered(messages, open, thinking) {
-                shared.push(common(&rendered.tokens, tokens));
-            }
-        };
-        if messages[0].role == Role::System && messages.len() > 1 {
-            let other_user = ChatMessage::new(Role::User, if messages[1].content.starts_with('1') { "2" } else { "1" });
-            try_messages(&[messages[0].clone(), other_user], true);
-        }
-        let mut continued = messages.to_vec();
-        continued.push(ChatMessage::new(Role::Assistant, "1"));
-        continued.push(ChatMessage::new(Role::User, "1"));
-        try_messages(&continued, true);
-        // The last token is always read anew, for its logits.
-        shared.retain(|length| (1..tokens.len()).contains(length));
-        shared.sort_unstable();
-        shared.dedup();
-        shared
-    }
-}
-
-struct Rendered {
-    tokens: Vec<u32>,
-    thinks_first: bool,
 }
 
 fn too_long(tokens: usize, budget: usize) -> ProviderError {

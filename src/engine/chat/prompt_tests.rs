@@ -1,8 +1,8 @@
 use std::fs;
 
-use super::super::gguf::Gguf;
-use super::super::gguf::tests::tiny;
+use super::super::model::tests::tiny;
 use super::*;
+use crate::nn::decoder::GgufFile;
 use crate::provider::Sampling;
 
 /// A byte vocabulary, ChatML, and a window of 256 tokens.
@@ -14,7 +14,7 @@ fn language() -> Language {
 }
 
 fn with_template(path: &std::path::Path, template: Option<&str>) -> Language {
-    let tokenizer = Tokenizer::read(&Gguf::open(path).unwrap()).unwrap();
+    let tokenizer = Tokenizer::read(&GgufFile::open(path).unwrap()).unwrap();
     let template = ChatTemplate::new(template, String::new(), String::new()).unwrap();
     Language { tokenizer, template, window: 256 }
 }
@@ -42,8 +42,6 @@ fn messages_become_the_templates_text_and_markers() {
     let language = language();
     let prompt = language.prompt(&request(&[(Role::System, "Be kind."), (Role::User, "hello")])).unwrap();
     assert_eq!(written(&language, &prompt.tokens), "^system\nBe kind.$\n^user\nhello$\n^assistant\n");
-    let shared: Vec<_> = prompt.shared.iter().map(|length| written(&language, &prompt.tokens[..*length])).collect();
-    assert_eq!(shared, ["^system\nBe kind.$\n^user\n"], "what another user's text, and the next turn, begin with");
 }
 
 #[test]

@@ -17,8 +17,7 @@ use candle_core::quantized::gguf_file::Value;
 
 use self::bpe::BytePairs;
 use self::spm::SentencePieces;
-use super::gguf::{Gguf, whole};
-use crate::engine::EngineError;
+use crate::nn::decoder::{DecoderError, GgufFile, whole};
 
 /// Tokens that end a turn, by their text, in the families that run here. A file's `eos_token_id` alone is often the
 /// end of a document.
@@ -89,8 +88,8 @@ struct Entry {
 
 impl Tokenizer {
     /// # Errors
-    /// [`EngineError::BadFile`]: a table is missing or of unequal length, or the kind is not known.
-    pub(super) fn read(file: &Gguf) -> Result<Self, EngineError> {
+    /// [`DecoderError::BadFile`]: a table is missing or of unequal length, or the kind is not known.
+    pub(super) fn read(file: &GgufFile) -> Result<Self, DecoderError> {
         let entries = entries(file)?;
         let is_marker = |entry: &Entry| {
             entry.text.chars().nth(1).is_some()
@@ -220,7 +219,7 @@ fn looks_like_tag(text: &str) -> bool {
     matches!((text.chars().next(), text.chars().last()), (Some('<'), Some('>')) | (Some('['), Some(']')))
 }
 
-fn entries(file: &Gguf) -> Result<Vec<Entry>, EngineError> {
+fn entries(file: &GgufFile) -> Result<Vec<Entry>, DecoderError> {
     let tokens =
         file.array("tokenizer.ggml.tokens").ok_or_else(|| file.error("its metadata has no tokenizer.ggml.tokens"))?;
     let kinds = file.array("tokenizer.ggml.token_type").unwrap_or_default();
@@ -244,7 +243,7 @@ fn entries(file: &Gguf) -> Result<Vec<Entry>, EngineError> {
 }
 
 /// Ids that end a turn, and the text of the file's own end token.
-fn ends(file: &Gguf, entries: &[Entry], markers: &Markers) -> (Vec<u32>, String) {
+fn ends(file: &GgufFile, entries: &[Entry], markers: &Markers) -> (Vec<u32>, String) {
     let keys = ["eos_token_id", "eot_token_id", "eom_token_id"];
     let declared = keys.iter().filter_map(|key| token_id(file, key, entries));
     let named = TURN_ENDS.iter().filter_map(|text| markers.at(text)).map(|(_, id)| id);
@@ -255,7 +254,7 @@ fn ends(file: &Gguf, entries: &[Entry], markers: &Markers) -> (Vec<u32>, String)
     (ends, end_text.unwrap_or_default())
 }
 
-fn begin(file: &Gguf, entries: &[Entry]) -> Option<Begin> {
+fn begin(file: &GgufFile, entries: &[Entry]) -> Option<Begin> {
     let id = token_id(file, "bos_token_id", entries)?;
     let by_kind = match file.text("tokenizer.ggml.model") {
         Some("llama") => true,
@@ -265,7 +264,7 @@ fn begin(file: &Gguf, entries: &[Entry]) -> Option<Begin> {
     Some(Begin { id, text: entries[id as usize].text.clone(), always })
 }
 
-fn token_id(file: &Gguf, key: &str, entries: &[Entry]) -> Option<u32> {
+fn token_id(file: &GgufFile, key: &str, entries: &[Entry]) -> Option<u32> {
     let id = file.number(&format!("tokenizer.ggml.{key}"))?;
     u32::try_from(id).ok().filter(|id| (*id as usize) < entries.len())
 }

@@ -7,7 +7,8 @@ use candle_core::{Device, Tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::super::model::Model;
+use candle_core::quantized::gguf_file::Value;
+
 use super::*;
 use crate::testing;
 
@@ -111,7 +112,7 @@ fn whole_files_of_every_architecture_load() {
     for architecture in ["llama", "qwen2", "qwen3"] {
         let path = folder.path().join(architecture);
         let model = load(&tiny(architecture), &path).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!((model.shape.window, model.shape.vocabulary), (256, 262));
+        assert_eq!((model.cache.positions(), model.decoder.config().vocabulary), (256, 262));
         assert!(Model::memory_estimate(&path, true).unwrap() > fs::metadata(&path).unwrap().len());
     }
 }
@@ -143,7 +144,7 @@ fn an_unknown_architecture_or_tokenizer_is_said() {
     let error = replaced("gpt2", "gpt3");
     assert!(error.contains("gpt3"), "{error}");
     let mamba = load(&tiny("mamba"), &path).err().unwrap().to_string();
-    assert!(mamba.contains("mamba") && mamba.contains("llama, qwen2 or qwen3"), "{mamba}");
+    assert!(mamba.contains("mamba") && mamba.contains("llama, qwen2, qwen3 or gemma3"), "{mamba}");
 }
 
 /// Changes bytes in the first `within`, or cuts the file.
@@ -191,7 +192,7 @@ fn a_damaged_header_of_a_real_file_never_passes_the_parser_with_a_panic() {
     let mut random = StdRng::seed_from_u64(12);
     for round in 0..100 {
         fs::write(&path, damaged(head, 2_000, round, &mut random)).unwrap();
-        if let Err(error) = Gguf::open(&path) {
+        if let Err(error) = GgufFile::open(&path) {
             assert!(error.to_string().contains("model.gguf"), "{error}");
         }
     }

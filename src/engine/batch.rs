@@ -168,6 +168,13 @@ impl<T> Batch<T> {
         }
     }
 
+    /// The last token that the sequence has read is to be read again, for its logits.
+    pub(super) fn again(&mut self, ticket: Ticket) {
+        if self.sequence(ticket).is_some() {
+            self.slots[ticket.slot].held.pop();
+        }
+    }
+
     /// What lies in the cache at `slot` is lost: whoever is there reads all anew.
     pub(super) fn forget(&mut self, slot: usize) {
         let slot = &mut self.slots[slot];
@@ -183,7 +190,8 @@ impl<T> Batch<T> {
     }
 
     /// The next step: every sequence that writes reads its last token, and beside them at most `most` tokens of prompts
-    /// are read, first come, first served.
+    /// are read. Half of these are the first come's, so that nobody waits for ever; the others go to whoever has least
+    /// left, so that a short prompt does not wait for a long one.
     pub(super) fn choose(&mut self, most: usize) -> Plan {
         let mut turns = Vec::with_capacity(self.slots.len());
         let mut reading = Vec::new();
@@ -195,16 +203,42 @@ impl<T> Batch<T> {
             }
         }
         reading.sort_unstable();
-        let mut left = most;
-        for (_, place) in reading {
-            // Somebody before it may have read the same beginning meanwhile.
-            self.copy_longer(place);
-            if let Some(turn) = self.slots[place].turn(place, left) {
-                left -= turn.end - turn.start;
+        let mut ready: Vec<usize> = Vec::with_capacity(reading.len());
+        for (rank, (_, place)) in reading.iter().enumerate() {
+            if !reading[..rank].iter().any(|(_, before)| self.is_about_to_read(*before, *place)) {
+                self.copy_longer(*place);
+                ready.push(*place);
+            }
+        }
+        turns.extend(self.share(&ready, most));
+        Plan { copies: std::mem::take(&mut self.copies), turns }
+    }
+
+    /// Turns of at most `most` tokens together for those that are `ready`, first come first.
+    fn share(&self, ready: &[usize], most: usize) -> Vec<Turn> {
+        let left = |place: usize| self.slots[place].left();
+        let Some((&first, others)) = ready.split_first() else { return Vec::new() };
+        let mut others = others.to_vec();
+        others.sort_by_key(|place| left(*place));
+        let reserved = left(first).min(most.div_ceil(2));
+        let mut free = most - reserved;
+        let mut turns = Vec::new();
+        for place in others {
+            if let Some(turn) = self.slots[place].turn(place, free) {
+                free -= turn.end - turn.start;
                 turns.push(turn);
             }
         }
-        Plan { copies: std::mem::take(&mut self.copies), turns }
+        turns.extend(self.slots[first].turn(first, reserved + free));
+        turns
+    }
+
+    /// The sequence in the slot `before` has not read yet what the one in `place` begins with, which can then copy it.
+    fn is_about_to_read(&self, before: usize, place: usize) -> bool {
+        let (before, slot) = (&self.slots[before], &self.slots[place]);
+        let (Some(other), Some(sequence)) = (&before.sequence, &slot.sequence) else { return false };
+        let common = common(&other.tokens, &sequence.tokens);
+        common >= slot.held.len() + WORTH_A_COPY && before.held.len() < common
     }
 
     /// A free slot for a sequence that begins with `tokens`: the one that has read most of them, unless it would lose
@@ -249,10 +283,14 @@ impl<T> Slot<T> {
         self.sequence.is_none()
     }
 
-    /// How many of `tokens` need not be read here. The last always is, for its logits.
+    /// How many of `tokens` need not be read here.
     fn common(&self, tokens: &[u32]) -> usize {
-        let same = self.held.iter().zip(tokens).take_while(|(held, token)| held == token).count();
-        same.min(tokens.len().saturating_sub(1))
+        common(&self.held, tokens)
+    }
+
+    /// Tokens that are not read yet.
+    fn left(&self) -> usize {
+        self.sequence.as_ref().map_or(0, |sequence| sequence.tokens.len() - self.held.len())
     }
 
     fn turn(&self, place: usize, most: usize) -> Option<Turn> {
@@ -262,6 +300,12 @@ impl<T> Slot<T> {
         let ticket = Ticket { slot: place, generation: self.generation };
         (start < end).then_some(Turn { ticket, start, end, last: end == sequence.tokens.len() })
     }
+}
+
+/// How many of `tokens` a slot that holds `held` spares. The last is always read, for its logits.
+fn common(held: &[u32], tokens: &[u32]) -> usize {
+    let same = held.iter().zip(tokens).take_while(|(held, token)| held == token).count();
+    same.min(tokens.len().saturating_sub(1))
 }
 
 #[cfg(test)]

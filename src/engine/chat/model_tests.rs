@@ -52,6 +52,7 @@ fn metadata(architecture: &str) -> BTreeMap<String, Value> {
         ("block_count", size(2)),
         ("context_length", size(256)),
         ("embedding_length", size(32)),
+        ("feed_forward_length", size(64)),
         ("attention.head_count", size(2)),
         ("attention.head_count_kv", size(1)),
         ("attention.key_length", size(16)),
@@ -71,7 +72,8 @@ fn tensors(architecture: &str) -> Vec<(String, QTensor)> {
         let ones = name.ends_with("norm.weight");
         let values = if ones { vec![1.0; values.len()] } else { values };
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
-        (name, QTensor::quantize(&tensor, GgmlDType::F32).unwrap())
+        let format = if shape.len() == 2 { GgmlDType::Q8_0 } else { GgmlDType::F32 };
+        (name, QTensor::quantize(&tensor, format).unwrap())
     };
     let mut tensors =
         vec![tensor("token_embd.weight".to_owned(), &[262, 32]), tensor("output_norm.weight".to_owned(), &[32])];

@@ -11,8 +11,8 @@ use super::template::{ChatTemplate, TemplateMessage};
 use super::tokenizer::{THINK, Tokenizer};
 use crate::provider::{ChatMessage, ChatRequest, ProviderError, Role};
 
-/// Old messages go this many at a time, where enough are left.
-const DROP_STEP: usize = 8;
+/// Old messages go this many at a time at most: half as many, and so on, where too few would be left.
+const DROP_STEP: usize = 64;
 /// What a template adds to a message, generously.
 const MARKERS_PER_MESSAGE: usize = 8;
 /// Bytes per token that no text exceeds by much: longer texts are refused before they are encoded.
@@ -136,13 +136,12 @@ fn invalid(message: String) -> ProviderError {
     ProviderError::InvalidRequest { field: "messages", message }
 }
 
-/// Rounds a number of messages to drop up to a step, so that the next turns drop the same ones, as long as that costs
-/// at most half of the `kept`.
+/// Rounds a number of messages to drop up to a step, so that the next turns drop the same ones, as long as that never
+/// costs more than half of the `kept`.
 fn in_steps(dropped: usize, kept: usize) -> usize {
-    let rounded = |step: &usize| dropped.next_multiple_of(*step);
-    let steps = [DROP_STEP, DROP_STEP / 2, DROP_STEP / 4];
-    let affordable = steps.iter().find(|step| (rounded(step) - dropped) * 2 <= kept);
-    affordable.map_or(dropped, rounded)
+    let steps = std::iter::successors(Some(DROP_STEP), |step| (*step > 2).then_some(step / 2));
+    let mut affordable = steps.filter(|step| (step - 1) * 2 <= kept);
+    affordable.next().map_or(dropped, |step| dropped.next_multiple_of(step))
 }
 
 /// Drops `count` of the oldest messages that are not the system's, and more until a user's is first. Keeps the last.

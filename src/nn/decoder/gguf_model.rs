@@ -175,7 +175,12 @@ fn read(file: &mut GgufFile, config: &DecoderConfig, device: &Device) -> Result<
     let mut source = GgufSource { file, config, device, read: BTreeSet::new() };
     let mut weights = DecoderWeights::read(&mut source, config)?;
     if source.file.tensor_shape(ROPE_FACTORS).is_some() {
-        weights.rope_factors = Some(source.floats(ROPE_FACTORS.to_owned(), config.head_dim / 2)?);
+        let factors = source.floats(ROPE_FACTORS.to_owned(), config.head_dim / 2)?;
+        let divides = |factor: &f32| factor.is_finite() && *factor > 0.0;
+        if !factors.to_vec1::<f32>()?.iter().all(divides) {
+            return Err(source.file.error(format!("{ROPE_FACTORS} holds what frequencies cannot be divided by")));
+        }
+        weights.rope_factors = Some(factors);
     }
     source.refuse_leftovers()?;
     Ok(weights)

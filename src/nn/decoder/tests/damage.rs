@@ -7,7 +7,7 @@ use candle_core::Device;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::folder;
+use super::{alone, folder};
 use crate::nn::decoder::{Decoder, GgufFile};
 
 fn gguf_error(path: &Path, bytes: &[u8]) -> Option<String> {
@@ -49,8 +49,12 @@ fn a_damaged_header_is_an_error_or_another_model() {
             for _ in 0..random.random_range(1..4) {
                 damaged[random.random_range(0..header)] = random.random();
             }
-            // What loads runs: no damaged number is left to divide or to allocate by.
-            refused += usize::from(gguf_error(&path, &damaged).is_some());
+            fs::write(&path, damaged).unwrap();
+            match Decoder::from_gguf(&path, &Device::Cpu) {
+                // What loads runs: no damaged number is left to divide or to allocate by.
+                Ok(mut decoder) => drop(alone(&mut decoder, &[1, 2, 3])),
+                Err(_) => refused += 1,
+            }
         }
         assert!(refused > 100, "{family}: {refused} of 300 refused");
     }
@@ -85,6 +89,19 @@ fn sizes_out_of_range_are_named() {
         let error = gguf_error(&path, &damaged).expect("it should not load");
         assert!(error.contains(reason), "{key} = {value}: {error}");
     }
+}
+
+#[test]
+fn rotary_factors_must_divide() {
+    let at = tempfile::tempdir().unwrap();
+    let path = at.path().join("model.gguf");
+    let mut bytes = fs::read(folder("llama3").join("model.gguf")).unwrap();
+    // The first tensor of the file; its first factor is 1, and the last 8.
+    let factors = [1f32, 1.0].map(f32::to_le_bytes).concat();
+    let begin = bytes.windows(8).rposition(|window| window == factors).expect("factors of 1 for short waves");
+    bytes[begin..begin + 4].copy_from_slice(&0f32.to_le_bytes());
+    let error = gguf_error(&path, &bytes).expect("it should not load");
+    assert!(error.contains("rope_freqs.weight"), "{error}");
 }
 
 #[test]

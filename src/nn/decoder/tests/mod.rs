@@ -6,6 +6,7 @@ mod configs;
 mod damage;
 mod families;
 mod files;
+mod real;
 mod spans;
 
 use std::path::{Path, PathBuf};

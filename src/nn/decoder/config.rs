@@ -147,6 +147,9 @@ impl DecoderConfig {
         if self.window.as_ref().is_some_and(|window| window.size == 0 || window.local.len() != self.layers) {
             return Err(error("its sliding window does not fit its layers".to_owned()));
         }
+        if self.rope.local_theta.is_some() && self.window.is_none() {
+            return Err(error("it has a rotary base for layers with a sliding window and no window".to_owned()));
+        }
         let numbers = [
             ("the norm's epsilon", f64::from(self.rms_epsilon)),
             ("the rotary base", self.rope.theta),

@@ -48,7 +48,7 @@ impl GgufFile {
         reader.rewind().map_err(unreadable)?;
         let content = catch_unwind(AssertUnwindSafe(|| Content::read(&mut reader)))
             .map_err(|_| bad_file("its header cannot be read; pull the model again".to_owned()))?
-            .map_err(|error| bad_file(error.to_string()))?;
+            .map_err(|error| bad_file(format!("its header cannot be used: {error}")))?;
         let file = Self { path: path.to_owned(), content, reader, bytes };
         file.holds_its_tensors()?;
         Ok(file)
@@ -164,7 +164,7 @@ fn data_bytes(info: &TensorInfo) -> Option<u64> {
 }
 
 /// Negative numbers are none.
-pub fn whole(value: &Value) -> Option<u64> {
+pub(super) fn whole(value: &Value) -> Option<u64> {
     match value {
         Value::U8(value) => Some(u64::from(*value)),
         Value::U16(value) => Some(u64::from(*value)),

@@ -5,8 +5,10 @@
 //! it adds the 1 to Gemma's norms.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
+use candle_core::quantized::gguf_file::Value;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 
@@ -121,10 +123,10 @@ fn window(file: &GgufFile, name: &str, layers: usize, is_gemma: bool) -> Result<
         return Ok(None);
     };
     let key = format!("{name}.attention.sliding_window_pattern");
-    let every = |period: usize| (0..layers).map(|layer| (layer + 1) % period != 0).collect();
+    let every = |period: usize| (0..layers).map(|layer| !(layer + 1usize).is_multiple_of(period)).collect();
     let local = match (file.array(&key), file.number(&key)) {
         (Some(flags), _) => {
-            let flag = |value: &_| whole(value).map_or_else(|| value.to_bool().ok(), |number| Some(number != 0));
+            let flag = |value: &Value| whole(value).map_or_else(|| value.to_bool().ok(), |number| Some(number != 0));
             let local: Option<Vec<bool>> = flags.iter().map(flag).collect();
             local.ok_or_else(|| file.error(format!("{key} holds something else than flags")))?
         }
@@ -158,17 +160,27 @@ fn refuse_unsupported(file: &GgufFile, name: &str, head: usize) -> Result<(), De
     Ok(())
 }
 
+/// The sizes and all weights.
+///
 /// # Errors
 /// As [`super::Decoder::from_gguf`].
-pub(super) fn read(
-    file: &mut GgufFile,
-    config: &DecoderConfig,
-    device: &Device,
-) -> Result<DecoderWeights, DecoderError> {
+pub(super) fn open(path: &Path, device: &Device) -> Result<(DecoderConfig, DecoderWeights), DecoderError> {
+    let mut file = GgufFile::open(path)?;
+    let config = DecoderConfig::from_gguf(&file)?;
+    let weights = read(&mut file, &config, device)?;
+    Ok((config, weights))
+}
+
+fn read(file: &mut GgufFile, config: &DecoderConfig, device: &Device) -> Result<DecoderWeights, DecoderError> {
     let mut source = GgufSource { file, config, device, read: BTreeSet::new() };
     let mut weights = DecoderWeights::read(&mut source, config)?;
     if source.file.tensor_shape(ROPE_FACTORS).is_some() {
-        weights.rope_factors = Some(source.floats(ROPE_FACTORS.to_owned(), config.head_dim / 2, None)?);
+        let factors = source.floats(ROPE_FACTORS.to_owned(), config.head_dim / 2)?;
+        let divides = |factor: &f32| factor.is_finite() && *factor > 0.0;
+        if !factors.to_vec1::<f32>()?.iter().all(divides) {
+            return Err(source.file.error(format!("{ROPE_FACTORS} holds what frequencies cannot be divided by")));
+        }
+        weights.rope_factors = Some(factors);
     }
     source.refuse_leftovers()?;
     Ok(weights)
@@ -221,14 +233,9 @@ impl GgufSource<'_> {
         Ok(tensor)
     }
 
-    fn floats(
-        &mut self,
-        name: String,
-        length: usize,
-        order: Option<&dyn Fn(usize) -> usize>,
-    ) -> Result<Tensor, DecoderError> {
+    fn floats(&mut self, name: String, length: usize) -> Result<Tensor, DecoderError> {
         let device = self.device;
-        Ok(self.tensor(name, &[length], order)?.dequantize(device)?.to_dtype(DType::F32)?)
+        Ok(self.tensor(name, &[length], None)?.dequantize(device)?.to_dtype(DType::F32)?)
     }
 }
 
@@ -253,8 +260,6 @@ impl Source for GgufSource<'_> {
     }
 
     fn vector(&mut self, name: Name, length: usize) -> Result<Tensor, DecoderError> {
-        let order = self.order(name);
-        let order = order.as_ref().map(|order| order as &dyn Fn(usize) -> usize);
-        self.floats(full_name(name), length, order)
+        self.floats(full_name(name), length)
     }
 }

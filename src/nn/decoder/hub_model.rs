@@ -54,8 +54,10 @@ struct ConfigJson {
     use_sliding_window: Option<bool>,
     max_window_layers: Option<usize>,
     layer_types: Option<Vec<String>>,
-    #[serde(alias = "_sliding_window_pattern")]
     sliding_window_pattern: Option<usize>,
+    /// The newer name of `sliding_window_pattern`. Some files have both.
+    #[serde(rename = "_sliding_window_pattern")]
+    newer_pattern: Option<usize>,
     bos_token_id: Option<u32>,
     eos_token_id: Option<Ids>,
 }
@@ -63,8 +65,10 @@ struct ConfigJson {
 #[derive(Clone, Deserialize)]
 struct RopeJson {
     rope_theta: Option<f64>,
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older name of `rope_type`. Some files have both.
+    #[serde(rename = "type")]
+    older_type: Option<String>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
@@ -112,10 +116,9 @@ impl DecoderConfig {
 
     fn from_json(json: ConfigJson) -> Result<Self, String> {
         let outer_tie = json.tie_word_embeddings;
-        let json = match json.text_config {
-            Some(text) => *text,
-            None => json,
-        };
+        let mut json = json;
+        let text = json.text_config.take();
+        let json = text.map_or(json, |text| *text);
         let family = match json.model_type.as_str() {
             "llama" | "mistral" => Family::Llama,
             "qwen2" => Family::Qwen2,
@@ -130,30 +133,32 @@ impl DecoderConfig {
         json.refuse_unsupported()?;
         let is_gemma = family == Family::Gemma3;
         let hidden = given(json.hidden_size, "hidden_size")?;
-        let heads = given(json.num_attention_heads, "num_attention_heads")?;
+        // Files of Gemma that also sees leave out what equals transformers' defaults.
+        let gemma = |size: usize| is_gemma.then_some(size);
+        let heads = given(json.num_attention_heads.or(gemma(8)), "num_attention_heads")?;
         let layers = given(json.num_hidden_layers, "num_hidden_layers")?;
-        let head_dim = match json.head_dim {
+        let head_dim = match json.head_dim.or(gemma(256)) {
             Some(size) => size,
             None => hidden.checked_div(heads).ok_or("num_attention_heads is 0")?,
         };
-        let scalar = json.query_pre_attn_scalar.unwrap_or(head_dim as f64);
+        let scalar = json.query_pre_attn_scalar.or(is_gemma.then_some(256.0)).unwrap_or(head_dim as f64);
         Ok(Self {
             family,
-            vocabulary: given(json.vocab_size, "vocab_size")?,
+            vocabulary: given(json.vocab_size.or(gemma(262_208)), "vocab_size")?,
             hidden,
             intermediate: given(json.intermediate_size, "intermediate_size")?,
             layers,
             heads,
-            kv_heads: json.num_key_value_heads.unwrap_or(heads),
+            kv_heads: json.num_key_value_heads.or(gemma(4)).unwrap_or(heads),
             head_dim,
             rms_epsilon: json.rms_norm_eps.unwrap_or(1e-6) as f32,
             rope: json.rope(is_gemma)?,
             window: json.window(layers, &json.model_type)?,
-            activation: json.activation()?,
+            activation: json.activation(is_gemma)?,
             tied: json.tie_word_embeddings.or(outer_tie).unwrap_or(is_gemma),
             embedding_scale: if is_gemma { (hidden as f32).sqrt() } else { 1.0 },
             query_scale: scalar.sqrt().recip() as f32,
-            context: given(json.max_position_embeddings, "max_position_embeddings")?,
+            context: given(json.max_position_embeddings.or(gemma(131_072)), "max_position_embeddings")?,
             begin: json.bos_token_id,
             ends: json.eos_token_id.map(Ids::list).unwrap_or_default(),
         })
@@ -171,8 +176,9 @@ impl ConfigJson {
         Ok(())
     }
 
-    fn activation(&self) -> Result<Activation, String> {
+    fn activation(&self, is_gemma: bool) -> Result<Activation, String> {
         match self.hidden_activation.as_deref().or(self.hidden_act.as_deref()) {
+            None if is_gemma => Ok(Activation::GeluTanh),
             Some("silu") | None => Ok(Activation::Silu),
             Some("gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
             Some(other) => Err(format!("the activation {other} is not supported")),
@@ -204,7 +210,7 @@ impl ConfigJson {
         let may_be_off = model_type.starts_with("qwen");
         let size = self.sliding_window.filter(|_| !may_be_off || self.use_sliding_window == Some(true));
         let (Some(size), true) = (size, model_type != "llama") else { return Ok(None) };
-        let local: Vec<bool> = match (&self.layer_types, self.sliding_window_pattern) {
+        let local: Vec<bool> = match (&self.layer_types, self.sliding_window_pattern.or(self.newer_pattern)) {
             (Some(types), _) => {
                 if let Some(kind) =
                     types.iter().find(|kind| !["sliding_attention", "full_attention"].contains(&kind.as_str()))
@@ -213,8 +219,10 @@ impl ConfigJson {
                 }
                 types.iter().map(|kind| kind == "sliding_attention").collect()
             }
-            (None, Some(period)) if period > 0 => (0..layers).map(|layer| (layer + 1) % period != 0).collect(),
-            _ if model_type.starts_with("gemma") => (0..layers).map(|layer| (layer + 1) % 6 != 0).collect(),
+            (None, Some(period)) if period > 0 => {
+                (0..layers).map(|layer| !(layer + 1).is_multiple_of(period)).collect()
+            }
+            _ if model_type.starts_with("gemma") => (0..layers).map(|layer| !(layer + 1).is_multiple_of(6)).collect(),
             _ if may_be_off => (0..layers).map(|layer| layer >= self.max_window_layers.unwrap_or(layers)).collect(),
             _ => vec![true; layers],
         };
@@ -228,7 +236,7 @@ impl RopeJson {
             return Err("heads that turn only in part are not supported".to_owned());
         }
         let factor = || given(self.factor, "the factor of the rotary scaling");
-        match self.rope_type.as_deref() {
+        match self.rope_type.as_deref().or(self.older_type.as_deref()) {
             None | Some("default") => Ok(RopeScaling::None),
             Some("linear") => Ok(RopeScaling::Linear { factor: factor()? }),
             Some("llama3") => Ok(RopeScaling::Llama3 {
@@ -265,13 +273,16 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, DecoderErro
     serde_json::from_slice(&text).map_err(|error| DecoderError::bad_file(path, error.to_string()))
 }
 
+/// The sizes and all weights.
+///
 /// # Errors
 /// As [`super::Decoder::from_safetensors`].
-pub(super) fn read(folder: &Path, config: &DecoderConfig, device: &Device) -> Result<DecoderWeights, DecoderError> {
-    let mut source = HubSource::open(folder, config, device)?;
-    let weights = DecoderWeights::read(&mut source, config)?;
+pub(super) fn open(folder: &Path, device: &Device) -> Result<(DecoderConfig, DecoderWeights), DecoderError> {
+    let config = DecoderConfig::from_folder(folder)?;
+    let mut source = HubSource::open(folder, &config, device)?;
+    let weights = DecoderWeights::read(&mut source, &config)?;
     source.refuse_leftovers()?;
-    Ok(weights)
+    Ok((config, weights))
 }
 
 struct HubSource<'a> {

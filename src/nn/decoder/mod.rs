@@ -124,10 +124,8 @@ impl Decoder {
     /// # Errors
     /// [`DecoderError::BadFile`] says what is missing, damaged or not supported.
     pub fn from_gguf(path: &Path, device: &Device) -> Result<Self, DecoderError> {
-        let mut file = GgufFile::open(path)?;
-        let config = DecoderConfig::from_gguf(&file)?;
-        let weights = gguf_model::read(&mut file, &config, device)?;
-        Self::new(config, weights, device)
+        let (config, weights) = gguf_model::open(path, device)?;
+        Self::on_tensors(config, weights, device)
     }
 
     /// Loads a folder with config.json and one or several safetensors files, with an index where there is one.
@@ -135,12 +133,12 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::from_gguf`].
     pub fn from_safetensors(folder: &Path, device: &Device) -> Result<Self, DecoderError> {
-        let config = DecoderConfig::from_folder(folder)?;
-        let weights = hub_model::read(folder, &config, device)?;
-        Self::new(config, weights, device)
+        let (config, weights) = hub_model::open(folder, device)?;
+        Self::on_tensors(config, weights, device)
     }
 
-    fn new(config: DecoderConfig, weights: DecoderWeights, device: &Device) -> Result<Self, DecoderError> {
+    /// Computes in candle's tensors, on any device.
+    fn on_tensors(config: DecoderConfig, weights: DecoderWeights, device: &Device) -> Result<Self, DecoderError> {
         let backend = Backend::Tensor(TensorDecoder::new(&config, weights, device)?);
         Ok(Self { config, backend, logits: Vec::new() })
     }
@@ -174,7 +172,7 @@ impl Decoder {
         }
         self.logits.clear();
         self.logits.reserve(spans.iter().map(Span::rows).sum::<usize>() * self.config.vocabulary);
-        match (&mut self.backend, cache.store_mut()) {
+        match (&self.backend, cache.store_mut()) {
             (Backend::Tensor(decoder), Store::Tensor(store)) => decoder.forward(store, spans, &mut self.logits)?,
         }
         for span in spans {

@@ -130,14 +130,17 @@ impl TensorDecoder {
     }
 
     /// Appends the rows of logits that the spans want to `logits`. Spans are as `KvCache::check` has checked them.
-    pub(super) fn forward(&mut self, store: &TensorStore, spans: &[Span<'_>], logits: &mut Vec<f32>) -> Result<()> {
+    pub(super) fn forward(&self, store: &TensorStore, spans: &[Span<'_>], logits: &mut Vec<f32>) -> Result<()> {
         if spans.is_empty() {
             return Ok(());
         }
         let call = Call::new(&self.config, store, spans, &self.device)?;
         let tokens: Vec<u32> = spans.iter().flat_map(|span| span.tokens).copied().collect();
         let tokens = Tensor::from_vec(tokens, call.rows, &self.device)?;
-        let mut rows = (embed(&self.embedding, &tokens)? * f64::from(self.config.embedding_scale))?;
+        let mut rows = embed(&self.embedding, &tokens)?;
+        if self.config.family == Family::Gemma3 {
+            rows = (rows * f64::from(self.config.embedding_scale))?;
+        }
         for (layer, (keys, values)) in self.layers.iter().zip(store.keys.iter().zip(&store.values)) {
             rows = layer.forward(&rows, keys, values, &call)?;
         }
@@ -249,7 +252,7 @@ fn tiles(spans: &[Span<'_>], window: Option<usize>, device: &Device) -> Result<V
                     .then(|| {
                         let cells =
                             (first..end).flat_map(|position| (begin..end).map(move |seen| cell(sees(position, seen))));
-                        Tensor::from_vec(cells.collect(), (1, 1, rows, end - begin), device)
+                        Tensor::from_vec(cells.collect::<Vec<f32>>(), (1, 1, rows, end - begin), device)
                     })
                     .transpose()
             };
@@ -287,7 +290,7 @@ impl Slots {
         let mask = |window: usize| {
             let sees = |position: usize, seen: usize| seen <= position && seen + window > position;
             let cells = positions.iter().flat_map(|&position| (0..end).map(move |seen| cell(sees(position, seen))));
-            Tensor::from_vec(cells.collect(), (count, 1, 1, end), device)
+            Tensor::from_vec(cells.collect::<Vec<f32>>(), (count, 1, 1, end), device)
         };
         let places: Vec<u32> = spans.iter().map(|span| (span.slot - first) as u32).collect();
         Ok(Self {
@@ -363,14 +366,14 @@ impl Layer {
         rms_norm(rows, weight, self.epsilon)
     }
 
-    fn norm_where(&self, rows: Tensor, weight: Option<&Tensor>) -> Result<Tensor> {
-        weight.map_or(Ok(rows.clone()), |weight| self.norm(&rows, weight))
+    fn norm_where(&self, rows: &Tensor, weight: Option<&Tensor>) -> Result<Tensor> {
+        weight.map_or_else(|| Ok(rows.clone()), |weight| self.norm(rows, weight))
     }
 
     /// `rows`: `[rows, hidden]`.
     fn forward(&self, rows: &Tensor, keys: &Tensor, values: &Tensor, call: &Call) -> Result<Tensor> {
         let attended = self.attention(&self.norm(rows, &self.attention_norm)?, keys, values, call)?;
-        let rows = (rows + self.norm_where(attended, self.post_attention_norm.as_ref())?)?;
+        let rows = (rows + self.norm_where(&attended, self.post_attention_norm.as_ref())?)?;
         let normed = self.norm(&rows, &self.mlp_norm)?;
         let gate = self.gate.forward(&normed)?;
         let gate = match self.activation {
@@ -378,13 +381,13 @@ impl Layer {
             Activation::GeluTanh => gate.gelu()?,
         };
         let result = self.down.forward(&(gate * self.up.forward(&normed)?)?)?;
-        rows + self.norm_where(result, self.post_mlp_norm.as_ref())?
+        rows + self.norm_where(&result, self.post_mlp_norm.as_ref())?
     }
 
     fn attention(&self, normed: &Tensor, keys: &Tensor, values: &Tensor, call: &Call) -> Result<Tensor> {
         let project = |product: &Product, bias: Option<&Tensor>, heads: usize| -> Result<Tensor> {
             let projected = product.forward(normed)?;
-            let projected = bias.map_or(Ok(projected.clone()), |bias| projected.broadcast_add(bias))?;
+            let projected = bias.map_or_else(|| Ok(projected.clone()), |bias| projected.broadcast_add(bias))?;
             projected.reshape((call.rows, heads, self.head_dim))
         };
         let query = project(&self.query, self.query_bias.as_ref(), self.heads)?;
@@ -394,8 +397,8 @@ impl Layer {
             Some(local) if self.turns_locally => local,
             _ => &call.turns,
         };
-        let query = turns.turn(&self.norm_where(query, self.query_norm.as_ref())?)?;
-        let key = turns.turn(&self.norm_where(key, self.key_norm.as_ref())?)?;
+        let query = turns.turn(&self.norm_where(&query, self.query_norm.as_ref())?)?;
+        let key = turns.turn(&self.norm_where(&key, self.key_norm.as_ref())?)?;
         self.write(keys, &key, call)?;
         self.write(values, &value, call)?;
         let query = (query * self.query_scale)?.to_dtype(keys.dtype())?;

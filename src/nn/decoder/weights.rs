@@ -135,14 +135,16 @@ impl DecoderWeights {
     }
 }
 
+/// A vector that only some families have.
+fn optional(source: &mut impl Source, wanted: bool, name: Name, length: usize) -> Result<Option<Tensor>, DecoderError> {
+    wanted.then(|| source.vector(name, length)).transpose()
+}
+
 impl LayerWeights {
     fn read(source: &mut impl Source, config: &DecoderConfig, layer: usize) -> Result<Self, DecoderError> {
         let DecoderConfig { family, hidden, intermediate, head_dim, .. } = *config;
         let (queries, keys) = (config.heads * head_dim, config.kv_heads * head_dim);
         let weight = |part| Name { part, layer: Some(layer), bias: false };
-        let optional = |source: &mut _, wanted: bool, name, length| {
-            wanted.then(|| Source::vector(source, name, length)).transpose()
-        };
         let bias = |part| Name { bias: true, ..weight(part) };
         let (biases, head_norms, post_norms) = (family.has_biases(), family.norms_heads(), family.norms_results());
         Ok(Self {

@@ -22,7 +22,7 @@ const MOST_SLOTS: usize = 8;
 /// One that talks and one whose beginning is kept.
 const LEAST_SLOTS: usize = 2;
 /// Keys and values of all slots together. On the CPU only what is written takes memory.
-const CPU_CACHE_BYTES: usize = 1536 << 20;
+const CPU_CACHE_BYTES: usize = 1 << 30;
 const CUDA_CACHE_BYTES: usize = 3 << 30;
 /// Prompt tokens in a step, beside the replies that go on in it and between two looks at whether anybody still listens:
 /// under a tenth of a second for a small model on two idle CPU cores.

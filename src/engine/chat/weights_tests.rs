@@ -73,7 +73,7 @@ async fn together(engine: &ChatEngine, requests: &[ChatRequest]) -> Vec<Told> {
 
 #[tokio::test]
 async fn a_text_is_the_same_alone_in_a_batch_after_an_eviction_and_cached() {
-    let requests = requests(32);
+    let requests = requests(24);
     let mut model = Model::load(NAME, &smollm_file(), &candle_core::Device::Cpu).unwrap();
     let expected: Vec<String> = requests.iter().map(|request| alone(&mut model, request)).collect();
     drop(model);

@@ -24,7 +24,7 @@ use candle_core::Device;
 
 pub use cache::KvCache;
 pub use config::{Activation, DecoderConfig, Family, Rope, RopeScaling, SlidingWindow};
-pub use gguf::{GgufFile, whole};
+pub use gguf::GgufFile;
 
 use cache::Store;
 use tensor::TensorDecoder;

@@ -17,7 +17,7 @@ use candle_core::quantized::gguf_file::Value;
 
 use self::bpe::BytePairs;
 use self::spm::SentencePieces;
-use crate::nn::decoder::{DecoderError, GgufFile, whole};
+use crate::nn::decoder::{DecoderError, GgufFile};
 
 /// Tokens that end a turn, by their text, in the families that run here. A file's `eos_token_id` alone is often the
 /// end of a document.
@@ -229,7 +229,7 @@ fn entries(file: &GgufFile) -> Result<Vec<Entry>, DecoderError> {
     let known_markers = |text: &str| TURN_ENDS.contains(&text) || TURN_STARTS.contains(&text);
     let entry = |(place, token): (usize, &Value)| {
         let text = token.to_string().map_err(|_| file.error("a token is not text"))?.clone();
-        let kind = match kinds.get(place).and_then(whole) {
+        let kind = match kinds.get(place).and_then(kind_number) {
             _ if known_markers(&text) => Kind::Control,
             Some(2) => Kind::Unknown,
             Some(3 | 5) => Kind::Control,
@@ -240,6 +240,11 @@ fn entries(file: &GgufFile) -> Result<Vec<Entry>, DecoderError> {
         Ok(Entry { text, kind })
     };
     tokens.iter().enumerate().map(entry).collect()
+}
+
+/// The format says signed; some writers say unsigned.
+fn kind_number(kind: &Value) -> Option<u32> {
+    kind.to_u32().ok().or_else(|| u32::try_from(kind.to_i32().ok()?).ok())
 }
 
 /// Ids that end a turn, and the text of the file's own end token.

@@ -53,15 +53,15 @@ impl Room {
     /// What fits.
     fn of(config: &DecoderConfig, on_cpu: bool) -> Self {
         let most_bytes = if on_cpu { CPU_CACHE_BYTES } else { CUDA_CACHE_BYTES };
-        let most_positions = most_bytes / bytes_per_position(config, on_cpu);
+        let most_positions = most_bytes / bytes_per_position(config);
         let positions = config.context.min(MOST_POSITIONS).min(LEAST_POSITIONS.max(most_positions / LEAST_SLOTS));
         Self { slots: (most_positions / positions).clamp(LEAST_SLOTS, MOST_SLOTS), positions }
     }
 }
 
-/// Of one slot, at most: f32 on the CPU, half of it on CUDA.
-fn bytes_per_position(config: &DecoderConfig, on_cpu: bool) -> usize {
-    config.cache_elements_per_position() * if on_cpu { 4 } else { 2 }
+/// Of one slot, in half precision.
+fn bytes_per_position(config: &DecoderConfig) -> usize {
+    config.cache_elements_per_position() * 2
 }
 
 impl Model {
@@ -107,8 +107,10 @@ impl Model {
         let file = GgufFile::open(path)?;
         let config = DecoderConfig::from_gguf(&file)?;
         let room = Room::of(&config, on_cpu);
-        let slots = room.slots * room.positions * bytes_per_position(&config, on_cpu);
-        Ok(file.bytes() + slots as u64 + ACTIVATION_BYTES)
+        let slots = room.slots * room.positions * bytes_per_position(&config);
+        // On the CPU weights are packed anew, and a tied embedding is there as a table and as the head.
+        let weights = if on_cpu { file.bytes() + file.bytes() / 2 } else { file.bytes() };
+        Ok(weights + slots as u64 + ACTIVATION_BYTES)
     }
 
     /// Warms up and asks a question with a known property: the same prompt read whole, and in parts beside another, must

@@ -48,13 +48,24 @@ impl Dialect {
             Self::MistralArguments
         } else if knows(MISTRAL_OPEN) {
             Self::Mistral
-        // Qwen's coders write the arguments as XML.
-        } else if knows(HERMES_OPEN) && !knows("<function=") {
+        // Qwen's coders write the arguments as XML, and SmolLM3 takes tools by other names, to print them as Python's.
+        } else if knows(HERMES_OPEN) && !knows("<function=") && !knows("xml_tools") {
             Self::Hermes
         } else if knows("<|start_header_id|>") && knows("parameters") {
             Self::Llama
         } else {
             Self::Generic
+        }
+    }
+
+    /// The tags that tell a call or a result apart from other text. Some vocabularies have no markers for them.
+    pub(super) fn tags(self) -> &'static [&'static str] {
+        match self {
+            Self::Hermes | Self::Generic => &[HERMES_OPEN, HERMES_CLOSE, RESULT.0, RESULT.1],
+            Self::Llama => &[LLAMA_OPEN],
+            Self::Mistral | Self::MistralArguments => {
+                &[MISTRAL_OPEN, MISTRAL_ARGUMENTS, MISTRAL_ID, "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CONTENT]"]
+            }
         }
     }
 

@@ -107,24 +107,33 @@ fn schema(random: &mut StdRng, depth: usize) -> Value {
         }
         3 => {
             let patterns = ["^[a-z]{2,5}$", "^(yes|no)$", "^\\d{3}-\\d{2}$", "^[^\"\\\\]{0,6}$", "^a.b$", "x+"];
-            json!({"type": "string", "pattern": patterns.choose(random).unwrap()})
+            let pattern = patterns.choose(random).unwrap();
+            json!({"type": "string", "pattern": pattern})
         }
         4 => {
             let values = [json!("a"), json!("ż\"\\\n"), json!(1), json!(-2.5), json!(null), json!(true), json!([1, {}])];
             let count = random.random_range(1..4);
-            json!({"enum": values.iter().sample(random, count)})
+            let values: Vec<&Value> = values.iter().choose_multiple(random, count);
+            json!({"enum": values})
         }
         5 => match random.random_range(0..5) {
             0 => json!({"const": {"k": [1, "two", null]}}),
             1 => json!({"type": "null"}),
             2 => json!({"type": ["string", "null"], "maxLength": 5}),
-            3 => json!({"type": "string", "format": ["date", "time", "uuid", "ipv4"].choose(random).unwrap()}),
-            _ => json!({"type": "integer", "multipleOf": random.random_range(2..9), "minimum": 0}),
+            3 => {
+                let format = ["date", "time", "uuid", "ipv4"].choose(random).unwrap();
+                json!({"type": "string", "format": format})
+            }
+            _ => {
+                let step = random.random_range(2..9);
+                json!({"type": "integer", "multipleOf": step, "minimum": 0})
+            }
         },
         6 => {
             let least = random.random_range(0..3);
             let most = least + random.random_range(0..3);
-            json!({"type": "array", "items": schema(random, depth - 1), "minItems": least, "maxItems": most})
+            let items = schema(random, depth - 1);
+            json!({"type": "array", "items": items, "minItems": least, "maxItems": most})
         }
         7 => {
             let options: Vec<Value> = (0..random.random_range(1..4)).map(|_| schema(random, depth - 1)).collect();
@@ -137,7 +146,7 @@ fn schema(random: &mut StdRng, depth: usize) -> Value {
 fn object(random: &mut StdRng, depth: usize) -> Value {
     let names = ["a", "b c", "ż", "d\"e", "name", "value", "f/g", "h~i"];
     let count = random.random_range(0..5);
-    let names: Vec<&str> = names.into_iter().sample(random, count);
+    let names: Vec<&str> = names.into_iter().choose_multiple(random, count);
     let entries: Map<String, Value> =
         names.iter().map(|name| ((*name).to_owned(), schema(random, depth.saturating_sub(1)))).collect();
     let required: Vec<&&str> = names.iter().filter(|_| random.random_bool(0.6)).collect();
@@ -154,8 +163,9 @@ fn object(random: &mut StdRng, depth: usize) -> Value {
 fn root_schema(random: &mut StdRng) -> Value {
     let mut root = if random.random_bool(0.7) { object(random, 3) } else { schema(random, 3) };
     if random.random_bool(0.25) && root.get("properties").is_some() {
+        let leaf = schema(random, 1);
         root["$defs"] = json!({
-            "leaf": schema(random, 1),
+            "leaf": leaf,
             "tree": {"type": "object", "properties": {"next": {"$ref": "#/$defs/tree"}, "leaf": {"$ref": "#/$defs/leaf"}},
                      "additionalProperties": false},
         });
@@ -191,15 +201,16 @@ fn hostile_schemas() -> Vec<(&'static str, Value)> {
     let words: Vec<String> = (0..200_000).map(|number| format!("word number {number}")).collect();
     let doubling = (0..40).map(|level| {
         let next = json!({"$ref": format!("#/$defs/d{}", level + 1)});
-        (format!("d{level}"), json!({"allOf": [{"anyOf": [next, {"type": "object", "properties": {format!("p{level}"): next}}]},
-                                               {"anyOf": [next, {"type": "object", "properties": {format!("q{level}"): next}}]}]}))
+        let either = |name: String| json!({"anyOf": [next, {"type": "object", "properties": {name: next}}]});
+        (format!("d{level}"), json!({"allOf": [either(format!("p{level}")), either(format!("q{level}"))]}))
     });
     let mut definitions: Map<String, Value> = doubling.collect();
     definitions.insert("d40".to_owned(), json!({"type": "object"}));
     let wide: Map<String, Value> = (0..20_000).map(|number| (format!("key{number}"), json!({"type": "string"}))).collect();
-    let all_of: Vec<Value> = (0..12)
-        .map(|level| json!({"anyOf": (0..8).map(|option| json!({"properties": {format!("k{level}{option}"): {"type": "string"}}})).collect::<Vec<_>>()}))
-        .collect();
+    let option = |name: String| json!({"properties": {name: {"type": "string"}}});
+    let level = |level: usize| (0..8).map(|place| option(format!("k{level}{place}"))).collect::<Vec<_>>();
+    let all_of: Vec<Value> = (0..12).map(|number| json!({"anyOf": level(number)})).collect();
+    let powers: Vec<Value> = (2..60).map(|n| json!({"type": "string", "pattern": format!("^(a{{{n}}})*$")})).collect();
     vec![
         ("deep nesting", nested(500)),
         ("a huge enum", json!({"enum": words})),
@@ -224,7 +235,7 @@ fn hostile_schemas() -> Vec<(&'static str, Value)> {
         ("a regex bomb", json!({"type": "string", "pattern": "^((a{0,500}){0,500}){0,500}$"})),
         ("a lookahead bomb", json!({"type": "string", "pattern": "^(?=(a+)+$)(?!.*b)(a|aa)*$"})),
         ("a huge repetition", json!({"type": "string", "pattern": "(x{1,1000000000}y){1,1000000000}"})),
-        ("an intersection of many", json!({"allOf": (2..60).map(|n| json!({"type": "string", "pattern": format!("^(a{{{n}}})*$")})).collect::<Vec<_>>()})),
+        ("an intersection of many", json!({"allOf": powers})),
         ("twenty thousand properties", json!({"type": "object", "properties": wide})),
         ("llguidance's own options", json!({"type": "object", "x-guidance": {"lenient": true}})),
         ("an unknown word", json!({"type": "array", "uniqueItems": true, "contains": {"type": "null"}})),

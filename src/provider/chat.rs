@@ -77,6 +77,13 @@ pub struct ToolCall {
     pub arguments: String,
 }
 
+impl ToolCall {
+    /// The arguments as JSON; as a string where they are none.
+    pub fn arguments_value(&self) -> Value {
+        serde_json::from_str(&self.arguments).unwrap_or_else(|_| Value::from(self.arguments.as_str()))
+    }
+}
+
 /// What the text of a reply is held to, token by token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutputShape {

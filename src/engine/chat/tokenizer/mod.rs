@@ -39,6 +39,9 @@ const TURN_STARTS: [&str; 3] = ["<|im_start|>", "<|start_header_id|>", "<start_o
 
 /// Between these a model thinks. They are shown, so that whoever filters the reply sees them.
 pub(super) const THINK: (&str, &str) = ("<think>", "</think>");
+/// Between or after these a model calls tools. They are shown for the same reason.
+const TOOL_CALLS: [&str; 6] =
+    ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]", "<|python_tag|>"];
 
 pub(super) struct Tokenizer {
     algorithm: Algorithm,
@@ -76,8 +79,10 @@ enum Kind {
 }
 
 struct Token {
-    /// What it adds to a reply. Empty for markers.
+    /// What it adds to a reply. Empty for most markers.
     shown: Box<[u8]>,
+    /// Plain text may become it.
+    plain: bool,
 }
 
 /// The raw table of a file.
@@ -114,13 +119,14 @@ impl Tokenizer {
             .iter()
             .map(|entry| {
                 let hidden = is_marker(entry) && entry.kind == Kind::Control || entry.kind == Kind::Unknown;
+                let known = [THINK.0, THINK.1].into_iter().chain(TOOL_CALLS);
                 let shown = match &algorithm {
-                    _ if entry.text == THINK.0 || entry.text == THINK.1 => entry.text.clone().into_bytes(),
+                    _ if known.clone().any(|known| entry.text == known) => entry.text.clone().into_bytes(),
                     _ if hidden => Vec::new(),
                     Algorithm::BytePairs(_) => bpe::bytes(&entry.text),
                     Algorithm::SentencePieces(_) => spm::bytes(&entry.text, entry.kind == Kind::Byte),
                 };
-                Token { shown: shown.into_boxed_slice() }
+                Token { shown: shown.into_boxed_slice(), plain: !is_marker(entry) && !hidden }
             })
             .collect();
         let (ends, end_text) = ends(file, &entries, &markers);
@@ -183,6 +189,21 @@ impl Tokenizer {
     /// What the token adds to a reply, in UTF-8 that may be part of a character. None: no such token.
     pub(super) fn shown(&self, id: u32) -> Option<&[u8]> {
         self.tokens.get(id as usize).map(|token| &*token.shown)
+    }
+
+    /// The bytes of a token that plain text may become. None: a marker, or no such token.
+    pub(super) fn plain(&self, id: u32) -> Option<&[u8]> {
+        self.tokens.get(id as usize).filter(|token| token.plain).map(|token| &*token.shown)
+    }
+
+    /// The marker with exactly this text.
+    pub(super) fn marker(&self, text: &str) -> Option<u32> {
+        self.markers.at(text).filter(|(length, _)| *length == text.len()).map(|(_, id)| id)
+    }
+
+    /// The tokens that end the model's turn, ascending.
+    pub(super) fn ends(&self) -> &[u32] {
+        &self.ends
     }
 
     /// The token ends the model's turn.

@@ -4,6 +4,7 @@
 //! reads them (`model`), and tokens become text again (`reply`, `filter`). All replies advance together, a token each, and
 //! what was read before is not read again (`serve`, over the slots of `engine::batch`).
 
+mod constraint;
 mod filter;
 mod model;
 mod probability;
@@ -12,6 +13,7 @@ mod reply;
 mod serve;
 mod template;
 mod tokenizer;
+mod tools;
 
 use std::path::Path;
 use std::sync::Arc;

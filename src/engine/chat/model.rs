@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 
+use super::constraint::ConstraintFactory;
 use super::prompt::Language;
 use super::template::ChatTemplate;
 use super::tokenizer::Tokenizer;
@@ -36,6 +37,7 @@ const CANARY_LIKENESS: f64 = 0.995;
 pub(super) struct Model {
     pub(super) name: String,
     pub(super) language: Language,
+    pub(super) constraints: ConstraintFactory,
     pub(super) decoder: Decoder,
     pub(super) cache: KvCache,
     /// Prompt tokens in a step at most.
@@ -83,11 +85,13 @@ impl Model {
             let config = DecoderConfig::from_gguf(&file)?;
             let room = room.unwrap_or_else(|| Room::of(&config, device.is_cpu()));
             let language = language(&file, &config, room.positions)?;
+            let constraints = ConstraintFactory::new(&language.tokenizer, language.template.dialect)
+                .map_err(|reason| file.error(format!("its vocabulary cannot be held to a grammar: {reason}")))?;
             drop(file);
             let decoder = Decoder::from_gguf(path, device)?;
             let cache = decoder.cache(room.slots, room.positions)?;
             let chunk = if device.is_cpu() { CPU_CHUNK } else { CUDA_CHUNK };
-            let mut model = Self { name: name.to_owned(), language, decoder, cache, chunk };
+            let mut model = Self { name: name.to_owned(), language, constraints, decoder, cache, chunk };
             model.check()?;
             Ok(model)
         }));

@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 use rand::random;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::filter::ReplyText;
+use super::constraint::{Constraint, Progress};
+use super::filter::{ReplyText, Shown};
+use super::model::Model;
 use super::probability;
 use super::prompt::Language;
+use super::tools::ToolParser;
 use crate::nn::sampling::{Sampler, SamplingOptions};
-use crate::provider::{ChatRequest, Delta, FinishReason, ProviderError, Usage};
+use crate::provider::{ChatRequest, Delta, FinishReason, ProviderError, ToolChoice, Usage};
 
 /// What a token can yield: its probability, thoughts, text, and a call that it completes.
 const ITEMS_PER_TOKEN: usize = 4;
@@ -32,11 +35,22 @@ pub(super) struct ReplyOrder {
     pub(super) permit: OwnedSemaphorePermit,
 }
 
+/// What came of a row of logits.
+pub(super) enum Written {
+    /// The grammar is still being compiled: the row is wanted again.
+    Nothing,
+    Token(u32),
+    /// The reply is complete.
+    End(FinishReason),
+}
+
 pub(super) struct Reply {
     out: Listener,
     sampler: Sampler,
     /// None once a stop string has come.
     text: Option<ReplyText>,
+    constraint: Option<Constraint>,
+    has_called: bool,
     /// How many of the likeliest tokens are told with each token.
     logprobs: Option<usize>,
     prompt: usize,
@@ -49,36 +63,38 @@ pub(super) struct Reply {
 
 impl Reply {
     /// The reply, and the tokens of its prompt. None: the request is refused, and the listener knows.
-    pub(super) fn begin(order: ReplyOrder, language: &Language) -> Option<(Self, Vec<u32>)> {
+    pub(super) fn begin(order: ReplyOrder, model: &Model) -> Option<(Self, Vec<u32>)> {
         let ReplyOrder { request, out, asked, permit } = order;
-        let prompt = match language.prompt(&request) {
-            Ok(prompt) => prompt,
+        let beginning = match Beginning::of(&request, model) {
+            Ok(beginning) => beginning,
             Err(error) => {
                 give(&out, Err(error));
                 return None;
             }
         };
-        let settings = request.sampling;
+        let settings = &request.sampling;
         let options = SamplingOptions {
             temperature: settings.temperature,
             top_k: settings.top_k,
             top_p: settings.top_p,
             repetition_penalty: settings.repetition_penalty,
         };
-        let pads_first_word = language.tokenizer.pads_first_word();
+        let Beginning { tokens, text, constraint } = beginning;
         let reply = Self {
             sampler: Sampler::new(options, settings.seed.unwrap_or_else(random)),
-            text: Some(ReplyText::new(prompt.thinks_first, pads_first_word, settings.stop)),
+            text: Some(text),
+            constraint,
+            has_called: false,
             logprobs: request.logprobs,
-            prompt: prompt.tokens.len(),
+            prompt: tokens.len(),
             written: 0,
-            most_tokens: settings.max_tokens.min(language.window - prompt.tokens.len()),
+            most_tokens: settings.max_tokens.min(model.language.window - tokens.len()),
             out,
             asked,
             first_token: None,
             _permit: permit,
         };
-        Some((reply, prompt.tokens))
+        Some((reply, tokens))
     }
 
     /// Nobody listens any more.
@@ -86,19 +102,25 @@ impl Reply {
         self.out.is_closed()
     }
 
-    /// Takes the logits after `so_far`, which are changed, and gives the next token, with the reason where it is the
-    /// last. What there is to tell of it has been told.
+    /// Takes the logits after `so_far`, which are changed, and chooses the next token. What there is to tell of it has
+    /// been told.
     ///
     /// # Errors
-    /// [`ProviderError::Failed`]: the logits are not finite.
+    /// [`ProviderError::Failed`]: the logits are not finite. [`ProviderError::InvalidRequest`]: no reply has the shape.
     pub(super) fn write(
         &mut self,
         model: &str,
         language: &Language,
         logits: &mut [f32],
         so_far: &[u32],
-    ) -> Result<(u32, Option<FinishReason>), ProviderError> {
+    ) -> Result<Written, ProviderError> {
+        if self.constraint.as_mut().is_some_and(|constraint| !constraint.is_ready()) {
+            return Ok(Written::Nothing);
+        }
         let raw = self.logprobs.map(|_| logits.to_vec());
+        if let Some(constraint) = &mut self.constraint {
+            constraint.mask(logits)?;
+        }
         let token = self.sampler.choose(logits, so_far).map_err(|error| failed(model, &error))?;
         self.written += 1;
         if self.first_token.is_none() {
@@ -106,28 +128,44 @@ impl Reply {
             give(&self.out, Ok(Delta::Begin { served_by: model.into() }));
         }
         if language.tokenizer.is_end(token) {
-            return Ok((token, Some(FinishReason::Stop)));
+            return Ok(Written::End(FinishReason::Stop));
         }
         if let (Some(raw), Some(most)) = (raw, self.logprobs) {
             let bytes = |token| language.tokenizer.shown(token).unwrap_or_default().to_vec();
             give(&self.out, Ok(Delta::Logprobs(vec![probability::of(&raw, token, most, bytes)])));
         }
-        if let Some(text) = &mut self.text {
-            let shown = text.push(language.tokenizer.shown(token).unwrap_or_default());
-            self.show(shown.text);
-            if shown.stopped {
-                self.text = None;
-                return Ok((token, Some(FinishReason::Stop)));
+        let bytes = language.tokenizer.shown(token).unwrap_or_default();
+        let progress = match &mut self.constraint {
+            Some(constraint) => constraint.accept(token, bytes)?,
+            None => Progress::More,
+        };
+        let stopped = match &mut self.text {
+            Some(text) => {
+                let shown = text.push(bytes);
+                let stopped = shown.stopped;
+                self.tell(shown);
+                stopped
             }
+            None => false,
+        };
+        if stopped {
+            self.text = None;
         }
-        Ok((token, (self.written >= self.most_tokens).then_some(FinishReason::Length)))
+        Ok(match progress {
+            _ if stopped => Written::End(FinishReason::Stop),
+            Progress::Complete => Written::End(FinishReason::Stop),
+            Progress::More if self.written >= self.most_tokens => Written::End(FinishReason::Length),
+            Progress::More => Written::Token(token),
+        })
     }
 
     /// Tells the rest and the end. `cached`: tokens of the prompt that were not read anew.
     pub(super) fn finish(mut self, reason: FinishReason, cached: usize) {
         if let Some(text) = self.text.take() {
-            self.show(text.finish().text);
+            self.tell(text.finish());
         }
+        let waits_for_results = self.has_called && reason == FinishReason::Stop;
+        let reason = if waits_for_results { FinishReason::ToolCalls } else { reason };
         let usage = Usage {
             prompt_tokens: self.prompt,
             cached_tokens: cached,
@@ -142,10 +180,40 @@ impl Reply {
         give(&self.out, Err(error));
     }
 
-    fn show(&self, text: String) {
+    fn tell(&mut self, shown: Shown) {
+        let Shown { text, thought, calls, .. } = shown;
+        if !thought.is_empty() {
+            give(&self.out, Ok(Delta::Thought(thought)));
+        }
         if !text.is_empty() {
             give(&self.out, Ok(Delta::Text(text)));
         }
+        self.has_called |= !calls.is_empty();
+        for call in calls {
+            give(&self.out, Ok(Delta::ToolCall(call)));
+        }
+    }
+}
+
+/// What a request comes to before anything is read.
+struct Beginning {
+    tokens: Vec<u32>,
+    text: ReplyText,
+    constraint: Option<Constraint>,
+}
+
+impl Beginning {
+    fn of(request: &ChatRequest, model: &Model) -> Result<Self, ProviderError> {
+        let Model { language, constraints, .. } = model;
+        let prompt = language.prompt(request)?;
+        // Compiles on a thread of its own while the prompt is read.
+        let constraint = Constraint::new(constraints, &language.tokenizer, request, prompt.thinks_first)?;
+        let can_call = !request.tools.is_empty() && request.tool_choice != ToolChoice::None;
+        let tools = can_call.then(|| ToolParser::new(language.template.dialect, &request.tools));
+        let pads_first_word = language.tokenizer.pads_first_word();
+        let text = ReplyText::new(prompt.thinks_first, pads_first_word, request.sampling.stop.clone());
+        let text = text.telling_thoughts(request.thinking).with_tools(tools);
+        Ok(Self { tokens: prompt.tokens, text, constraint })
     }
 }
 

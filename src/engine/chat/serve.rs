@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::model::Model;
 use super::prompt::Language;
-use super::reply::{Reply, ReplyOrder, failed};
+use super::reply::{Reply, ReplyOrder, Written, failed};
 use crate::engine::batch::{Batch, Copying, Ticket, Turn};
 use crate::engine::precedence::Precedence;
 use crate::nn::decoder::{Span, Wants};
@@ -87,7 +87,7 @@ impl Desk {
             let Some(order) = self.waiting.pop_front() else { break };
             let listener = order.out.clone();
             let name = &self.model.name;
-            match guarded(name, || Ok(Reply::begin(order, &self.model.language))) {
+            match guarded(name, || Ok(Reply::begin(order, &self.model))) {
                 Ok(Some((reply, tokens))) => drop(self.batch.admit(tokens, Job::Reply(Box::new(reply)))),
                 Ok(None) => {}
                 Err(error) => drop(listener.try_send(Err(error))),
@@ -189,8 +189,9 @@ fn give_out(name: &str, language: &Language, batch: &mut Batch<Job>, ticket: Tic
         return;
     };
     let outcome = match guarded(name, || reply.write(name, language, logits, so_far)) {
-        Ok((token, None)) => return batch.write(ticket, token),
-        Ok((_, Some(reason))) => Ok((reason, batch.cached(ticket))),
+        Ok(Written::Nothing) => return batch.again(ticket),
+        Ok(Written::Token(token)) => return batch.write(ticket, token),
+        Ok(Written::End(reason)) => Ok((reason, batch.cached(ticket))),
         Err(error) => Err(error),
     };
     if let Some(Job::Reply(reply)) = batch.finish(ticket) {

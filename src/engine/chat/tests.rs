@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::model::tests::tiny;
 use super::*;
 use crate::engine::precedence::Precedence;
-use crate::provider::{ChatMessage, FinishReason, Role, Sampling, TokenLogprob, Usage};
+use crate::provider::{ChatMessage, FinishReason, OutputShape, Role, Sampling, TokenLogprob, ToolCall, Usage};
 use crate::testing;
 
 /// A model with random weights: it babbles, but deterministically.
@@ -33,11 +33,12 @@ pub(super) struct Told {
     pub(super) reason: FinishReason,
     pub(super) usage: Usage,
     pub(super) logprobs: Vec<TokenLogprob>,
+    pub(super) calls: Vec<ToolCall>,
 }
 
 /// Folds a whole reply and checks the order of its items.
 pub(super) async fn told(mut reply: Flow<Delta>) -> Result<Told, ProviderError> {
-    let (mut text, mut logprobs) = (String::new(), Vec::new());
+    let (mut text, mut logprobs, mut calls) = (String::new(), Vec::new(), Vec::new());
     let mut begun = false;
     while let Some(item) = reply.next().await {
         match item? {
@@ -47,10 +48,11 @@ pub(super) async fn told(mut reply: Flow<Delta>) -> Result<Told, ProviderError> 
                 text.push_str(&more);
             }
             Delta::Logprobs(more) => logprobs.extend(more),
-            Delta::Thought(_) | Delta::ToolCall(_) => panic!("nobody asked for it"),
+            Delta::ToolCall(call) => calls.push(call),
+            Delta::Thought(_) => panic!("nobody asked for it"),
             Delta::Done { reason, usage } => {
                 assert!(reply.next().await.is_none(), "nothing follows the terminal item");
-                return Ok(Told { text, reason, usage, logprobs });
+                return Ok(Told { text, reason, usage, logprobs, calls });
             }
         }
     }
@@ -118,6 +120,27 @@ async fn seeds_repeat_and_limits_hold() {
     // The window of 256 tokens ends a reply, however many are asked for.
     let endless = told(engine.reply(greedy(QUESTION, 100_000))).await.unwrap();
     assert!(endless.usage.prompt_tokens + endless.usage.completion_tokens <= 256);
+}
+
+#[tokio::test]
+async fn a_shape_holds_beside_free_replies() {
+    let (engine, _folder) = babbler("llama");
+    let shaped = |pattern: &str| ChatRequest {
+        shape: Some(OutputShape::Regex(pattern.to_owned())),
+        ..greedy(QUESTION, 40)
+    };
+    let free = told(engine.reply(greedy(QUESTION, 40))).await.unwrap().text;
+    let shapes = ["[0-9]{3}", "yes|no"].map(|pattern| told(engine.reply(shaped(pattern))));
+    let beside = told(engine.reply(greedy(QUESTION, 40)));
+    let (shaped_replies, beside) = futures::join!(futures::future::join_all(shapes), beside);
+    let [digits, answer] = &shaped_replies[..] else { panic!("two were asked for") };
+    let digits = digits.as_ref().unwrap();
+    assert!(digits.text.len() == 3 && digits.text.bytes().all(|byte| byte.is_ascii_digit()), "{}", digits.text);
+    assert!(["yes", "no"].contains(&answer.as_ref().unwrap().text.as_str()));
+    assert_eq!(digits.reason, FinishReason::Stop);
+    assert_eq!(beside.unwrap().text, free);
+    let error = told(engine.reply(shaped("("))).await.err().unwrap();
+    assert!(matches!(error, ProviderError::InvalidRequest { field: "shape", .. }), "{error}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use super::tests::{Told, greedy, smollm_file, told};
 use super::*;
 use crate::nn::decoder::{Span, Wants};
 use crate::nn::sampling::{Sampler, SamplingOptions};
-use crate::provider::{ChatMessage, FinishReason, Role, Sampling};
+use crate::provider::{ChatMessage, FinishReason, Role, Sampling, ToolChoice, ToolSpec};
 
 const NAME: &str = "smollm2-135m-instruct";
 
@@ -175,6 +175,25 @@ async fn who_leaves_the_queue_makes_room_at_once() {
     }
     assert!(engine.permits.available_permits() >= MOST_REPLIES - 2);
     drop(running);
+}
+
+#[tokio::test]
+async fn a_tool_that_must_be_called_is_called() {
+    let engine = smollm(2, 1024);
+    let parameters = serde_json::json!({
+        "type": "object",
+        "properties": { "city": { "type": "string", "maxLength": 20 }, "unit": { "enum": ["celsius", "fahrenheit"] } },
+        "required": ["city", "unit"],
+        "additionalProperties": false,
+    });
+    let tool = ToolSpec { name: "weather".to_owned(), description: "Tells the weather.".to_owned(), parameters };
+    let question = greedy(&[(Role::User, "What is the weather in Paris, in celsius?")], 80);
+    let request = ChatRequest { tools: vec![tool], tool_choice: ToolChoice::Required, ..question };
+    let told = told_of(&engine, &request).await;
+    assert_eq!((told.reason, told.calls.len()), (FinishReason::ToolCalls, 1), "{}", told.text);
+    let arguments = told.calls[0].arguments_value();
+    assert!(told.calls[0].name == "weather" && arguments["city"].is_string(), "{arguments}");
+    assert!(["celsius", "fahrenheit"].contains(&arguments["unit"].as_str().unwrap()), "{arguments}");
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! The local language model behind [`ChatModel`]: a GGUF file on a thread of its own.
 //!
 //! Messages become tokens by the file's own template and tables (`prompt`, `template`, `tokenizer`), a decoder reads
-//! them (`decoder`, over candle-transformers), and tokens become text again (`filter`). What was read before is not
-//! read again (`prefix`). Several replies take turns, a token each (`serve`).
+//! them (`decoder`, over candle-transformers), and tokens become text again (`filter`), thoughts and tool calls (`tools`)
+//! apart. A reply may be held to a shape (`constraint`). What was read before is not read again (`prefix`). Several
+//! replies take turns, a token each (`serve`).
 
+mod constraint;
 mod decoder;
 mod filter;
 mod gguf;
@@ -14,6 +16,7 @@ mod requantize;
 mod serve;
 mod template;
 mod tokenizer;
+mod tools;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 
+use super::constraint::ConstraintFactory;
 use super::decoder::{self, Decoder, ModelShape};
 use super::gguf::Gguf;
 use super::prompt::Language;
@@ -136,7 +137,9 @@ fn language(file: &Gguf, shape: &ModelShape) -> Result<Language, EngineError> {
     let begin = tokenizer.begin.as_ref().map(|begin| begin.text.clone()).unwrap_or_default();
     let template = ChatTemplate::new(file.text("tokenizer.chat_template"), begin, tokenizer.end_text.clone())
         .map_err(|reason| file.error(format!("its chat template cannot be used: {reason}")))?;
-    Ok(Language { tokenizer, template, window: shape.window })
+    let constraints = ConstraintFactory::new(&tokenizer, template.dialect)
+        .map_err(|reason| file.error(format!("its vocabulary cannot be held to shapes: {reason}")))?;
+    Ok(Language { tokenizer, template, constraints, window: shape.window })
 }
 
 /// Pearson's, of two rows of equal length.

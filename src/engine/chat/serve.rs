@@ -5,13 +5,15 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rand::random;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::constraint::{Constraint, Progress};
 use super::decoder::Decoder;
-use super::filter::ReplyText;
+use super::filter::{ReplyText, Shown};
 use super::model::Model;
 use super::prefix::PrefixCache;
 use crate::engine::precedence::Precedence;
@@ -20,6 +22,8 @@ use crate::provider::{ChatRequest, Delta, FinishReason, ProviderError, Usage};
 
 /// Prompts to prepare that wait; the oldest is forgotten.
 const MOST_PREPARED: usize = 4;
+/// Between two looks at a grammar that is being compiled, which takes milliseconds.
+const GRAMMAR_WAIT: Duration = Duration::from_millis(1);
 
 pub(super) enum Command {
     Reply(ReplyOrder),
@@ -191,6 +195,10 @@ struct Reply {
     prompt: usize,
     sampler: Sampler,
     text: Option<ReplyText>,
+    /// None: the reply is free.
+    constraint: Option<Constraint>,
+    /// It has called a tool.
+    called: bool,
     most_tokens: usize,
     out: mpsc::Sender<Result<Delta, ProviderError>>,
     asked: Instant,
@@ -207,6 +215,15 @@ impl Reply {
             Ok(prompt) => prompt,
             Err(error) => return Err((out, error)),
         };
+        let language = &model.language;
+        let prepared = language.reply_text(&request, prompt.thinks_first).and_then(|text| {
+            let constraint = language.constraint(&request, prompt.thinks_first)?;
+            Ok((text, constraint))
+        });
+        let (text, constraint) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Err((out, error)),
+        };
         let settings = request.sampling;
         let options = SamplingOptions {
             temperature: settings.temperature,
@@ -214,13 +231,14 @@ impl Reply {
             top_p: settings.top_p,
             repetition_penalty: settings.repetition_penalty,
         };
-        let pads_first_word = model.language.tokenizer.pads_first_word();
         Ok(Self {
             prompt: prompt.tokens.len(),
             most_tokens: settings.max_tokens.min(model.shape.window - prompt.tokens.len()),
             sequence: Sequence::new(model, cache, prompt.tokens, prompt.shared),
             sampler: Sampler::new(options, settings.seed.unwrap_or_else(random)),
-            text: Some(ReplyText::new(prompt.thinks_first, pads_first_word, settings.stop)),
+            text: Some(text),
+            constraint,
+            called: false,
             out,
             asked,
             first_token: None,
@@ -234,13 +252,21 @@ impl Reply {
             cache.keep(self.sequence.read(), &*self.sequence.decoder);
             return Ok(false);
         }
+        if self.waits_for_grammar(model.limits.chunk) {
+            // Others go on meanwhile.
+            thread::sleep(GRAMMAR_WAIT);
+            return Ok(true);
+        }
         let read = self.sequence.read_chunk(model, cache);
         let Some(mut logits) = read.map_err(|error| failed(&model.name, &error))? else { return Ok(true) };
         // Rows that pad the vocabulary stand for no token.
         logits.truncate(model.language.tokenizer.len());
+        if let Some(constraint) = &mut self.constraint {
+            constraint.mask(&mut logits)?;
+        }
         let token = self.sampler.choose(&mut logits, &self.sequence.tokens);
         let token = token.map_err(|error| failed(&model.name, &error))?;
-        let finished = self.write(model, token);
+        let finished = self.write(model, token)?;
         if let Some(reason) = finished {
             self.finish(reason);
             cache.keep(self.sequence.read(), &*self.sequence.decoder);
@@ -248,28 +274,43 @@ impl Reply {
         Ok(finished.is_none())
     }
 
-    fn write(&mut self, model: &Model, token: u32) -> Option<FinishReason> {
+    /// The next chunk ends in logits, and the grammar that masks them is still being compiled.
+    fn waits_for_grammar(&mut self, chunk: usize) -> bool {
+        let is_last = self.sequence.tokens.len() - self.sequence.position <= chunk;
+        is_last && self.constraint.as_mut().is_some_and(|constraint| !constraint.is_ready())
+    }
+
+    fn write(&mut self, model: &Model, token: u32) -> Result<Option<FinishReason>, ProviderError> {
         self.sequence.tokens.push(token);
         if self.first_token.is_none() {
             self.first_token = Some(self.asked.elapsed());
             give(&self.out, Ok(Delta::Begin { served_by: model.name.as_str().into() }));
         }
         if model.language.tokenizer.is_end(token) {
-            return Some(FinishReason::Stop);
+            return Ok(Some(FinishReason::Stop));
         }
-        let shown = self.text.as_mut()?.push(model.language.tokenizer.shown(token).unwrap_or_default());
-        self.show(shown.text);
-        if shown.stopped {
+        let bytes = model.language.tokenizer.shown(token).unwrap_or_default();
+        let Some(text) = &mut self.text else { return Ok(Some(FinishReason::Stop)) };
+        let shown = text.push(bytes);
+        let stopped = shown.stopped;
+        self.show(shown);
+        if stopped {
             self.text = None;
-            return Some(FinishReason::Stop);
+            return Ok(Some(FinishReason::Stop));
         }
-        (self.written() >= self.most_tokens).then_some(FinishReason::Length)
+        if let Some(constraint) = &mut self.constraint
+            && constraint.accept(token, bytes)? == Progress::Complete
+        {
+            return Ok(Some(FinishReason::Stop));
+        }
+        Ok((self.written() >= self.most_tokens).then_some(FinishReason::Length))
     }
 
     fn finish(&mut self, reason: FinishReason) {
         if let Some(text) = self.text.take() {
-            self.show(text.finish().text);
+            self.show(text.finish());
         }
+        let reason = if self.called && reason == FinishReason::Stop { FinishReason::ToolCalls } else { reason };
         let usage = Usage {
             prompt_tokens: self.prompt,
             cached_tokens: self.sequence.cached,
@@ -280,9 +321,16 @@ impl Reply {
         give(&self.out, Ok(Delta::Done { reason, usage }));
     }
 
-    fn show(&self, text: String) {
-        if !text.is_empty() {
-            give(&self.out, Ok(Delta::Text(text)));
+    fn show(&mut self, shown: Shown) {
+        self.called |= !shown.calls.is_empty();
+        let deltas = [(shown.thought, Delta::Thought as fn(String) -> Delta), (shown.text, Delta::Text)];
+        for (text, delta) in deltas {
+            if !text.is_empty() {
+                give(&self.out, Ok(delta(text)));
+            }
+        }
+        for call in shown.calls {
+            give(&self.out, Ok(Delta::ToolCall(call)));
         }
     }
 

@@ -95,8 +95,8 @@ fn the_pad_before_the_first_word_goes() {
 /// Everything that comes of `text` in pieces of `size` bytes: text, thought, and the names of what was called.
 fn apart(text: &str, size: usize, thinks_first: bool, told: bool) -> (String, String, Vec<String>) {
     let parameters = serde_json::json!({"type": "object"});
-    let tools = [ToolSpec { name: "look".to_owned(), description: String::new(), parameters }];
-    let parser = ToolParser::new(Dialect::Hermes, &tools);
+    let tool = ToolSpec { name: "look".to_owned(), description: String::new(), parameters };
+    let parser = ToolParser::new(Dialect::Hermes, &[&tool]);
     let mut filter = ReplyText::new(thinks_first, false, Vec::new()).telling_thoughts(told).with_tools(Some(parser));
     let mut all: Vec<Shown> = text.as_bytes().chunks(size).map(|piece| filter.push(piece)).collect();
     all.push(filter.finish());

@@ -1,8 +1,9 @@
 //! The local language model behind [`ChatModel`]: a GGUF file on a thread of its own.
 //!
 //! Messages become tokens by the file's own template and tables (`prompt`, `template`, `tokenizer`), `nn`'s decoder
-//! reads them (`model`), and tokens become text again (`reply`, `filter`). All replies advance together, a token each, and
-//! what was read before is not read again (`serve`, over the slots of `engine::batch`).
+//! reads them (`model`), and tokens become text again (`reply`, `filter`), thoughts and tool calls (`tools`) apart. A
+//! reply may be held to a shape (`constraint`). All replies advance together, a token each, and what was read before is
+//! not read again (`serve`, over the slots of `engine::batch`).
 
 mod constraint;
 mod filter;

@@ -37,7 +37,6 @@ const CANARY_LIKENESS: f64 = 0.995;
 pub(super) struct Model {
     pub(super) name: String,
     pub(super) language: Language,
-    pub(super) constraints: ConstraintFactory,
     pub(super) decoder: Decoder,
     pub(super) cache: KvCache,
     /// Prompt tokens in a step at most.
@@ -85,13 +84,11 @@ impl Model {
             let config = DecoderConfig::from_gguf(&file)?;
             let room = room.unwrap_or_else(|| Room::of(&config, device.is_cpu()));
             let language = language(&file, &config, room.positions)?;
-            let constraints = ConstraintFactory::new(&language.tokenizer, language.template.dialect)
-                .map_err(|reason| file.error(format!("its vocabulary cannot be held to a grammar: {reason}")))?;
             drop(file);
             let decoder = Decoder::from_gguf(path, device)?;
             let cache = decoder.cache(room.slots, room.positions)?;
             let chunk = if device.is_cpu() { CPU_CHUNK } else { CUDA_CHUNK };
-            let mut model = Self { name: name.to_owned(), language, constraints, decoder, cache, chunk };
+            let mut model = Self { name: name.to_owned(), language, decoder, cache, chunk };
             model.check()?;
             Ok(model)
         }));
@@ -157,7 +154,9 @@ fn language(file: &GgufFile, config: &DecoderConfig, window: usize) -> Result<La
     let begin = tokenizer.begin.as_ref().map(|begin| begin.text.clone()).unwrap_or_default();
     let template = ChatTemplate::new(file.text("tokenizer.chat_template"), begin, tokenizer.end_text.clone())
         .map_err(|reason| file.error(format!("its chat template cannot be used: {reason}")))?;
-    Ok(Language { tokenizer, template, window })
+    let constraints = ConstraintFactory::new(&tokenizer, template.dialect)
+        .map_err(|reason| file.error(format!("its vocabulary cannot be held to shapes: {reason}")))?;
+    Ok(Language { tokenizer, template, constraints, window })
 }
 
 /// Pearson's, of two rows of equal length.

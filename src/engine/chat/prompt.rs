@@ -11,9 +11,11 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
+use super::constraint::{Constraint, ConstraintFactory, callable};
+use super::filter::ReplyText;
 use super::template::{ChatTemplate, template_messages, template_tools};
 use super::tokenizer::{THINK, Tokenizer};
-use super::tools::{self, Dialect};
+use super::tools::{self, Dialect, ToolParser};
 use crate::provider::{ChatMessage, ChatRequest, ProviderError, Role, ToolCall, ToolChoice};
 
 /// Old messages go this many at a time at most: half as many, and so on, where too few would be left.
@@ -29,6 +31,7 @@ const MOST_BYTES_PER_TOKEN: usize = 64;
 pub(super) struct Language {
     pub(super) tokenizer: Tokenizer,
     pub(super) template: ChatTemplate,
+    pub(super) constraints: ConstraintFactory,
     /// Tokens that fit, prompt and reply together.
     pub(super) window: usize,
 }
@@ -63,6 +66,29 @@ impl Language {
                 return Err(too_long(prompt.tokens.len(), budget));
             }
         }
+    }
+
+    /// What holds the reply to the request's shape and tools. None: it is free.
+    ///
+    /// # Errors
+    /// As [`Constraint::new`].
+    pub(super) fn constraint(
+        &self,
+        request: &ChatRequest,
+        thinks_first: bool,
+    ) -> Result<Option<Constraint>, ProviderError> {
+        Constraint::new(&self.constraints, &self.tokenizer, request, thinks_first)
+    }
+
+    /// What turns the reply's bytes into text, thoughts and calls.
+    ///
+    /// # Errors
+    /// [`ProviderError::InvalidRequest`]: the request's tools are out of bounds.
+    pub(super) fn reply_text(&self, request: &ChatRequest, thinks_first: bool) -> Result<ReplyText, ProviderError> {
+        let tools = callable(request)?;
+        let parser = (!tools.is_empty()).then(|| ToolParser::new(self.template.dialect, &tools));
+        let text = ReplyText::new(thinks_first, self.tokenizer.pads_first_word(), request.sampling.stop.clone());
+        Ok(text.telling_thoughts(request.thinking).with_tools(parser))
     }
 
     /// The tokens that every prompt beginning with these messages begins with. Where the last message is a user's, its

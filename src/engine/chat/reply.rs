@@ -7,12 +7,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::constraint::{Constraint, Progress};
 use super::filter::{ReplyText, Shown};
-use super::model::Model;
 use super::probability;
 use super::prompt::Language;
-use super::tools::ToolParser;
 use crate::nn::sampling::{Sampler, SamplingOptions};
-use crate::provider::{ChatRequest, Delta, FinishReason, ProviderError, ToolChoice, Usage};
+use crate::provider::{ChatRequest, Delta, FinishReason, ProviderError, Usage};
 
 /// What a token can yield: its probability, thoughts, text, and a call that it completes.
 const ITEMS_PER_TOKEN: usize = 4;
@@ -63,9 +61,9 @@ pub(super) struct Reply {
 
 impl Reply {
     /// The reply, and the tokens of its prompt. None: the request is refused, and the listener knows.
-    pub(super) fn begin(order: ReplyOrder, model: &Model) -> Option<(Self, Vec<u32>)> {
+    pub(super) fn begin(order: ReplyOrder, language: &Language) -> Option<(Self, Vec<u32>)> {
         let ReplyOrder { request, out, asked, permit } = order;
-        let beginning = match Beginning::of(&request, model) {
+        let beginning = match Beginning::of(&request, language) {
             Ok(beginning) => beginning,
             Err(error) => {
                 give(&out, Err(error));
@@ -88,7 +86,7 @@ impl Reply {
             logprobs: request.logprobs,
             prompt: tokens.len(),
             written: 0,
-            most_tokens: settings.max_tokens.min(model.language.window - tokens.len()),
+            most_tokens: settings.max_tokens.min(language.window - tokens.len()),
             out,
             asked,
             first_token: None,
@@ -203,16 +201,11 @@ struct Beginning {
 }
 
 impl Beginning {
-    fn of(request: &ChatRequest, model: &Model) -> Result<Self, ProviderError> {
-        let Model { language, constraints, .. } = model;
+    fn of(request: &ChatRequest, language: &Language) -> Result<Self, ProviderError> {
         let prompt = language.prompt(request)?;
+        let text = language.reply_text(request, prompt.thinks_first)?;
         // Compiles on a thread of its own while the prompt is read.
-        let constraint = Constraint::new(constraints, &language.tokenizer, request, prompt.thinks_first)?;
-        let can_call = !request.tools.is_empty() && request.tool_choice != ToolChoice::None;
-        let tools = can_call.then(|| ToolParser::new(language.template.dialect, &request.tools));
-        let pads_first_word = language.tokenizer.pads_first_word();
-        let text = ReplyText::new(prompt.thinks_first, pads_first_word, request.sampling.stop.clone());
-        let text = text.telling_thoughts(request.thinking).with_tools(tools);
+        let constraint = language.constraint(request, prompt.thinks_first)?;
         Ok(Self { tokens: prompt.tokens, text, constraint })
     }
 }

@@ -19,6 +19,8 @@ use crate::provider::{ChatRequest, ProviderError};
 
 /// Prompts to prepare that wait; the oldest is forgotten.
 const MOST_PREPARED: usize = 4;
+/// Between two looks at a grammar that is being compiled, which takes milliseconds.
+const GRAMMAR_WAIT: Duration = Duration::from_millis(1);
 
 pub(super) enum Command {
     Reply(ReplyOrder),
@@ -87,7 +89,7 @@ impl Desk {
             let Some(order) = self.waiting.pop_front() else { break };
             let listener = order.out.clone();
             let name = &self.model.name;
-            match guarded(name, || Ok(Reply::begin(order, &self.model))) {
+            match guarded(name, || Ok(Reply::begin(order, &self.model.language))) {
                 Ok(Some((reply, tokens))) => drop(self.batch.admit(tokens, Job::Reply(Box::new(reply)))),
                 Ok(None) => {}
                 Err(error) => drop(listener.try_send(Err(error))),

@@ -125,10 +125,8 @@ async fn seeds_repeat_and_limits_hold() {
 #[tokio::test]
 async fn a_shape_holds_beside_free_replies() {
     let (engine, _folder) = babbler("llama");
-    let shaped = |pattern: &str| ChatRequest {
-        shape: Some(OutputShape::Regex(pattern.to_owned())),
-        ..greedy(QUESTION, 40)
-    };
+    let shaped =
+        |pattern: &str| ChatRequest { shape: Some(OutputShape::Regex(pattern.to_owned())), ..greedy(QUESTION, 40) };
     let free = told(engine.reply(greedy(QUESTION, 40))).await.unwrap().text;
     let shapes = ["[0-9]{3}", "yes|no"].map(|pattern| told(engine.reply(shaped(pattern))));
     let beside = told(engine.reply(greedy(QUESTION, 40)));

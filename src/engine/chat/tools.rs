@@ -132,7 +132,7 @@ enum Reading {
 }
 
 impl ToolParser {
-    pub(super) fn new(dialect: Dialect, tools: &[ToolSpec]) -> Self {
+    pub(super) fn new(dialect: Dialect, tools: &[&ToolSpec]) -> Self {
         let names = tools.iter().map(|tool| tool.name.clone()).collect();
         Self { dialect, names, held: String::new(), place: Place::Start, after_call: false }
     }
@@ -345,9 +345,9 @@ pub(super) fn short_id(id: &str) -> String {
         return id.to_owned();
     }
     // FNV-1a, in base 36: the same id always becomes the same.
-    let hash = id.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-    });
+    let hash = id
+        .bytes()
+        .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
     let digit = |place: u32| b"0123456789abcdefghijklmnopqrstuvwxyz"[(hash / 36_u64.pow(place) % 36) as usize];
     (0..ID_LENGTH as u32).map(|place| char::from(digit(place))).collect()
 }

@@ -2,19 +2,18 @@ use serde_json::json;
 
 use super::*;
 
-fn tools() -> Vec<ToolSpec> {
-    ["get_weather", "roll"]
-        .map(|name| ToolSpec {
-            name: name.to_owned(),
-            description: String::new(),
-            parameters: json!({"type": "object"}),
-        })
-        .to_vec()
+fn parser(dialect: Dialect) -> ToolParser {
+    let tools = ["get_weather", "roll"].map(|name| ToolSpec {
+        name: name.to_owned(),
+        description: String::new(),
+        parameters: json!({"type": "object"}),
+    });
+    ToolParser::new(dialect, &tools.each_ref())
 }
 
 /// The text, and the calls as names and arguments, of a reply in the given pieces.
 fn parsed<'a>(dialect: Dialect, pieces: impl Iterator<Item = &'a str>) -> (String, Vec<(String, String)>) {
-    let mut parser = ToolParser::new(dialect, &tools());
+    let mut parser = parser(dialect);
     let mut all: Vec<Parsed> = pieces.map(|piece| parser.push(piece)).collect();
     all.push(parser.finish());
     let text = all.iter().map(|parsed| parsed.text.as_str()).collect();
@@ -42,7 +41,8 @@ const WEATHER_JSON: &str = r#"{"city": "Łódź </tool_call> } ]", "days": 2}"#;
 #[test]
 fn hermes_calls_are_found_at_every_split() {
     for dialect in [Dialect::Hermes, Dialect::Generic] {
-        let weather = format!("<tool_call>\n{{\"name\": \"get_weather\", \"arguments\": {WEATHER_JSON}}}\n</tool_call>");
+        let weather =
+            format!("<tool_call>\n{{\"name\": \"get_weather\", \"arguments\": {WEATHER_JSON}}}\n</tool_call>");
         let roll = "<tool_call>{\"name\": \"roll\", \"arguments\": {}}</tool_call>";
         expect(dialect, &weather, "", &[WEATHER]);
         expect(dialect, &format!("Let me see.\n{weather}\n{roll}\n"), "Let me see.\n", &[WEATHER, ROLL]);
@@ -60,7 +60,8 @@ fn llama_calls_are_found_at_every_split() {
     expect(Dialect::Llama, &weather, "", &[WEATHER]);
     expect(Dialect::Llama, &format!("<|python_tag|>{weather}; {roll}"), "", &[WEATHER, ROLL]);
     expect(Dialect::Llama, &format!("I look. <|python_tag|>\n{roll}\n"), "I look. ", &[ROLL]);
-    let answers = [r#"{"city": "Łódź"}"#, r#"{"name": "Bob"}"#, "So: {\"name\": \"roll\", \"parameters\": {}}", "{ no", "{"];
+    let answers =
+        [r#"{"city": "Łódź"}"#, r#"{"name": "Bob"}"#, "So: {\"name\": \"roll\", \"parameters\": {}}", "{ no", "{"];
     for answer in answers {
         expect(Dialect::Llama, answer, answer, &[]);
     }
@@ -112,17 +113,17 @@ fn what_is_no_call_is_text_as_it_stands() {
 
 #[test]
 fn text_before_a_call_streams() {
-    let mut parser = ToolParser::new(Dialect::Hermes, &tools());
-    assert_eq!(parser.push("Let me ").text, "Let me ");
-    assert_eq!(parser.push("see <to").text, "see ");
-    assert_eq!(parser.push("morrow").text, "<tomorrow");
-    assert_eq!(parser.push("<tool_call>{\"name\": \"roll\"}").text, "");
-    let call = parser.push("</tool_call>").calls.remove(0);
+    let mut hermes = parser(Dialect::Hermes);
+    assert_eq!(hermes.push("Let me ").text, "Let me ");
+    assert_eq!(hermes.push("see <to").text, "see ");
+    assert_eq!(hermes.push("morrow").text, "<tomorrow");
+    assert_eq!(hermes.push("<tool_call>{\"name\": \"roll\"}").text, "");
+    let call = hermes.push("</tool_call>").calls.remove(0);
     assert!(call.id.len() == 9 && call.id.chars().all(|letter| letter.is_ascii_alphanumeric()), "{}", call.id);
-    let mut llama = ToolParser::new(Dialect::Llama, &tools());
+    let mut llama = parser(Dialect::Llama);
     assert_eq!(llama.push("{\"answer").text, "{\"answer", "an object with another key is no call");
     let long = "x".repeat(LONGEST_CALL);
-    let mut endless = ToolParser::new(Dialect::Hermes, &tools());
+    let mut endless = parser(Dialect::Hermes);
     let told = endless.push(&format!("<tool_call>{{\"name\": \"{long}")).text.len();
     assert!(told > LONGEST_CALL, "what is held back is bounded");
 }

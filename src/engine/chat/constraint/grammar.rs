@@ -2,6 +2,8 @@
 //!
 //! Bounds are checked before anything is compiled, so that a hostile schema costs nothing but its reading.
 
+use std::collections::HashSet;
+
 use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
 use llguidance::{JsonCompileOptions, regex_to_lark};
 use serde_json::{Value, json};
@@ -22,6 +24,9 @@ const MOST_TOOLS: usize = 128;
 const LONGEST_TOOL_NAME: usize = 64;
 /// Between the marks of a JSON text: as people indent, so that a model that has lost its way cannot write space forever.
 const JSON_SPACE: &str = r"\n? {0,24}";
+
+/// JSON's without those of the quote and the backslash.
+const ESCAPES_BUT_QUOTES: &str = "nrbtfu";
 
 /// What to compile.
 pub(super) struct Plan {
@@ -88,7 +93,9 @@ pub(in super::super) fn callable(request: &ChatRequest) -> Result<Vec<&ToolSpec>
             return Err(invalid("tools", format!("the parameters of {} are not a JSON schema", tool.name)));
         }
     }
-    check_schemas(request.tools.iter().map(|tool| &tool.parameters)).map_err(|reason| invalid("tools", reason))?;
+    let schemas = || request.tools.iter().map(|tool| &tool.parameters);
+    let checked = check_schemas(schemas()).and_then(|()| schemas().try_for_each(check_ends));
+    checked.map_err(|reason| invalid("tools", reason))?;
     let chosen: Vec<&ToolSpec> = match &request.tool_choice {
         ToolChoice::None => Vec::new(),
         ToolChoice::Auto | ToolChoice::Required => request.tools.iter().collect(),
@@ -218,7 +225,10 @@ fn with_separators(schema: Value) -> Value {
     with_options(schema, options)
 }
 
-fn with_options(schema: Value, options: JsonCompileOptions) -> Value {
+fn with_options(schema: Value, mut options: JsonCompileOptions) -> Value {
+    if escapes_are_loose(&schema) {
+        options.json_allowed_escapes = Some(ESCAPES_BUT_QUOTES.to_owned());
+    }
     // `true` and `{}` both allow everything, but only objects hold options.
     let mut schema = if schema == Value::Bool(true) { json!({}) } else { schema };
     if schema.is_object() {
@@ -227,10 +237,29 @@ fn with_options(schema: Value, options: JsonCompileOptions) -> Value {
     schema
 }
 
+/// derivre 0.3.13 lets `\"` and `\\` into a class that has every control character, even where the class leaves the quote
+/// or the backslash out, as `[^"]` does. Where a pattern may have such a class, no string may hold the two.
+fn escapes_are_loose(schema: &Value) -> bool {
+    let loose = |pattern: &str| {
+        let has = |part: &str| pattern.contains(part);
+        has("[^") && (has("\"") || has("\\\\")) || ["\\x", "\\u", "\\0", "\0", "\u{1}"].into_iter().any(has)
+    };
+    match schema {
+        Value::Array(items) => items.iter().any(escapes_are_loose),
+        Value::Object(entries) => {
+            let by_name = entries.get("patternProperties").and_then(Value::as_object);
+            entries.get("pattern").and_then(Value::as_str).is_some_and(loose)
+                || by_name.is_some_and(|by_name| by_name.keys().any(|pattern| loose(pattern)))
+                || entries.values().any(escapes_are_loose)
+        }
+        _ => false,
+    }
+}
+
 fn check_shape(shape: &OutputShape) -> Result<(), ProviderError> {
     let checked = match shape {
         OutputShape::Json => Ok(()),
-        OutputShape::JsonSchema(schema) => check_schemas([schema].into_iter()),
+        OutputShape::JsonSchema(schema) => check_schemas([schema].into_iter()).and_then(|()| check_ends(schema)),
         OutputShape::Grammar(text) | OutputShape::Regex(text) => check_text(text),
     };
     checked.map_err(|reason| invalid("shape", reason))
@@ -306,4 +335,55 @@ fn check_entry(key: &str, value: &Value) -> Result<(), String> {
         Some(number) if number > largest => Err(format!("{key} is {number}, at most {largest} fits")),
         _ => Ok(()),
     }
+}
+
+/// A schema that no finite text can match, because what it requires requires itself, would never come to an end.
+fn check_ends(root: &Value) -> Result<(), String> {
+    let mut places = HashSet::new();
+    collect_references(root, &mut places);
+    // The references known to have a finite match grow until nothing changes.
+    let mut finite: HashSet<&str> = HashSet::new();
+    for _ in 0..MOST_DEPTH {
+        let target = |place: &str| if place == "#/" { Some(root) } else { root.pointer(place.strip_prefix('#')?) };
+        // One that leads nowhere is the compiler's to refuse.
+        let more: Vec<&str> = places
+            .iter()
+            .copied()
+            .filter(|place| !finite.contains(place) && target(place).is_none_or(|schema| is_finite(schema, &finite)))
+            .collect();
+        if more.is_empty() {
+            break;
+        }
+        finite.extend(more);
+    }
+    if is_finite(root, &finite) { Ok(()) } else { Err("what it requires requires itself without end".to_owned()) }
+}
+
+fn collect_references<'a>(value: &'a Value, places: &mut HashSet<&'a str>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| collect_references(item, places)),
+        Value::Object(entries) => {
+            places.extend(entries.get("$ref").and_then(Value::as_str));
+            entries.values().for_each(|item| collect_references(item, places));
+        }
+        _ => {}
+    }
+}
+
+/// Some finite text matches, given the references that one matches.
+fn is_finite(schema: &Value, finite: &HashSet<&str>) -> bool {
+    let entry = |key: &str| schema.get(key);
+    let every =
+        |key: &str| entry(key).and_then(Value::as_array).is_none_or(|all| all.iter().all(|one| is_finite(one, finite)));
+    let any =
+        |key: &str| entry(key).and_then(Value::as_array).is_none_or(|all| all.iter().any(|one| is_finite(one, finite)));
+    let required = entry("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let mut required = required.filter_map(|name| entry("properties").and_then(|all| all.get(name)));
+    let needs_items = entry("minItems").and_then(Value::as_u64).is_some_and(|least| least > 0);
+    entry("$ref").and_then(Value::as_str).is_none_or(|place| finite.contains(place))
+        && every("allOf")
+        && any("anyOf")
+        && any("oneOf")
+        && required.all(|schema| is_finite(schema, finite))
+        && (!needs_items || entry("items").is_none_or(|items| is_finite(items, finite)))
 }

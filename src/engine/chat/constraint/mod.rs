@@ -56,7 +56,10 @@ pub(super) struct Constraint {
 enum Grammar {
     /// Only the bans count.
     Free,
-    Compiling { ready: Receiver<Result<Compiled, String>>, until: Instant },
+    Compiling {
+        ready: Receiver<Result<Compiled, String>>,
+        until: Instant,
+    },
     Ready(Box<Compiled>),
     Refused(String),
 }

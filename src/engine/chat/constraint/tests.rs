@@ -66,11 +66,7 @@ impl Bench {
 }
 
 fn shaped(shape: OutputShape) -> ChatRequest {
-    ChatRequest {
-        messages: vec![ChatMessage::new(Role::User, "Go.")],
-        shape: Some(shape),
-        ..ChatRequest::default()
-    }
+    ChatRequest { messages: vec![ChatMessage::new(Role::User, "Go.")], shape: Some(shape), ..ChatRequest::default() }
 }
 
 fn tools() -> Vec<ToolSpec> {
@@ -111,7 +107,8 @@ fn schema(random: &mut StdRng, depth: usize) -> Value {
             json!({"type": "string", "pattern": pattern})
         }
         4 => {
-            let values = [json!("a"), json!("ż\"\\\n"), json!(1), json!(-2.5), json!(null), json!(true), json!([1, {}])];
+            let values =
+                [json!("a"), json!("ż\"\\\n"), json!(1), json!(-2.5), json!(null), json!(true), json!([1, {}])];
             let count = random.random_range(1..4);
             let values: Vec<&Value> = values.iter().choose_multiple(random, count);
             json!({"enum": values})
@@ -121,7 +118,8 @@ fn schema(random: &mut StdRng, depth: usize) -> Value {
             1 => json!({"type": "null"}),
             2 => json!({"type": ["string", "null"], "maxLength": 5}),
             3 => {
-                let format = ["date", "time", "uuid", "ipv4"].choose(random).unwrap();
+                // Not those with a time: any minute may have a leap second in RFC 3339, and none but midnight's here.
+                let format = ["date", "uuid", "ipv4"].choose(random).unwrap();
                 json!({"type": "string", "format": format})
             }
             _ => {
@@ -206,11 +204,11 @@ fn hostile_schemas() -> Vec<(&'static str, Value)> {
     });
     let mut definitions: Map<String, Value> = doubling.collect();
     definitions.insert("d40".to_owned(), json!({"type": "object"}));
-    let wide: Map<String, Value> = (0..20_000).map(|number| (format!("key{number}"), json!({"type": "string"}))).collect();
+    let wide: Map<String, Value> =
+        (0..20_000).map(|number| (format!("key{number}"), json!({"type": "string"}))).collect();
     let option = |name: String| json!({"properties": {name: {"type": "string"}}});
     let level = |level: usize| (0..8).map(|place| option(format!("k{level}{place}"))).collect::<Vec<_>>();
     let all_of: Vec<Value> = (0..12).map(|number| json!({"anyOf": level(number)})).collect();
-    let powers: Vec<Value> = (2..60).map(|n| json!({"type": "string", "pattern": format!("^(a{{{n}}})*$")})).collect();
     vec![
         ("deep nesting", nested(500)),
         ("a huge enum", json!({"enum": words})),
@@ -221,7 +219,10 @@ fn hostile_schemas() -> Vec<(&'static str, Value)> {
         ("an enormous maxItems", json!({"type": "array", "items": {"type": "object"}, "maxItems": 1e15})),
         ("an enormous maxLength", json!({"type": "string", "maxLength": u64::MAX})),
         ("a reference to itself", json!({"$ref": "#"})),
-        ("a ring of references", json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}})),
+        (
+            "a ring of references",
+            json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}}),
+        ),
         ("endless recursion", json!({"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]})),
         ("a remote reference", json!({"$ref": "http://169.254.169.254/latest/meta-data"})),
         ("a reference to a file", json!({"properties": {"a": {"$ref": "file:///etc/passwd"}}})),
@@ -232,10 +233,8 @@ fn hostile_schemas() -> Vec<(&'static str, Value)> {
         ("what nothing matches", json!({"type": "object", "properties": {"a": false}, "required": ["a"]})),
         ("an empty enum", json!({"enum": []})),
         ("bounds the wrong way round", json!({"type": "integer", "minimum": 5, "maximum": 4})),
-        ("a regex bomb", json!({"type": "string", "pattern": "^((a{0,500}){0,500}){0,500}$"})),
         ("a lookahead bomb", json!({"type": "string", "pattern": "^(?=(a+)+$)(?!.*b)(a|aa)*$"})),
         ("a huge repetition", json!({"type": "string", "pattern": "(x{1,1000000000}y){1,1000000000}"})),
-        ("an intersection of many", json!({"allOf": powers})),
         ("twenty thousand properties", json!({"type": "object", "properties": wide})),
         ("llguidance's own options", json!({"type": "object", "x-guidance": {"lenient": true}})),
         ("an unknown word", json!({"type": "array", "uniqueItems": true, "contains": {"type": "null"}})),
@@ -245,9 +244,9 @@ fn hostile_schemas() -> Vec<(&'static str, Value)> {
 /// How long the refusal took, or that there was none.
 fn refusal(bench: &Bench, shape: OutputShape) -> Result<Duration, String> {
     let started = Instant::now();
-    let outcome = bench.constraint(&shaped(shape)).and_then(|constraint| {
-        constraint.expect("a constraint").mask(&mut vec![0.0; bench.tokenizer.len()])
-    });
+    let outcome = bench
+        .constraint(&shaped(shape))
+        .and_then(|constraint| constraint.expect("a constraint").mask(&mut vec![0.0; bench.tokenizer.len()]));
     match outcome {
         Err(ProviderError::InvalidRequest { field: "shape", .. }) => Ok(started.elapsed()),
         other => Err(format!("{other:?} after {:?}", started.elapsed())),
@@ -259,11 +258,14 @@ fn hostile_schemas_are_refused_in_time() {
     let bench = Bench::new(Dialect::Generic);
     let schemas = hostile_schemas();
     assert!(schemas.len() >= 20);
+    let mut failures = Vec::new();
     for (name, schema) in schemas {
-        let took = refusal(&bench, OutputShape::JsonSchema(schema)).unwrap_or_else(|other| panic!("{name}: {other}"));
-        eprintln!("{name}: {took:?}");
-        assert!(took < COMPILE_TIME + Duration::from_millis(100), "{name} took {took:?}");
+        match refusal(&bench, OutputShape::JsonSchema(schema)) {
+            Ok(took) if took < COMPILE_TIME + Duration::from_millis(50) => {}
+            other => failures.push(format!("{name}: {other:?}")),
+        }
     }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert_eq!(bench.factory.compiling.load(Ordering::Acquire), 0, "a compiler is still at work");
 }
 
@@ -287,9 +289,51 @@ fn hostile_grammars_are_refused_in_time() {
         let took = refusal(&bench, OutputShape::Grammar(lark.to_owned()));
         assert!(took.as_ref().is_ok_and(|took| *took < COMPILE_TIME), "{:.60}: {took:?}", lark);
     }
-    for regex in ["(", "(a{0,500}){0,500}){0,500}", "((a{0,400}){0,400}){0,400}", "(?=a)b", "\\p{Nothing}"] {
+    for regex in ["(", "(a{0,500}){0,500}){0,500}", "(a{1,1000000000}){1,1000000000}", "(?=a)b", "\\p{Nothing}"] {
         let took = refusal(&bench, OutputShape::Regex(regex.to_owned()));
         assert!(took.as_ref().is_ok_and(|took| *took < COMPILE_TIME), "{regex}: {took:?}");
+    }
+}
+
+#[test]
+fn what_is_hard_to_match_costs_little_at_each_step() {
+    let bench = Bench::new(Dialect::Generic);
+    let mut random = StdRng::seed_from_u64(5);
+    let optional: Map<String, Value> =
+        (0..300).map(|number| (format!("key{number}"), json!({"type": "string"}))).collect();
+    let powers: Vec<Value> = (2..60).map(|n| json!({"type": "string", "pattern": format!("^(a{{{n}}})*$")})).collect();
+    for shape in [
+        OutputShape::JsonSchema(json!({"type": "string", "pattern": "^((a{0,500}){0,500}){0,500}$"})),
+        OutputShape::JsonSchema(json!({"allOf": powers})),
+        OutputShape::Regex("((a{0,400}){0,400}){0,400}".to_owned()),
+        OutputShape::Regex("(x+x+)+y".to_owned()),
+        OutputShape::Regex("(.*a.{12}|.*b.{13})".to_owned()),
+        OutputShape::Grammar("start: a\na: \"x\" | a a | a a a".to_owned()),
+        OutputShape::JsonSchema(json!({"type": "object", "properties": optional})),
+        OutputShape::JsonSchema(
+            json!({"type": "array", "items": {"type": "string", "maxLength": 1000}, "maxItems": 1000}),
+        ),
+    ] {
+        let name = format!("{shape:?}");
+        let started = Instant::now();
+        let (mut steps, mut longest) = (0, Duration::ZERO);
+        let mut constraint = bench.constraint(&shaped(shape)).unwrap().unwrap();
+        let end = loop {
+            let mut logits: Vec<f32> = (0..bench.tokenizer.len()).map(|_| random.random()).collect();
+            let step = Instant::now();
+            if let Err(error) = constraint.mask(&mut logits) {
+                break error.to_string();
+            }
+            let token = (0..).zip(&logits).max_by(|one, other| one.1.total_cmp(other.1)).unwrap().0;
+            if steps == 60 || bench.tokenizer.is_end(token) {
+                break "an end".to_owned();
+            }
+            constraint.accept(token, bench.tokenizer.shown(token).unwrap()).unwrap();
+            longest = longest.max(step.elapsed());
+            steps += 1;
+        };
+        assert!(longest < COMPILE_TIME, "{name:.60}: {longest:?} for one of {steps} steps, {end}");
+        eprintln!("{name:.60}: {steps} steps to {end}, longest {longest:?}, in all {:?}", started.elapsed());
     }
 }
 
@@ -306,7 +350,8 @@ fn shapes_hold() {
         assert!(text.len() == 11 && (text.ends_with("one/\"x\"") || text.ends_with("two/\"x\"")), "{text}");
         let lark = "start: greeting \" \" NAME \"!\"\ngreeting: \"hello\" | \"good\" \" \" \"day\"\nNAME: /[a-c]{2,4}/";
         let text = bench.draw(&shaped(OutputShape::Grammar(lark.to_owned())), &mut random).unwrap().unwrap();
-        let name = text.strip_prefix("hello ").or(text.strip_prefix("good day ")).and_then(|rest| rest.strip_suffix('!'));
+        let name =
+            text.strip_prefix("hello ").or(text.strip_prefix("good day ")).and_then(|rest| rest.strip_suffix('!'));
         assert!(name.is_some_and(|name| name.bytes().all(|letter| (b'a'..=b'c').contains(&letter))), "{text}");
     }
 }
@@ -314,15 +359,13 @@ fn shapes_hold() {
 #[test]
 fn required_calls_come_in_each_familys_form() {
     let mut random = StdRng::seed_from_u64(4);
-    for dialect in
-        [Dialect::Hermes, Dialect::Llama, Dialect::Mistral, Dialect::MistralArguments, Dialect::Generic]
-    {
+    for dialect in [Dialect::Hermes, Dialect::Llama, Dialect::Mistral, Dialect::MistralArguments, Dialect::Generic] {
         let bench = Bench::new(dialect);
         for choice in [ToolChoice::Required, ToolChoice::Named("roll-dice".to_owned())] {
             let request = ChatRequest { tools: tools(), tool_choice: choice.clone(), ..ChatRequest::default() };
             for _ in 0..4 {
                 let Some(text) = bench.draw(&request, &mut random).unwrap() else { continue };
-                let mut parser = ToolParser::new(dialect, &request.tools);
+                let mut parser = ToolParser::new(dialect, &request.tools.iter().collect::<Vec<_>>());
                 let mut parsed = parser.push(&text);
                 let last = parser.finish();
                 parsed.calls.extend(last.calls);
@@ -401,17 +444,33 @@ fn choices_decide_what_is_held() {
     let mut either = constraint(&request(ToolChoice::Auto, object.clone())).unwrap();
     follow(&hermes, &mut either, "{\"ok\": true}").unwrap();
     let mut either = constraint(&request(ToolChoice::Auto, object.clone())).unwrap();
-    follow(&hermes, &mut either, "<tool_call>\n{\"name\": \"roll-dice\", \"arguments\": {\"sides\": 6}}\n</tool_call>").unwrap();
+    follow(&hermes, &mut either, "<tool_call>\n{\"name\": \"roll-dice\", \"arguments\": {\"sides\": 6}}\n</tool_call>")
+        .unwrap();
     let mut either = constraint(&request(ToolChoice::Auto, object)).unwrap();
     assert!(follow(&hermes, &mut either, "Hello").is_err());
     for (request, field) in [
         (request(ToolChoice::Named("other".to_owned()), None), "tool_choice"),
         (ChatRequest { tool_choice: ToolChoice::Required, ..ChatRequest::default() }, "tool_choice"),
-        (ChatRequest { tools: vec![ToolSpec { name: "a b".to_owned(), ..tools().remove(0) }], ..ChatRequest::default() }, "tools"),
-        (ChatRequest { tools: vec![ToolSpec { parameters: json!(1), ..tools().remove(0) }], ..ChatRequest::default() }, "tools"),
+        (
+            ChatRequest {
+                tools: vec![ToolSpec { name: "a b".to_owned(), ..tools().remove(0) }],
+                ..ChatRequest::default()
+            },
+            "tools",
+        ),
+        (
+            ChatRequest {
+                tools: vec![ToolSpec { parameters: json!(1), ..tools().remove(0) }],
+                ..ChatRequest::default()
+            },
+            "tools",
+        ),
     ] {
         let error = hermes.constraint(&request).err();
-        assert!(matches!(&error, Some(ProviderError::InvalidRequest { field: named, .. }) if *named == field), "{error:?}");
+        assert!(
+            matches!(&error, Some(ProviderError::InvalidRequest { field: named, .. }) if *named == field),
+            "{error:?}"
+        );
     }
 }
 

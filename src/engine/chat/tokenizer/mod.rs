@@ -40,8 +40,7 @@ const TURN_STARTS: [&str; 3] = ["<|im_start|>", "<|start_header_id|>", "<start_o
 /// Between these a model thinks. They are shown, so that whoever filters the reply sees them.
 pub(super) const THINK: (&str, &str) = ("<think>", "</think>");
 /// Between or after these a model calls tools. They are shown for the same reason.
-const TOOL_CALLS: [&str; 6] =
-    ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]", "<|python_tag|>"];
+const TOOL_CALLS: [&str; 6] = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]", "<|python_tag|>"];
 
 pub(super) struct Tokenizer {
     algorithm: Algorithm,
@@ -351,4 +350,4 @@ impl Markers {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -11,7 +11,7 @@ use crate::testing;
 
 const BREAKER: char = '\u{F0000}';
 
-fn smollm() -> Tokenizer {
+pub(in super::super) fn smollm() -> Tokenizer {
     Tokenizer::read(&GgufFile::open(&testing::model("smollm2-135m-instruct").join("model.gguf")).unwrap()).unwrap()
 }
 

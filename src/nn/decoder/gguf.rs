@@ -76,6 +76,17 @@ impl GgufFile {
         self.bytes
     }
 
+    /// Bytes that the tensors take in memory once loaded: quantized ones as stored, the others in f32 on a CPU and as
+    /// stored elsewhere.
+    pub fn weight_bytes(&self, on_cpu: bool) -> u64 {
+        let is_dense = |format| matches!(format, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
+        let bytes = |info: &TensorInfo| match info.ggml_dtype {
+            format if on_cpu && is_dense(format) => (info.shape.elem_count() * size_of::<f32>()) as u64,
+            _ => data_bytes(info).unwrap_or(0),
+        };
+        self.content.tensor_infos.values().map(bytes).sum()
+    }
+
     pub fn text(&self, key: &str) -> Option<&str> {
         self.content.metadata.get(key)?.to_string().ok().map(String::as_str)
     }

@@ -1,7 +1,7 @@
 //! The forward pass in candle's tensors: what runs on CUDA, and what the CPU's own kernels are measured against.
 //!
 //! The rows of all spans go through each product together; attention goes span by span, or slot by slot in one product
-//! where every span is a single token. Rows between layers are f32. Keys and values are written by index into one
+//! where every span is a single token. Rows between layers are f32. Keys and values are written in place into one
 //! allocation per layer and never copied: grouped heads fold into the rows of the product. Everything that depends on
 //! positions is built once per call and shared by the layers.
 
@@ -37,6 +37,8 @@ pub(super) struct TensorStore {
     /// Per layer, each `[slots, kv_heads, positions, head_dim]`.
     keys: Vec<Tensor>,
     values: Vec<Tensor>,
+    /// Of one slot.
+    positions: usize,
     turns: Turns,
     local_turns: Option<Turns>,
 }
@@ -124,6 +126,7 @@ impl TensorDecoder {
         Ok(TensorStore {
             keys: (0..layers).map(|_| zeros()).collect::<Result<_>>()?,
             values: (0..layers).map(|_| zeros()).collect::<Result<_>>()?,
+            positions,
             turns: turns(&self.frequencies)?,
             local_turns: self.local_frequencies.as_ref().map(turns).transpose()?,
         })
@@ -154,8 +157,6 @@ impl TensorDecoder {
 /// What one call's layers share.
 struct Call {
     rows: usize,
-    /// Where each row's keys go, `[rows * kv_heads, head_dim]`: row numbers in a layer's memory.
-    places: Tensor,
     turns: Turns,
     local_turns: Option<Turns>,
     attention: Attention,
@@ -191,6 +192,8 @@ struct Slots {
     rows: Tensor,
     /// `[rows]`: the place of each row in the run.
     places: Tensor,
+    /// Where each row's keys go, `[rows * kv_heads, head_dim]`: row numbers in a layer's memory.
+    memory_places: Tensor,
     /// `[count, 1, 1, end]`.
     mask: Tensor,
     local_mask: Option<Tensor>,
@@ -198,8 +201,7 @@ struct Slots {
 
 impl Call {
     fn new(config: &DecoderConfig, store: &TensorStore, spans: &[Span<'_>], device: &Device) -> Result<Self> {
-        let (_, kv_heads, capacity, head_dim) = store.keys.first().map_or(Ok((0, 0, 0, 0)), Tensor::dims4)?;
-        let (mut positions, mut places, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut positions, mut wanted) = (Vec::new(), Vec::new());
         for span in spans {
             for offset in 0..span.tokens.len() {
                 let position = span.start + offset;
@@ -208,8 +210,6 @@ impl Call {
                     wanted.push(positions.len() as u32);
                 }
                 positions.push(position as u32);
-                // Positions are below `capacity`, so a place is below the memory's number of rows.
-                places.extend((0..kv_heads).map(|head| ((span.slot * kv_heads + head) * capacity + position) as u32));
             }
         }
         let rows = positions.len();
@@ -218,13 +218,10 @@ impl Call {
         let singles = spans.len() > 1 && spans.iter().all(|span| span.tokens.len() == 1);
         Ok(Self {
             rows,
-            places: Tensor::from_vec(places, (rows * kv_heads, 1), device)?
-                .broadcast_as((rows * kv_heads, head_dim))?
-                .contiguous()?,
             turns: store.turns.at(&positions)?,
             local_turns: store.local_turns.as_ref().map(|turns| turns.at(&positions)).transpose()?,
             attention: if singles {
-                Attention::BySlot(Slots::new(spans, window, device)?)
+                Attention::BySlot(Slots::new(config, store.positions, spans, window, device)?)
             } else {
                 Attention::BySpan(tiles(spans, window, device)?)
             },
@@ -277,7 +274,13 @@ fn cell(sees: bool) -> f32 {
 }
 
 impl Slots {
-    fn new(spans: &[Span<'_>], window: Option<usize>, device: &Device) -> Result<Self> {
+    fn new(
+        config: &DecoderConfig,
+        capacity: usize,
+        spans: &[Span<'_>],
+        window: Option<usize>,
+        device: &Device,
+    ) -> Result<Self> {
         let first = spans.iter().map(|span| span.slot).min().unwrap_or(0);
         let last = spans.iter().map(|span| span.slot).max().unwrap_or(0);
         let end = spans.iter().map(|span| span.start + 1).max().unwrap_or(0);
@@ -293,6 +296,10 @@ impl Slots {
             Tensor::from_vec(cells.collect::<Vec<f32>>(), (count, 1, 1, end), device)
         };
         let places: Vec<u32> = spans.iter().map(|span| (span.slot - first) as u32).collect();
+        let kv_heads = config.kv_heads;
+        let place = |span: &Span<'_>, head: usize| ((span.slot * kv_heads + head) * capacity + span.start) as u32;
+        let memory_places: Vec<u32> =
+            spans.iter().flat_map(|span| (0..kv_heads).map(move |head| place(span, head))).collect();
         Ok(Self {
             first,
             count,
@@ -301,6 +308,9 @@ impl Slots {
             local_mask: window.map(mask).transpose()?,
             rows: Tensor::from_vec(rows, count, device)?,
             places: Tensor::from_vec(places, spans.len(), device)?,
+            memory_places: Tensor::from_vec(memory_places, (spans.len() * kv_heads, 1), device)?
+                .broadcast_as((spans.len() * kv_heads, config.head_dim))?
+                .contiguous()?,
         })
     }
 }
@@ -414,8 +424,17 @@ impl Layer {
 
     /// `rows`: `[rows, kv_heads, head_dim]`.
     fn write(&self, memory: &Tensor, rows: &Tensor, call: &Call) -> Result<()> {
-        let rows = rows.reshape((call.rows * self.kv_heads, self.head_dim))?.to_dtype(memory.dtype())?;
-        memory.reshape(((), self.head_dim))?.scatter_set(&call.places, &rows.contiguous()?, 0)
+        let rows = rows.to_dtype(memory.dtype())?;
+        match &call.attention {
+            Attention::BySpan(tiles) => tiles.iter().try_for_each(|tile| {
+                let read = rows.narrow(0, tile.row, tile.rows)?.transpose(0, 1)?.contiguous()?.unsqueeze(0)?;
+                memory.narrow(0, tile.slot, 1)?.slice_set(&read, 2, tile.end - tile.rows)
+            }),
+            Attention::BySlot(slots) => {
+                let rows = rows.reshape(((), self.head_dim))?;
+                memory.reshape(((), self.head_dim))?.scatter_set(&slots.memory_places, &rows, 0)
+            }
+        }
     }
 
     /// `[tile.rows, heads * head_dim]` of `query`: `[rows, heads, head_dim]`.

@@ -96,9 +96,9 @@ fn rotary_factors_must_divide() {
     let at = tempfile::tempdir().unwrap();
     let path = at.path().join("model.gguf");
     let mut bytes = fs::read(folder("llama3").join("model.gguf")).unwrap();
-    // The first tensor of the file; its first factor is 1, and the last 8.
-    let factors = [1f32, 1.0].map(f32::to_le_bytes).concat();
-    let begin = bytes.windows(8).rposition(|window| window == factors).expect("factors of 1 for short waves");
+    // Long waves are divided by 8.
+    let factors = [8f32, 8.0].map(f32::to_le_bytes).concat();
+    let begin = bytes.windows(8).position(|window| window == factors).unwrap();
     bytes[begin..begin + 4].copy_from_slice(&0f32.to_le_bytes());
     let error = gguf_error(&path, &bytes).expect("it should not load");
     assert!(error.contains("rope_freqs.weight"), "{error}");
@@ -121,6 +121,9 @@ fn the_header_alone_tells_the_size() {
     let file = GgufFile::open(&folder("gemma3").join("model.gguf")).unwrap();
     assert_eq!(file.bytes(), fs::metadata(folder("gemma3").join("model.gguf")).unwrap().len());
     assert_eq!(file.tensor_shape("token_embd.weight").unwrap().0, [256, 48]);
+    // Vectors are f32 already, matrices f16.
+    assert!(file.weight_bytes(false) < file.bytes() && file.weight_bytes(true) > file.weight_bytes(false) * 19 / 10);
+    assert!(file.weight_bytes(true) < file.weight_bytes(false) * 2);
     assert!(GgufFile::open(Path::new("no such file")).is_err());
 }
 

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
+use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor, safetensors};
 
-use super::{alone, cases, folder, largest_difference, oracle, oracle_of_folder, oracle_of_gguf, text};
+use super::{alone, cases, folder, largest_difference, oracle, oracle_of_folder, oracle_of_gguf, rewritten, text};
 use crate::nn::decoder::weights::{DecoderWeights, Matrix};
 use crate::nn::decoder::{Decoder, gguf_model};
 
@@ -93,25 +93,16 @@ fn tensors_that_do_not_fit_are_named() {
     assert!(error.contains(stranger), "{error}");
 }
 
-/// Writes the family's GGUF file again with its matrices in `format` where `quantized` says so, as f32 elsewhere.
+/// Writes the family's GGUF file again with its matrices in `format`, or in f32 with what `format` makes of them.
 fn requantized(family: &str, format: GgmlDType, quantized: bool, to: &Path) {
-    let mut file = fs::File::open(folder(family).join("model.gguf")).unwrap();
-    let content = gguf_file::Content::read(&mut file).unwrap();
-    let mut tensors = Vec::new();
-    for name in content.tensor_infos.keys() {
-        let tensor = content.tensor(&mut file, name, &Device::Cpu).unwrap().dequantize(&Device::Cpu).unwrap();
-        let tensor = if tensor.rank() == 2 {
-            let blocks = QTensor::quantize(&tensor, format).unwrap();
-            let plain = || QTensor::quantize(&blocks.dequantize(&Device::Cpu).unwrap(), GgmlDType::F32).unwrap();
-            if quantized { blocks } else { plain() }
-        } else {
-            QTensor::quantize(&tensor, GgmlDType::F32).unwrap()
-        };
-        tensors.push((name.as_str(), tensor));
-    }
-    let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
-    let metadata: Vec<_> = content.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
-    gguf_file::write(&mut fs::File::create(to).unwrap(), &metadata, &tensors).unwrap();
+    rewritten(&folder(family).join("model.gguf"), to, None, |tensor| {
+        if tensor.rank() != 2 {
+            return QTensor::quantize(tensor, GgmlDType::F32).unwrap();
+        }
+        let blocks = QTensor::quantize(tensor, format).unwrap();
+        let plain = || QTensor::quantize(&blocks.dequantize(&Device::Cpu).unwrap(), GgmlDType::F32).unwrap();
+        if quantized { blocks } else { plain() }
+    });
 }
 
 fn values(matrix: &Matrix) -> Vec<f32> {

@@ -9,9 +9,11 @@ mod files;
 mod real;
 mod spans;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
+use candle_core::quantized::{QTensor, gguf_file};
+use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
 use super::{Decoder, KvCache, Span, Wants, gguf_model, hub_model};
@@ -49,6 +51,35 @@ pub(super) fn oracle_of_folder(path: &Path) -> Decoder {
 
 pub(super) fn oracle(family: &str) -> Decoder {
     oracle_of_gguf(&folder(family).join("model.gguf"))
+}
+
+/// Writes a GGUF file again, without its vocabulary, only the first `layers`, each tensor as `convert` gives it.
+pub(super) fn rewritten(from: &Path, to: &Path, layers: Option<u32>, convert: impl Fn(&Tensor) -> QTensor) {
+    let mut file = File::open(from).unwrap();
+    let mut content = gguf_file::Content::read(&mut file).unwrap();
+    if let Some(layers) = layers {
+        content.metadata.insert("llama.block_count".to_owned(), gguf_file::Value::U32(layers));
+    }
+    let layer = |name: &str| name.strip_prefix("blk.").map(|rest| rest.split('.').next().unwrap().parse().unwrap());
+    let kept = |name: &str| layers.is_none_or(|layers| layer(name).is_none_or(|layer: u32| layer < layers));
+    let names = content.tensor_infos.keys().filter(|name| kept(name));
+    let tensors: Vec<(&str, QTensor)> = names
+        .map(|name| {
+            let tensor = content.tensor(&mut file, name, &Device::Cpu).unwrap().dequantize(&Device::Cpu).unwrap();
+            (name.as_str(), convert(&tensor))
+        })
+        .collect();
+    let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let sizes = content.metadata.iter().filter(|(_, value)| !matches!(value, gguf_file::Value::Array(_)));
+    let metadata: Vec<_> = sizes.map(|(key, value)| (key.as_str(), value)).collect();
+    gguf_file::write(&mut File::create(to).unwrap(), &metadata, &tensors).unwrap();
+}
+
+#[test]
+fn a_decoder_goes_to_its_thread() {
+    fn goes<T: Send>() {}
+    goes::<Decoder>();
+    goes::<KvCache>();
 }
 
 /// The logits after the last of `tokens`.

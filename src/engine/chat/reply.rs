@@ -137,23 +137,19 @@ impl Reply {
             Some(constraint) => constraint.accept(token, bytes)?,
             None => Progress::More,
         };
-        let stopped = match &mut self.text {
-            Some(text) => {
-                let shown = text.push(bytes);
-                let stopped = shown.stopped;
-                self.tell(shown);
-                stopped
-            }
-            None => false,
-        };
+        let shown = self.text.as_mut().map(|text| text.push(bytes)).unwrap_or_default();
+        let stopped = shown.stopped;
+        self.tell(shown);
         if stopped {
             self.text = None;
         }
-        Ok(match progress {
-            _ if stopped => Written::End(FinishReason::Stop),
-            Progress::Complete => Written::End(FinishReason::Stop),
-            Progress::More if self.written >= self.most_tokens => Written::End(FinishReason::Length),
-            Progress::More => Written::Token(token),
+        let full = self.written >= self.most_tokens;
+        Ok(if stopped || progress == Progress::Complete {
+            Written::End(FinishReason::Stop)
+        } else if full {
+            Written::End(FinishReason::Length)
+        } else {
+            Written::Token(token)
         })
     }
 
@@ -203,6 +199,10 @@ struct Beginning {
 impl Beginning {
     fn of(request: &ChatRequest, language: &Language) -> Result<Self, ProviderError> {
         let prompt = language.prompt(request)?;
+        if prompt.tokens.is_empty() {
+            let message = "the model's template makes no text of them".to_owned();
+            return Err(ProviderError::InvalidRequest { field: "messages", message });
+        }
         let text = language.reply_text(request, prompt.thinks_first)?;
         // Compiles on a thread of its own while the prompt is read.
         let constraint = language.constraint(request, prompt.thinks_first)?;

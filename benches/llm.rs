@@ -37,7 +37,7 @@ fn main() {
 async fn ask(model: &Arc<dyn ChatModel>, prompt: String, tokens: usize) -> Usage {
     let sampling = Sampling { temperature: 0.0, max_tokens: tokens, ..Sampling::default() };
     let messages = vec![ChatMessage::new(Role::User, prompt)];
-    let mut deltas = model.reply(ChatRequest { messages, sampling, thinking: false });
+    let mut deltas = model.reply(ChatRequest { messages, sampling, ..ChatRequest::default() });
     let mut taken = Usage::default();
     while let Some(delta) = deltas.next().await {
         if let Delta::Done { usage, .. } = delta.unwrap() {

@@ -38,10 +38,10 @@ impl Chat {
             seed: self.seed,
             ..Sampling::default()
         };
-        let mut deltas = model.reply(ChatRequest { messages, sampling, thinking: false });
+        let mut deltas = model.reply(ChatRequest { messages, sampling, ..ChatRequest::default() });
         while let Some(delta) = deltas.next().await {
             match delta? {
-                Delta::Begin { .. } => {}
+                Delta::Begin { .. } | Delta::Thought(_) | Delta::ToolCall(_) | Delta::Logprobs(_) => {}
                 Delta::Text(text) => output::piece(&text)?,
                 Delta::Done { usage, .. } => {
                     output::line("")?;

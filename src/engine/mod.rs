@@ -4,6 +4,7 @@
 //! threads is a race). Commands go in, streams of PCM, text and numbers come out; a tensor never crosses a thread.
 //! Dropping a reply's stream cancels its work.
 
+mod batch;
 pub mod chat;
 pub mod device;
 pub mod memory;
@@ -14,6 +15,8 @@ pub mod vad;
 pub mod worker;
 
 use std::path::PathBuf;
+
+use crate::nn::decoder::DecoderError;
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -31,4 +34,14 @@ pub enum EngineError {
     Canary { what: String, reason: String },
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+impl From<DecoderError> for EngineError {
+    fn from(error: DecoderError) -> Self {
+        match error {
+            DecoderError::BadFile { path, reason } => Self::BadFile { path, reason },
+            DecoderError::Candle(error) => Self::Candle(error),
+            error @ DecoderError::BadSpan { .. } => Self::Candle(candle_core::Error::wrap(error)),
+        }
+    }
 }

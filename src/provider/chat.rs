@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// One reply to write.
 #[derive(Clone, Debug, Default)]
@@ -11,20 +12,89 @@ pub struct ChatRequest {
     /// Oldest first; a system message, if any, comes first.
     pub messages: Vec<ChatMessage>,
     pub sampling: Sampling,
-    /// Let a thinking model think. What it thinks is never yielded as text.
+    /// Let a thinking model think. What it thinks is never yielded as text, only as [`Delta::Thought`].
     pub thinking: bool,
+    /// What the model may call. Empty: it can call nothing.
+    pub tools: Vec<ToolSpec>,
+    /// Counts only where there are tools.
+    pub tool_choice: ToolChoice,
+    /// What the whole text must be. A reply that [`FinishReason::Length`] cut off may be a beginning of it.
+    pub shape: Option<OutputShape>,
+    /// Yield the log-probability of each token and of this many of the likeliest ones at its place.
+    pub logprobs: Option<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
     pub role: Role,
     pub content: String,
+    /// What the assistant called, after its text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// The call whose result a tool's message is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
 }
 
 impl ChatMessage {
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into() }
+        Self { role, content: content.into(), tool_calls: Vec::new(), tool_call_id: None }
     }
+}
+
+/// A function that the model may call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolSpec {
+    pub name: String,
+    /// What it does and when to call it, for the model. May be empty.
+    #[serde(default)]
+    pub description: String,
+    /// The JSON schema of its arguments, an object's.
+    pub parameters: Value,
+}
+
+/// Which tools a reply calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ToolChoice {
+    /// None: the reply is text.
+    None,
+    /// The model decides.
+    #[default]
+    Auto,
+    /// At least one, whichever.
+    Required,
+    /// The one of this name.
+    Named(String),
+}
+
+/// One call of a tool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// Names the call within its conversation.
+    pub id: String,
+    pub name: String,
+    /// The text of one JSON object.
+    pub arguments: String,
+}
+
+impl ToolCall {
+    /// The arguments as JSON; as a string where they are none.
+    pub fn arguments_value(&self) -> Value {
+        serde_json::from_str(&self.arguments).unwrap_or_else(|_| Value::from(self.arguments.as_str()))
+    }
+}
+
+/// What the text of a reply is held to, token by token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputShape {
+    /// Any JSON object.
+    Json,
+    /// JSON that a JSON schema allows.
+    JsonSchema(Value),
+    /// What a grammar in llguidance's variant of Lark derives from its rule `start`.
+    Grammar(String),
+    /// What a regular expression matches from its first to its last character.
+    Regex(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +144,12 @@ pub enum Delta {
     Begin { served_by: Arc<str> },
     /// More text, never empty.
     Text(String),
+    /// More of what the model thinks before it speaks, never empty. Only where the request lets it think.
+    Thought(String),
+    /// A whole call of one of the request's tools.
+    ToolCall(ToolCall),
+    /// Of tokens as they were drawn, before the text that they are in. Only where the request asks for them.
+    Logprobs(Vec<TokenLogprob>),
     /// The terminal item.
     Done { reason: FinishReason, usage: Usage },
 }
@@ -85,6 +161,19 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens`, or the context is full.
     Length,
+    /// The model ended its turn to wait for the results of its calls.
+    ToolCalls,
+}
+
+/// How likely a token was where it was drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    /// Its text in UTF-8; may be part of a character.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm, before sampling settings and shape.
+    pub logprob: f32,
+    /// The likeliest tokens here, likeliest first, as pairs of bytes and logarithm.
+    pub top: Vec<(Vec<u8>, f32)>,
 }
 
 /// What a reply took.

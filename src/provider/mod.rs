@@ -22,7 +22,10 @@ pub mod transcript;
 use futures::stream::BoxStream;
 
 use crate::audio::Mic;
-pub use chat::{ChatMessage, ChatRequest, Delta, FinishReason, Role, Sampling, Usage};
+pub use chat::{
+    ChatMessage, ChatRequest, Delta, FinishReason, OutputShape, Role, Sampling, TokenLogprob, ToolCall, ToolChoice,
+    ToolSpec, Usage,
+};
 pub use error::ProviderError;
 pub use speech::{Language, SpeakRequest, SpeechChunk, Urgency, VoiceInfo, WordMark};
 pub use transcript::{FinalTranscript, Segment, SttOptions, SttTask, Transcript, Word};
@@ -42,7 +45,7 @@ pub trait SpeechToText: Send + Sync {
 
 /// Thinks: messages in, text out.
 pub trait ChatModel: Send + Sync {
-    /// Writes one reply. Yields [`Delta::Begin`], any number of [`Delta::Text`], and one terminal [`Delta::Done`].
+    /// Writes one reply. Yields [`Delta::Begin`], any number of deltas, and one terminal [`Delta::Done`].
     fn reply(&self, request: ChatRequest) -> Flow<Delta>;
 
     /// Reads ahead, as far as idle time allows, what every request that begins with these messages begins with; the

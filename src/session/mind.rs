@@ -66,6 +66,8 @@ pub(super) async fn think(
         let next: Vec<Thought> = match delta {
             Ok(Delta::Begin { served_by }) => vec![Thought::Began { served_by }],
             Ok(Delta::Text(text)) => thoughts(sentences.push(&text), &language),
+            // Thoughts are neither spoken nor written, and a session asks for no tools and no probabilities.
+            Ok(Delta::Thought(_) | Delta::ToolCall(_) | Delta::Logprobs(_)) => continue,
             Ok(Delta::Done { usage, .. }) => last(Thought::Done { usage }, sentences.finish()),
             // What was written so far is still spoken.
             Err(error) => last(Thought::Failed(error), sentences.finish()),

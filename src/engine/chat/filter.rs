@@ -1,11 +1,16 @@
-//! From a reply's bytes to the text that may be shown: whole characters only, no thoughts, nothing of a stop string.
+//! From a reply's bytes to what may be shown: whole characters only, thoughts and tool calls apart, nothing of a stop
+//! string.
 
 use super::tokenizer::THINK;
+use super::tools::{Parsed, ToolParser, overlap};
+use crate::provider::ToolCall;
 
-/// The three filters in a row.
+/// The four filters in a row.
 pub(super) struct ReplyText {
     characters: Characters,
     thoughts: Thoughts,
+    /// None: nothing can be called.
+    tools: Option<ToolParser>,
     stops: Stops,
 }
 
@@ -13,6 +18,10 @@ pub(super) struct ReplyText {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Shown {
     pub(super) text: String,
+    /// Empty where thoughts are not told.
+    pub(super) thought: String,
+    /// They come after the text.
+    pub(super) calls: Vec<ToolCall>,
     /// A stop string has come: the reply is over.
     pub(super) stopped: bool,
 }
@@ -22,24 +31,51 @@ impl ReplyText {
     pub(super) fn new(thinks_first: bool, pads_first_word: bool, stop: Vec<String>) -> Self {
         Self {
             characters: Characters { pending: Vec::new(), drop_space: pads_first_word },
-            thoughts: Thoughts { inside: thinks_first, held: String::new(), trim: false },
+            thoughts: Thoughts { inside: thinks_first, told: false, held: String::new(), trim: thinks_first },
+            tools: None,
             stops: Stops { stops: stop.into_iter().filter(|stop| !stop.is_empty()).collect(), held: String::new() },
         }
+    }
+
+    /// Thoughts are told, apart from the text.
+    pub(super) fn telling_thoughts(mut self, told: bool) -> Self {
+        self.thoughts.told = told;
+        self
+    }
+
+    /// Calls are found in the text.
+    pub(super) fn with_tools(mut self, tools: Option<ToolParser>) -> Self {
+        self.tools = tools;
+        self
     }
 
     /// Takes a token's bytes.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Shown {
         let text = self.characters.push(bytes);
-        let text = self.thoughts.push(&text);
-        self.stops.push(&text)
+        let mut shown = Shown::default();
+        let text = self.thoughts.push(&text, &mut shown.thought);
+        let Parsed { text, calls } = match &mut self.tools {
+            Some(tools) => tools.push(&text),
+            None => Parsed { text, calls: Vec::new() },
+        };
+        shown.calls = calls;
+        (shown.text, shown.stopped) = self.stops.push(&text);
+        shown
     }
 
     /// What was held back, once no more comes.
     pub(super) fn finish(mut self) -> Shown {
-        let mut text = self.characters.finish();
-        text = self.thoughts.push(&text);
-        text.push_str(&self.thoughts.finish());
-        let mut shown = self.stops.push(&text);
+        let mut shown = Shown::default();
+        let text = self.characters.finish();
+        let mut text = self.thoughts.push(&text, &mut shown.thought);
+        text.push_str(&self.thoughts.finish(&mut shown.thought));
+        if let Some(tools) = &mut self.tools {
+            let pushed = tools.push(&text);
+            let last = tools.finish();
+            shown.calls = pushed.calls.into_iter().chain(last.calls).collect();
+            text = pushed.text + &last.text;
+        }
+        (shown.text, shown.stopped) = self.stops.push(&text);
         if !shown.stopped {
             shown.text.push_str(&self.stops.held);
         }
@@ -94,53 +130,53 @@ fn unfinished(bytes: &[u8]) -> usize {
     0
 }
 
-/// Removes `<think>…</think>`, tags and space after them included. A tag may come in pieces.
+/// Takes `<think>…</think>` out of the text, tags and space after each included. A tag may come in pieces.
 struct Thoughts {
     inside: bool,
+    /// What is inside is kept for those who ask.
+    told: bool,
     held: String,
     /// Space is dropped until text comes.
     trim: bool,
 }
 
 impl Thoughts {
-    fn push(&mut self, text: &str) -> String {
+    /// The text; what was thought goes to `thought`.
+    fn push(&mut self, text: &str, thought: &mut String) -> String {
         self.held.push_str(text);
         let mut out = String::new();
         loop {
             let opening = self.held.find(THINK.0).filter(|_| !self.inside).map(|at| (at, THINK.0, true));
             let closing = self.held.find(THINK.1).map(|at| (at, THINK.1, false));
             let Some((at, tag, inside)) = [opening, closing].into_iter().flatten().min() else { break };
-            if !self.inside {
-                self.show(&mut out, at);
-            }
-            self.held.drain(..self.held.find(tag).unwrap_or(0) + tag.len());
+            self.show(&mut out, thought, at);
+            self.held.drain(..tag.len());
             self.inside = inside;
-            self.trim = !inside;
+            self.trim = true;
         }
         let safe = self.held.len() - held_back(&self.held, [THINK.0, THINK.1].into_iter());
-        if self.inside {
-            self.held.drain(..safe);
-        } else {
-            self.show(&mut out, safe);
-        }
+        self.show(&mut out, thought, safe);
         out
     }
 
-    /// Moves the first `length` bytes of what is held to `out`.
-    fn show(&mut self, out: &mut String, length: usize) {
+    /// Moves the first `length` bytes of what is held to where they belong.
+    fn show(&mut self, out: &mut String, thought: &mut String, length: usize) {
         let text: String = self.held.drain(..length).collect();
         let text = if self.trim { text.trim_start() } else { &text };
-        if !text.is_empty() {
-            self.trim = false;
-            out.push_str(text);
+        if text.is_empty() {
+            return;
+        }
+        self.trim = false;
+        match (self.inside, self.told) {
+            (false, _) => out.push_str(text),
+            (true, true) => thought.push_str(text),
+            (true, false) => {}
         }
     }
 
-    fn finish(&mut self) -> String {
+    fn finish(&mut self, thought: &mut String) -> String {
         let mut out = String::new();
-        if !self.inside {
-            self.show(&mut out, self.held.len());
-        }
+        self.show(&mut out, thought, self.held.len());
         out
     }
 }
@@ -152,26 +188,21 @@ struct Stops {
 }
 
 impl Stops {
-    fn push(&mut self, text: &str) -> Shown {
+    /// What may be shown, and whether a stop string has come.
+    fn push(&mut self, text: &str) -> (String, bool) {
         self.held.push_str(text);
         if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
             self.held.truncate(at);
-            return Shown { text: std::mem::take(&mut self.held), stopped: true };
+            return (std::mem::take(&mut self.held), true);
         }
         let safe = self.held.len() - held_back(&self.held, self.stops.iter().map(String::as_str));
-        Shown { text: self.held.drain(..safe).collect(), stopped: false }
+        (self.held.drain(..safe).collect(), false)
     }
 }
 
 /// Bytes at the end of `text` that may be the beginning of one of `wanted`.
 fn held_back<'a>(text: &str, wanted: impl Iterator<Item = &'a str>) -> usize {
     wanted.map(|wanted| overlap(text, wanted)).max().unwrap_or(0)
-}
-
-/// The longest end of `text` that `wanted` begins with, short of all of it.
-fn overlap(text: &str, wanted: &str) -> usize {
-    let most = wanted.len().saturating_sub(1).min(text.len());
-    (1..=most).rev().find(|length| text.as_bytes().ends_with(&wanted.as_bytes()[..*length])).unwrap_or(0)
 }
 
 #[cfg(test)]

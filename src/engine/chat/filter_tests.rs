@@ -1,4 +1,6 @@
+use super::super::tools::Dialect;
 use super::*;
+use crate::provider::ToolSpec;
 
 /// All that is shown of `text` when it comes in pieces of `size` bytes, and whether a stop string came.
 fn shown(text: &str, size: usize, thinks_first: bool, stop: &[&str]) -> (String, bool) {
@@ -80,7 +82,7 @@ fn no_part_of_a_stop_string_leaves_early() {
     for piece in ["Hi", "<", "E", "N"] {
         assert!(!filter.push(piece.as_bytes()).text.contains('<'));
     }
-    assert_eq!(filter.push(b"O>"), Shown { text: "<ENO>".to_owned(), stopped: false });
+    assert_eq!(filter.push(b"O>"), Shown { text: "<ENO>".to_owned(), ..Shown::default() });
 }
 
 #[test]
@@ -88,4 +90,32 @@ fn the_pad_before_the_first_word_goes() {
     let mut filter = ReplyText::new(false, true, Vec::new());
     assert_eq!(filter.push(b" Hello").text, "Hello");
     assert_eq!(filter.push(b" world").text, " world");
+}
+
+/// Everything that comes of `text` in pieces of `size` bytes: text, thought, and the names of what was called.
+fn apart(text: &str, size: usize, thinks_first: bool, told: bool) -> (String, String, Vec<String>) {
+    let parameters = serde_json::json!({"type": "object"});
+    let tool = ToolSpec { name: "look".to_owned(), description: String::new(), parameters };
+    let parser = ToolParser::new(Dialect::Hermes, &[&tool]);
+    let mut filter = ReplyText::new(thinks_first, false, Vec::new()).telling_thoughts(told).with_tools(Some(parser));
+    let mut all: Vec<Shown> = text.as_bytes().chunks(size).map(|piece| filter.push(piece)).collect();
+    all.push(filter.finish());
+    let join = |part: fn(&Shown) -> &str| all.iter().map(part).collect::<String>();
+    let calls = all.iter().flat_map(|shown| &shown.calls).map(|call| call.name.clone()).collect();
+    (join(|shown| &shown.text), join(|shown| &shown.thought), calls)
+}
+
+#[test]
+fn thoughts_and_calls_are_told_apart() {
+    let call = "<tool_call>\n{\"name\": \"look\", \"arguments\": {}}\n</tool_call>";
+    let text = format!("<think>\nShall I? {call}\n</think>\n\nYes: {call}");
+    for size in 1..=text.len() {
+        let (shown, thought, calls) = apart(&text, size, false, true);
+        assert_eq!((shown.as_str(), calls), ("Yes: ", vec!["look".to_owned()]), "in pieces of {size}");
+        assert_eq!(thought, format!("Shall I? {call}\n"), "what is thought is never called");
+        let (shown, thought, calls) = apart(&text, size, false, false);
+        assert_eq!((shown.as_str(), thought.as_str(), calls.len()), ("Yes: ", "", 1));
+    }
+    let (shown, thought, calls) = apart("\nnever closed", 3, true, true);
+    assert_eq!((shown.as_str(), thought.as_str(), calls.len()), ("", "never closed", 0));
 }

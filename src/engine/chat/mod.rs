@@ -1,19 +1,20 @@
 //! The local language model behind [`ChatModel`]: a GGUF file on a thread of its own.
 //!
-//! Messages become tokens by the file's own template and tables (`prompt`, `template`, `tokenizer`), a decoder reads
-//! them (`decoder`, over candle-transformers), and tokens become text again (`filter`). What was read before is not
-//! read again (`prefix`). Several replies take turns, a token each (`serve`).
+//! Messages become tokens by the file's own template and tables (`prompt`, `template`, `tokenizer`), `nn`'s decoder
+//! reads them (`model`), and tokens become text again (`reply`, `filter`), thoughts and tool calls (`tools`) apart. A
+//! reply may be held to a shape (`constraint`). All replies advance together, a token each, and what was read before is
+//! not read again (`serve`, over the slots of `engine::batch`).
 
-mod decoder;
+mod constraint;
 mod filter;
-mod gguf;
 mod model;
-mod prefix;
+mod probability;
 mod prompt;
-mod requantize;
+mod reply;
 mod serve;
 mod template;
 mod tokenizer;
+mod tools;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,12 +24,13 @@ use futures::stream::{self, StreamExt};
 use tokio::sync::{Semaphore, mpsc};
 
 use self::model::Model;
-use self::serve::{Command, ReplyOrder};
+use self::reply::ReplyOrder;
+use self::serve::Command;
 use super::EngineError;
 use super::device::{self, DeviceChoice};
 use super::precedence::Precedence;
 use super::worker::Worker;
-use crate::provider::{ChatModel, ChatRequest, Delta, Flow, ProviderError, Sampling};
+use crate::provider::{ChatModel, ChatRequest, Delta, Flow, ProviderError};
 
 /// Replies under way and waiting, together. One that waits behind this many would come too late for a conversation.
 const MOST_REPLIES: usize = 16;
@@ -36,10 +38,10 @@ const MOST_REPLIES: usize = 16;
 const MOST_PREPARATIONS: usize = 8;
 /// What a refused caller is told to wait: about a reply's length.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// Items of a reply beside its tokens: the begin, the text held back, the end.
-const OTHER_ITEMS: usize = 4;
 /// More than any window: a bound on the buffer of a reply.
 const MOST_TOKENS: usize = 4096;
+/// Likeliest tokens to tell with each token.
+const MOST_LOGPROBS: usize = 20;
 
 /// A language model. Clones share its thread, which ends with the last of them.
 #[derive(Clone)]
@@ -59,8 +61,15 @@ impl ChatEngine {
     /// [`EngineError::Canary`].
     pub fn load(name: &str, path: &Path, device: DeviceChoice, precedence: Precedence) -> Result<Self, EngineError> {
         let (model_name, path) = (name.to_owned(), path.to_owned());
-        let load = move || Model::load(&model_name, &path, &device::open(device)?);
-        let run = move |model: Model, inbox| serve::serve(&model, inbox, &precedence);
+        Self::start(name, move || Model::load(&model_name, &path, &device::open(device)?), precedence)
+    }
+
+    fn start(
+        name: &str,
+        load: impl FnOnce() -> Result<Model, EngineError> + Send + 'static,
+        precedence: Precedence,
+    ) -> Result<Self, EngineError> {
+        let run = move |model: Model, inbox| serve::serve(model, inbox, &precedence);
         let worker = Worker::spawn("chat", MOST_REPLIES + MOST_PREPARATIONS, load, run)?;
         Ok(Self {
             name: name.into(),
@@ -70,7 +79,7 @@ impl ChatEngine {
         })
     }
 
-    /// Bytes of device memory that the file at `path` will take, for the ledger: weights, caches and snapshots.
+    /// Bytes of device memory that the file at `path` will take, for the ledger: weights, and slots for what is read.
     ///
     /// # Errors
     /// [`EngineError::BadFile`], from the file's header.
@@ -79,11 +88,10 @@ impl ChatEngine {
     }
 
     fn order(&self, request: ChatRequest) -> Result<mpsc::Receiver<Result<Delta, ProviderError>>, ProviderError> {
-        check(&request.sampling)?;
+        check(&request)?;
         let overloaded = || ProviderError::Overloaded { what: self.name.to_string(), retry_after: RETRY_AFTER };
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| overloaded())?;
-        let room = request.sampling.max_tokens.min(MOST_TOKENS) + OTHER_ITEMS;
-        let (out, replies) = mpsc::channel(room);
+        let (out, replies) = reply::channel(request.sampling.max_tokens.min(MOST_TOKENS));
         let order = ReplyOrder { request: Box::new(request), out, asked: Instant::now(), permit };
         match self.worker.send(Command::Reply(order)) {
             Ok(()) => Ok(replies),
@@ -127,7 +135,8 @@ impl ChatModel for ChatEngine {
     }
 }
 
-fn check(sampling: &Sampling) -> Result<(), ProviderError> {
+fn check(request: &ChatRequest) -> Result<(), ProviderError> {
+    let sampling = &request.sampling;
     let invalid = |field, message: &str| Err(ProviderError::InvalidRequest { field, message: message.to_owned() });
     if !(0.0..=10.0).contains(&sampling.temperature) {
         return invalid("temperature", "must be from 0 to 10");
@@ -141,8 +150,13 @@ fn check(sampling: &Sampling) -> Result<(), ProviderError> {
     if sampling.max_tokens == 0 {
         return invalid("max_tokens", "must be at least 1");
     }
+    if request.logprobs.is_some_and(|most| most > MOST_LOGPROBS) {
+        return invalid("logprobs", "must be at most 20");
+    }
     Ok(())
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod weights_tests;

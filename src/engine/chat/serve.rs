@@ -1,25 +1,26 @@
-//! The model thread's loop: takes requests in, lets each sequence go one step in turn, gives tokens out.
+//! The model thread's loop: takes requests in, lets all sequences advance by a step together, gives tokens out.
 //!
-//! A step is one chunk of a prompt or one token. Whoever is no longer listened to is dropped before its next step.
-//! Prompts that are prepared ahead go on only while nobody waits for a reply.
+//! A step is one call of the model: one token of every reply, and beside them a chunk of the prompts that are to be
+//! read. Whoever is no longer listened to is dropped before the next step. Prompts that are prepared ahead are read only
+//! while nobody waits for a reply.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
 
-use rand::random;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::decoder::Decoder;
-use super::filter::ReplyText;
 use super::model::Model;
-use super::prefix::PrefixCache;
+use super::prompt::Language;
+use super::reply::{Reply, ReplyOrder, Written, failed};
+use crate::engine::batch::{Batch, Copying, Ticket, Turn};
 use crate::engine::precedence::Precedence;
-use crate::nn::sampling::{Sampler, SamplingOptions};
-use crate::provider::{ChatRequest, Delta, FinishReason, ProviderError, Usage};
+use crate::nn::decoder::{Span, Wants};
+use crate::provider::{ChatRequest, ProviderError};
 
 /// Prompts to prepare that wait; the oldest is forgotten.
 const MOST_PREPARED: usize = 4;
+/// Between two looks at a grammar that is being compiled, which takes milliseconds.
+const GRAMMAR_WAIT: Duration = Duration::from_millis(1);
 
 pub(super) enum Command {
     Reply(ReplyOrder),
@@ -27,51 +28,46 @@ pub(super) enum Command {
     Prepare(Box<ChatRequest>, OwnedSemaphorePermit),
 }
 
-pub(super) struct ReplyOrder {
-    pub(super) request: Box<ChatRequest>,
-    /// Holds a whole reply, so that a slow reader never holds up the thread.
-    pub(super) out: mpsc::Sender<Result<Delta, ProviderError>>,
-    pub(super) asked: Instant,
-    /// Given back when the reply is over.
-    pub(super) permit: OwnedSemaphorePermit,
-}
-
 /// Runs until nobody can command any more.
-pub(super) fn serve(model: &Model, mut inbox: mpsc::Receiver<Command>, precedence: &Precedence) {
-    let mut desk = Desk {
-        model,
-        cache: PrefixCache::new(model.shape.cache_bytes_per_token, model.limits.snapshot_bytes),
-        waiting: VecDeque::new(),
-        replies: VecDeque::new(),
-        prepared: VecDeque::new(),
-    };
+pub(super) fn serve(model: Model, mut inbox: mpsc::Receiver<Command>, precedence: &Precedence) {
+    let mut desk = Desk::new(model);
     while desk.take_in(&mut inbox) {
         precedence.give_way();
         desk.step();
     }
 }
 
-struct Desk<'a> {
-    model: &'a Model,
-    cache: PrefixCache,
-    /// First come, first served. Their permits bound them.
-    waiting: VecDeque<ReplyOrder>,
-    /// The first goes next.
-    replies: VecDeque<Reply>,
-    prepared: VecDeque<Sequence>,
+/// What a slot works on.
+enum Job {
+    Reply(Box<Reply>),
+    /// Only read: its slot is the first to go.
+    Prepared,
 }
 
-impl Desk<'_> {
+struct Desk {
+    model: Model,
+    batch: Batch<Job>,
+    /// First come, first served. Their permits bound them.
+    waiting: VecDeque<ReplyOrder>,
+    prepared: VecDeque<Vec<u32>>,
+    /// Logits while a token is chosen.
+    row: Vec<f32>,
+}
+
+impl Desk {
+    fn new(model: Model) -> Self {
+        let batch = Batch::new(model.cache.slots());
+        Self { model, batch, waiting: VecDeque::new(), prepared: VecDeque::new(), row: Vec::new() }
+    }
+
     /// Takes in what has come, and waits where there is nothing to do. False: the engine is gone.
     fn take_in(&mut self, inbox: &mut mpsc::Receiver<Command>) -> bool {
         loop {
-            // Whoever has gone gives up the place in the queue.
+            // Whoever has gone gives up the slot, or the place in the queue.
+            self.batch.evict(|job| matches!(job, Job::Reply(reply) if reply.is_abandoned()));
             self.waiting.retain(|order| !order.out.is_closed());
-            while self.replies.len() < self.model.limits.sequences {
-                let Some(order) = self.waiting.pop_front() else { break };
-                self.admit(order);
-            }
-            let idle = self.replies.is_empty() && self.prepared.is_empty();
+            self.admit();
+            let idle = self.batch.is_empty() && self.prepared.is_empty();
             match if idle { inbox.blocking_recv() } else { inbox.try_recv().ok() } {
                 Some(Command::Reply(order)) => self.waiting.push_back(order),
                 Some(Command::Prepare(request, permit)) => {
@@ -83,225 +79,137 @@ impl Desk<'_> {
         }
     }
 
-    fn admit(&mut self, order: ReplyOrder) {
-        // What was prepared so far may be the beginning of this.
-        for sequence in self.prepared.drain(..) {
-            self.cache.keep(sequence.read(), &*sequence.decoder);
+    fn admit(&mut self) {
+        if !self.waiting.is_empty() {
+            // What was prepared so far may be the beginning of what comes.
+            self.batch.evict(|job| matches!(job, Job::Prepared));
+            self.prepared.clear();
         }
-        match Reply::new(self.model, &mut self.cache, order) {
-            Ok(reply) => self.replies.push_back(reply),
-            Err((out, error)) => give(&out, Err(error)),
+        while !self.batch.is_full() {
+            let Some(order) = self.waiting.pop_front() else { break };
+            let listener = order.out.clone();
+            let name = &self.model.name;
+            match guarded(name, || Ok(Reply::begin(order, &self.model.language))) {
+                Ok(Some((reply, tokens))) => drop(self.batch.admit(tokens, Job::Reply(Box::new(reply)))),
+                Ok(None) => {}
+                Err(error) => drop(listener.try_send(Err(error))),
+            }
         }
     }
 
     fn prepare(&mut self, request: &ChatRequest) {
-        if !self.model.shape.forks {
+        let name = &self.model.name;
+        match guarded(name, || self.model.language.beginning(request)) {
+            Ok(tokens) if tokens.is_empty() => {}
+            Ok(tokens) => {
+                if self.prepared.len() == MOST_PREPARED {
+                    self.prepared.pop_front();
+                }
+                self.prepared.push_back(tokens);
+            }
+            Err(error) => tracing::debug!(%error, "a prompt cannot be prepared"),
+        }
+    }
+
+    /// All sequences advance by one call of the model.
+    fn step(&mut self) {
+        if self.batch.is_empty()
+            && let Some(tokens) = self.prepared.pop_front()
+            && !self.batch.holds(&tokens)
+        {
+            drop(self.batch.admit(tokens, Job::Prepared));
+        }
+        let plan = self.batch.choose(self.model.chunk);
+        if !self.copy(&plan.copies) || plan.turns.is_empty() {
             return;
         }
-        let tokens = match self.model.language.beginning(request) {
-            Ok(tokens) if !self.cache.holds(&tokens) && !tokens.is_empty() => tokens,
-            Ok(_) => return,
-            Err(error) => {
-                tracing::debug!(%error, "a prompt cannot be prepared");
-                return;
-            }
-        };
-        if self.prepared.len() == MOST_PREPARED {
-            self.prepared.pop_front();
+        let Err(error) = self.advance(&plan.turns) else { return };
+        if let [turn] = plan.turns[..] {
+            self.fail(turn.ticket, error);
+            return;
         }
-        self.prepared.push_back(Sequence::new(self.model, &mut self.cache, tokens, Vec::new()));
-    }
-
-    /// One step of the reply whose turn it is, or of a prepared prompt.
-    fn step(&mut self) {
-        if let Some(mut reply) = self.replies.pop_front() {
-            let out = reply.out.clone();
-            if self.guarded(&out, |desk| reply.step(desk.model, &mut desk.cache)) {
-                self.replies.push_back(reply);
-            }
-        } else if let Some(mut sequence) = self.prepared.pop_front() {
-            match sequence.read_chunk(self.model, &mut self.cache) {
-                Ok(Some(_)) => self.cache.keep(sequence.read(), &*sequence.decoder),
-                Ok(None) => self.prepared.push_front(sequence),
-                Err(error) => tracing::warn!(%error, "a prompt could not be prepared"),
+        // Whose fault it was shows when each goes alone.
+        for turn in plan.turns {
+            if let Err(error) = self.advance(&[turn]) {
+                self.fail(turn.ticket, error);
             }
         }
     }
 
-    /// Runs a step; a panic in it ends this reply, not the thread. True: there is more to do.
-    fn guarded(
-        &mut self,
-        out: &mpsc::Sender<Result<Delta, ProviderError>>,
-        step: impl FnOnce(&mut Self) -> Result<bool, ProviderError>,
-    ) -> bool {
-        let name = self.model.name.clone();
-        let outcome = catch_unwind(AssertUnwindSafe(|| step(self)));
-        match outcome.unwrap_or(Err(ProviderError::Failed { what: name })) {
-            Ok(more) => more,
-            Err(error) => {
-                give(out, Err(error));
-                false
-            }
+    /// False: the slots from the first failure on have lost what they were to get, and the plan with it.
+    fn copy(&mut self, copies: &[Copying]) -> bool {
+        let Model { cache, name, .. } = &mut self.model;
+        let done = copies.iter().position(|copying| {
+            let copied = cache.copy(copying.from, copying.to, copying.positions);
+            copied
+                .inspect_err(|error| tracing::warn!(model = name.as_str(), %error, "a slot cannot be copied"))
+                .is_err()
+        });
+        let Some(done) = done else { return true };
+        for copying in &copies[done..] {
+            self.batch.forget(copying.to);
         }
-    }
-}
-
-/// Tokens and a decoder that reads them.
-struct Sequence {
-    tokens: Vec<u32>,
-    decoder: Box<dyn Decoder>,
-    /// How many of the tokens the decoder has read.
-    position: usize,
-    /// How many it had read when it was forked.
-    cached: usize,
-    /// Where to leave a snapshot on the way, ascending.
-    shared: Vec<usize>,
-}
-
-impl Sequence {
-    fn new(model: &Model, cache: &mut PrefixCache, tokens: Vec<u32>, shared: Vec<usize>) -> Self {
-        let (decoder, cached) = cache.find(&tokens).unwrap_or_else(|| (model.pristine.fork(), 0));
-        Self { tokens, decoder, position: cached, cached, shared }
+        false
     }
 
-    fn read(&self) -> &[u32] {
-        &self.tokens[..self.position]
-    }
-
-    /// Reads one chunk, up to the next place to leave a snapshot. The logits after the last token, once it is read.
-    fn read_chunk(&mut self, model: &Model, cache: &mut PrefixCache) -> candle_core::Result<Option<Vec<f32>>> {
-        let stop = self.shared.iter().copied().find(|shared| model.shape.forks && *shared > self.position);
-        let end = (self.position + model.limits.chunk).min(self.tokens.len()).min(stop.unwrap_or(usize::MAX));
-        let chunk = &self.tokens[self.position..end];
-        if let Some(id) = chunk.iter().find(|id| **id as usize >= model.shape.vocabulary) {
-            candle_core::bail!("the token {id} is not below {}", model.shape.vocabulary);
-        }
-        let logits = self.decoder.forward(chunk, self.position)?;
-        self.position = end;
-        if stop == Some(end) && end < self.tokens.len() {
-            cache.keep(self.read(), &*self.decoder);
-        }
-        Ok((end == self.tokens.len()).then_some(logits))
-    }
-}
-
-/// A reply on its way.
-struct Reply {
-    sequence: Sequence,
-    prompt: usize,
-    sampler: Sampler,
-    text: Option<ReplyText>,
-    most_tokens: usize,
-    out: mpsc::Sender<Result<Delta, ProviderError>>,
-    asked: Instant,
-    first_token: Option<Duration>,
-    _permit: OwnedSemaphorePermit,
-}
-
-type Refused = (mpsc::Sender<Result<Delta, ProviderError>>, ProviderError);
-
-impl Reply {
-    fn new(model: &Model, cache: &mut PrefixCache, order: ReplyOrder) -> Result<Self, Refused> {
-        let ReplyOrder { request, out, asked, permit } = order;
-        let prompt = match model.language.prompt(&request) {
-            Ok(prompt) => prompt,
-            Err(error) => return Err((out, error)),
+    /// One call of the model, and a token for each sequence of which it has read all.
+    fn advance(&mut self, turns: &[Turn]) -> Result<(), ProviderError> {
+        let Model { name, language, decoder, cache, .. } = &mut self.model;
+        let (name, batch) = (name.as_str(), &self.batch);
+        let span = |turn: &Turn| Span {
+            slot: turn.ticket.slot(),
+            start: turn.start,
+            tokens: &batch.tokens(turn.ticket)[turn.start..turn.end],
+            wants: if turn.last { Wants::Last } else { Wants::Nothing },
         };
-        let settings = request.sampling;
-        let options = SamplingOptions {
-            temperature: settings.temperature,
-            top_k: settings.top_k,
-            top_p: settings.top_p,
-            repetition_penalty: settings.repetition_penalty,
-        };
-        let pads_first_word = model.language.tokenizer.pads_first_word();
-        Ok(Self {
-            prompt: prompt.tokens.len(),
-            most_tokens: settings.max_tokens.min(model.shape.window - prompt.tokens.len()),
-            sequence: Sequence::new(model, cache, prompt.tokens, prompt.shared),
-            sampler: Sampler::new(options, settings.seed.unwrap_or_else(random)),
-            text: Some(ReplyText::new(prompt.thinks_first, pads_first_word, settings.stop)),
-            out,
-            asked,
-            first_token: None,
-            _permit: permit,
-        })
+        let spans: Vec<Span<'_>> = turns.iter().map(span).collect();
+        let logits = guarded(name, move || decoder.forward(cache, &spans).map_err(|error| failed(name, &error)))?;
+        let mut rows = (0..logits.rows()).map(|row| logits.row(row));
+        for turn in turns {
+            self.batch.read(*turn);
+            let Some(row) = turn.last.then(|| rows.next()).flatten() else { continue };
+            // Rows that pad the vocabulary stand for no token.
+            self.row.clear();
+            self.row.extend_from_slice(&row[..language.tokenizer.len()]);
+            give_out(name, language, &mut self.batch, turn.ticket, &mut self.row);
+        }
+        Ok(())
     }
 
-    /// Reads a chunk or a token, and once the prompt is read writes a token. True: there is more to do.
-    fn step(&mut self, model: &Model, cache: &mut PrefixCache) -> Result<bool, ProviderError> {
-        if self.out.is_closed() {
-            cache.keep(self.sequence.read(), &*self.sequence.decoder);
-            return Ok(false);
+    fn fail(&mut self, ticket: Ticket, error: ProviderError) {
+        if let Some(Job::Reply(reply)) = self.batch.finish(ticket) {
+            reply.fail(error);
         }
-        let read = self.sequence.read_chunk(model, cache);
-        let Some(mut logits) = read.map_err(|error| failed(&model.name, &error))? else { return Ok(true) };
-        // Rows that pad the vocabulary stand for no token.
-        logits.truncate(model.language.tokenizer.len());
-        let token = self.sampler.choose(&mut logits, &self.sequence.tokens);
-        let token = token.map_err(|error| failed(&model.name, &error))?;
-        let finished = self.write(model, token);
-        if let Some(reason) = finished {
-            self.finish(reason);
-            cache.keep(self.sequence.read(), &*self.sequence.decoder);
-        }
-        Ok(finished.is_none())
-    }
-
-    fn write(&mut self, model: &Model, token: u32) -> Option<FinishReason> {
-        self.sequence.tokens.push(token);
-        if self.first_token.is_none() {
-            self.first_token = Some(self.asked.elapsed());
-            give(&self.out, Ok(Delta::Begin { served_by: model.name.as_str().into() }));
-        }
-        if model.language.tokenizer.is_end(token) {
-            return Some(FinishReason::Stop);
-        }
-        let shown = self.text.as_mut()?.push(model.language.tokenizer.shown(token).unwrap_or_default());
-        self.show(shown.text);
-        if shown.stopped {
-            self.text = None;
-            return Some(FinishReason::Stop);
-        }
-        (self.written() >= self.most_tokens).then_some(FinishReason::Length)
-    }
-
-    fn finish(&mut self, reason: FinishReason) {
-        if let Some(text) = self.text.take() {
-            self.show(text.finish().text);
-        }
-        let usage = Usage {
-            prompt_tokens: self.prompt,
-            cached_tokens: self.sequence.cached,
-            completion_tokens: self.written(),
-            first_token: self.first_token.unwrap_or_default(),
-            total: self.asked.elapsed(),
-        };
-        give(&self.out, Ok(Delta::Done { reason, usage }));
-    }
-
-    fn show(&self, text: String) {
-        if !text.is_empty() {
-            give(&self.out, Ok(Delta::Text(text)));
-        }
-    }
-
-    fn written(&self) -> usize {
-        self.sequence.tokens.len() - self.prompt
     }
 }
 
-/// A reader that has gone is found at the next step.
-fn give(out: &mpsc::Sender<Result<Delta, ProviderError>>, item: Result<Delta, ProviderError>) {
-    let _ = out.try_send(item);
-}
-
-fn failed(model: &str, error: &dyn std::error::Error) -> ProviderError {
-    tracing::error!(model, %error, "the language model failed");
-    let what = model.to_owned();
-    if error.to_string().to_lowercase().contains("out of memory") {
-        ProviderError::OutOfMemory { what }
-    } else {
-        ProviderError::Failed { what }
+/// Chooses the sequence's next token and tells its listener.
+fn give_out(name: &str, language: &Language, batch: &mut Batch<Job>, ticket: Ticket, logits: &mut [f32]) {
+    let Some((job, so_far)) = batch.work(ticket) else { return };
+    let Job::Reply(reply) = job else {
+        batch.finish(ticket);
+        return;
+    };
+    let outcome = match guarded(name, || reply.write(name, language, logits, so_far)) {
+        Ok(Written::Nothing) => return batch.again(ticket),
+        Ok(Written::Token(token)) => return batch.write(ticket, token),
+        Ok(Written::End(reason)) => Ok((reason, batch.cached(ticket))),
+        Err(error) => Err(error),
+    };
+    if let Some(Job::Reply(reply)) = batch.finish(ticket) {
+        match outcome {
+            Ok((reason, cached)) => reply.finish(reason, cached),
+            Err(error) => reply.fail(error),
+        }
     }
 }
+
+/// A panic in `work` is the end of one reply, not of the thread.
+fn guarded<T>(model: &str, work: impl FnOnce() -> Result<T, ProviderError>) -> Result<T, ProviderError> {
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    outcome.unwrap_or_else(|_| Err(ProviderError::Failed { what: model.to_owned() }))
+}
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

@@ -6,11 +6,13 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, ValueKind};
+use minijinja::value::{Kwargs, Serde, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
+use serde_json::json;
 
-use crate::provider::{ChatMessage, Role};
+use super::tools::Dialect;
+use crate::provider::{ChatMessage, Role, ToolCall, ToolSpec};
 
 /// For files without a template.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + \
@@ -23,24 +25,39 @@ pub(super) struct ChatTemplate {
     environment: Environment<'static>,
     begin_text: String,
     end_text: String,
+    /// How its model writes tool calls.
+    pub(super) dialect: Dialect,
 }
 
-/// One message as templates know it.
-pub(super) struct TemplateMessage<'a> {
-    pub(super) role: &'static str,
-    pub(super) content: &'a str,
+/// Messages as templates know them: a call's arguments are JSON, not its text, and its result names its tool.
+pub(super) fn template_messages(messages: &[ChatMessage]) -> Vec<serde_json::Value> {
+    let calls = || messages.iter().flat_map(|message| &message.tool_calls);
+    let tool_of = |id: &str| calls().find(|call| call.id == id).map(|call| call.name.as_str());
+    messages.iter().map(|message| template_message(message, tool_of)).collect()
 }
 
-impl<'a> TemplateMessage<'a> {
-    pub(super) fn new(message: &'a ChatMessage) -> Self {
-        let role = match message.role {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-            Role::Tool => "tool",
+fn template_message<'a>(message: &ChatMessage, tool_of: impl Fn(&str) -> Option<&'a str>) -> serde_json::Value {
+    let role = match message.role {
+        Role::System => "system",
+        Role::User => "user",
+        Role::Assistant => "assistant",
+        Role::Tool => "tool",
+    };
+    let mut value = json!({"role": role, "content": message.content});
+    if !message.tool_calls.is_empty() {
+        let call = |call: &ToolCall| {
+            let function = json!({"name": call.name, "arguments": call.arguments_value()});
+            json!({"id": call.id, "type": "function", "function": function})
         };
-        Self { role, content: &message.content }
+        value["tool_calls"] = message.tool_calls.iter().map(call).collect();
     }
+    if let Some(id) = &message.tool_call_id {
+        value["tool_call_id"] = json!(id);
+        if let Some(name) = tool_of(id) {
+            value["name"] = json!(name);
+        }
+    }
+    value
 }
 
 impl ChatTemplate {
@@ -67,26 +84,28 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", move |format: String| strftime(&format, clock()));
         environment.add_filter("tojson", to_json);
+        let dialect = Dialect::of(source.unwrap_or(CHATML));
         let source = without_generation_tags(source.unwrap_or(CHATML));
         environment.add_template_owned(NAME, source).map_err(|error| error.to_string())?;
-        Ok(Self { environment, begin_text, end_text })
+        Ok(Self { environment, begin_text, end_text, dialect })
     }
 
+    /// `messages` are [`template_messages`], `tools` what [`template_tools`] gives.
+    ///
     /// # Errors
     /// The template's own refusal, or what it lacks, as a reason.
     pub(super) fn render(
         &self,
-        messages: &[TemplateMessage<'_>],
+        messages: &[serde_json::Value],
+        tools: &[serde_json::Value],
         open_reply: bool,
         thinking: bool,
     ) -> Result<String, String> {
         let template = self.environment.get_template(NAME).map_err(|error| error.to_string())?;
-        let pairs = |message: &TemplateMessage<'_>| {
-            Value::from_pairs([("role", Value::from(message.role)), ("content", Value::from(message.content))])
-        };
-        let messages: Vec<Value> = messages.iter().map(pairs).collect();
+        let tools = if tools.is_empty() { Value::from(()) } else { Value::from(Serde(tools)) };
         let rendered = template.render(context! {
-            messages => messages,
+            messages => Value::from(Serde(messages)),
+            tools => tools,
             add_generation_prompt => open_reply,
             enable_thinking => thinking,
             bos_token => self.begin_text.as_str(),
@@ -97,6 +116,16 @@ impl ChatTemplate {
             _ => error.to_string(),
         })
     }
+}
+
+/// Tools as templates know them.
+pub(super) fn template_tools(tools: &[ToolSpec]) -> Vec<serde_json::Value> {
+    let tool = |tool: &ToolSpec| {
+        let ToolSpec { name, description, parameters } = tool;
+        let function = json!({"name": name, "description": description, "parameters": parameters});
+        json!({"type": "function", "function": function})
+    };
+    tools.iter().map(tool).collect()
 }
 
 fn raise_exception(message: String) -> Result<String, Error> {

@@ -34,7 +34,7 @@ fn template(source: &str) -> Result<ChatTemplate, String> {
 }
 
 fn render(source: &str) -> Result<String, String> {
-    template(source)?.render(&[TemplateMessage { role: "user", content: "Hi" }], true, false)
+    template(source)?.render(&template_messages(&[ChatMessage::new(Role::User, "Hi")]), &[], true, false)
 }
 
 #[test]
@@ -43,19 +43,53 @@ fn renderings_equal_those_of_transformers() {
     let fixture: Fixture = serde_json::from_slice(&fixture).unwrap();
     for case in &fixture.cases {
         let template = template(&fixture.templates[&case.template]).unwrap();
-        let messages: Vec<_> = case.messages.iter().map(TemplateMessage::new).collect();
-        let rendered = template.render(&messages, case.generate, case.thinking);
+        let rendered = template.render(&template_messages(&case.messages), &[], case.generate, case.thinking);
         assert_eq!(rendered.clone().ok(), case.text, "{}, {:?}: {rendered:?}", case.template, case.messages);
     }
     assert!(fixture.cases.len() > 200);
 }
 
+/// tools.json.
+#[derive(Deserialize)]
+struct ToolFixture {
+    /// Those that templates.json lacks.
+    templates: HashMap<String, String>,
+    tools: Vec<ToolSpec>,
+    cases: Vec<ToolCase>,
+}
+
+#[derive(Deserialize)]
+struct ToolCase {
+    template: String,
+    messages: Vec<ChatMessage>,
+    dialect: String,
+    text: Option<String>,
+}
+
+#[test]
+fn renderings_with_tools_equal_those_of_transformers() {
+    let read = |name: &str| fs::read(testing::fixture(name)).unwrap();
+    let known: Fixture = serde_json::from_slice(&read("chat/templates.json")).unwrap();
+    let fixture: ToolFixture = serde_json::from_slice(&read("chat/tools.json")).unwrap();
+    let tools = template_tools(&fixture.tools);
+    let mut refused = 0;
+    for case in &fixture.cases {
+        let source = fixture.templates.get(&case.template).unwrap_or_else(|| &known.templates[&case.template]);
+        let template = template(source).unwrap();
+        assert_eq!(format!("{:?}", template.dialect), case.dialect, "{}", case.template);
+        let rendered = template.render(&template_messages(&case.messages), &tools, true, false);
+        assert_eq!(rendered.clone().ok(), case.text, "{}, {:?}: {rendered:?}", case.template, case.messages);
+        refused += usize::from(case.text.is_none());
+    }
+    assert!(fixture.cases.len() - refused >= 25, "{refused} of {} are refused", fixture.cases.len());
+}
+
 #[test]
 fn without_a_template_it_is_chatml() {
     let template = ChatTemplate::new(None, String::new(), String::new()).unwrap();
-    let messages = [TemplateMessage { role: "user", content: "Hi" }];
+    let messages = template_messages(&[ChatMessage::new(Role::User, "Hi")]);
     assert_eq!(
-        template.render(&messages, true, false).unwrap(),
+        template.render(&messages, &[], true, false).unwrap(),
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     );
 }

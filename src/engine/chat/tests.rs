@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use futures::StreamExt;
 use tempfile::TempDir;
 
-use super::gguf::tests::tiny;
+use super::model::tests::tiny;
 use super::*;
 use crate::engine::precedence::Precedence;
-use crate::provider::{ChatMessage, FinishReason, Role, Usage};
+use crate::provider::{ChatMessage, FinishReason, OutputShape, Role, Sampling, TokenLogprob, ToolCall, Usage};
 use crate::testing;
 
 /// A model with random weights: it babbles, but deterministically.
@@ -18,25 +18,27 @@ fn babbler(architecture: &str) -> (ChatEngine, TempDir) {
     (ChatEngine::load("babbler", &path, DeviceChoice::Cpu, Precedence::default()).unwrap(), folder)
 }
 
-fn smollm_file() -> PathBuf {
+pub(super) fn smollm_file() -> PathBuf {
     testing::model("smollm2-135m-instruct").join("model.gguf")
 }
 
-fn greedy(messages: &[(Role, &str)], max_tokens: usize) -> ChatRequest {
+pub(super) fn greedy(messages: &[(Role, &str)], max_tokens: usize) -> ChatRequest {
     let messages = messages.iter().map(|(role, content)| ChatMessage::new(*role, *content)).collect();
     let sampling = Sampling { temperature: 0.0, repetition_penalty: 1.0, max_tokens, ..Sampling::default() };
-    ChatRequest { messages, sampling, thinking: false }
+    ChatRequest { messages, sampling, ..ChatRequest::default() }
 }
 
-struct Told {
-    text: String,
-    reason: FinishReason,
-    usage: Usage,
+pub(super) struct Told {
+    pub(super) text: String,
+    pub(super) reason: FinishReason,
+    pub(super) usage: Usage,
+    pub(super) logprobs: Vec<TokenLogprob>,
+    pub(super) calls: Vec<ToolCall>,
 }
 
 /// Folds a whole reply and checks the order of its items.
-async fn told(mut reply: Flow<Delta>) -> Result<Told, ProviderError> {
-    let mut text = String::new();
+pub(super) async fn told(mut reply: Flow<Delta>) -> Result<Told, ProviderError> {
+    let (mut text, mut logprobs, mut calls) = (String::new(), Vec::new(), Vec::new());
     let mut begun = false;
     while let Some(item) = reply.next().await {
         match item? {
@@ -45,9 +47,12 @@ async fn told(mut reply: Flow<Delta>) -> Result<Told, ProviderError> {
                 assert!(begun && !more.is_empty());
                 text.push_str(&more);
             }
+            Delta::Logprobs(more) => logprobs.extend(more),
+            Delta::ToolCall(call) => calls.push(call),
+            Delta::Thought(_) => panic!("nobody asked for it"),
             Delta::Done { reason, usage } => {
                 assert!(reply.next().await.is_none(), "nothing follows the terminal item");
-                return Ok(Told { text, reason, usage });
+                return Ok(Told { text, reason, usage, logprobs, calls });
             }
         }
     }
@@ -70,8 +75,9 @@ async fn what_is_cached_changes_nothing() {
         let (fresh, _folder) = babbler(architecture);
         let cold = told(fresh.reply(greedy(&longer, 30))).await.unwrap();
         assert_eq!((warm.text, warm.usage.prompt_tokens), (cold.text, cold.usage.prompt_tokens), "{architecture}");
-        let caches = architecture == "llama";
-        assert_eq!((again.usage.cached_tokens > 0, warm.usage.cached_tokens > 0), (caches, caches));
+        // All but the last token, which is read for its logits; and all that was written but the last.
+        assert_eq!(again.usage.cached_tokens, again.usage.prompt_tokens - 1);
+        assert!(warm.usage.cached_tokens > first.usage.prompt_tokens, "{:?}", warm.usage);
         // Another character's prompt begins alike only up to a point.
         let other = [(Role::System, "You babble!"), (Role::User, "hello")];
         let warm = told(engine.reply(greedy(&other, 30))).await.unwrap();
@@ -117,6 +123,51 @@ async fn seeds_repeat_and_limits_hold() {
 }
 
 #[tokio::test]
+async fn a_shape_holds_beside_free_replies() {
+    let (engine, _folder) = babbler("llama");
+    let shaped =
+        |pattern: &str| ChatRequest { shape: Some(OutputShape::Regex(pattern.to_owned())), ..greedy(QUESTION, 40) };
+    let free = told(engine.reply(greedy(QUESTION, 40))).await.unwrap().text;
+    let shapes = ["[0-9]{3}", "yes|no"].map(|pattern| told(engine.reply(shaped(pattern))));
+    let beside = told(engine.reply(greedy(QUESTION, 40)));
+    let (shaped_replies, beside) = futures::join!(futures::future::join_all(shapes), beside);
+    let [digits, answer] = &shaped_replies[..] else { panic!("two were asked for") };
+    let digits = digits.as_ref().unwrap();
+    assert!(digits.text.len() == 3 && digits.text.bytes().all(|byte| byte.is_ascii_digit()), "{}", digits.text);
+    assert!(["yes", "no"].contains(&answer.as_ref().unwrap().text.as_str()));
+    assert_eq!(digits.reason, FinishReason::Stop);
+    assert_eq!(beside.unwrap().text, free);
+    let error = told(engine.reply(shaped("("))).await.err().unwrap();
+    assert!(matches!(error, ProviderError::InvalidRequest { field: "shape", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn probabilities_are_told_where_asked_for() {
+    let (engine, _folder) = babbler("llama");
+    let plain = told(engine.reply(greedy(QUESTION, 20))).await.unwrap();
+    assert!(plain.logprobs.is_empty());
+    let asked = told(engine.reply(ChatRequest { logprobs: Some(3), ..greedy(QUESTION, 20) })).await.unwrap();
+    assert_eq!(asked.text, plain.text);
+    let content = asked.usage.completion_tokens - usize::from(asked.reason == FinishReason::Stop);
+    assert_eq!(asked.logprobs.len(), content);
+    let bytes: Vec<u8> = asked.logprobs.iter().flat_map(|token| token.bytes.clone()).collect();
+    assert_eq!(String::from_utf8_lossy(&bytes), asked.text);
+    for token in &asked.logprobs {
+        // Greedy takes the likeliest.
+        assert_eq!((token.top.len(), &token.top[0]), (3, &(token.bytes.clone(), token.logprob)));
+        assert!(token.top.is_sorted_by(|one, other| one.1 >= other.1) && token.logprob < 0.0);
+    }
+    // A penalty changes what is chosen, not what is told.
+    let mut request = ChatRequest { logprobs: Some(1), ..greedy(QUESTION, 20) };
+    request.sampling.repetition_penalty = 5.0;
+    let penalised = told(engine.reply(request)).await.unwrap();
+    assert_eq!(
+        penalised.logprobs[0],
+        TokenLogprob { top: asked.logprobs[0].top[..1].to_vec(), ..penalised.logprobs[0].clone() }
+    );
+}
+
+#[tokio::test]
 async fn too_many_are_refused_and_dropping_frees() {
     let (engine, _folder) = babbler("llama");
     let hold = || engine.reply(greedy(QUESTION, 100_000));
@@ -152,8 +203,12 @@ async fn nonsense_is_refused_at_the_door() {
         let error = told(engine.reply(request)).await.err().unwrap();
         assert!(matches!(&error, ProviderError::InvalidRequest { field: at, .. } if *at == field), "{error}");
     }
-    let error = told(engine.reply(ChatRequest::default())).await.err().unwrap();
-    assert!(matches!(error, ProviderError::InvalidRequest { field: "messages", .. }));
+    for (field, request) in
+        [("messages", ChatRequest::default()), ("logprobs", ChatRequest { logprobs: Some(21), ..greedy(QUESTION, 1) })]
+    {
+        let error = told(engine.reply(request)).await.err().unwrap();
+        assert!(matches!(&error, ProviderError::InvalidRequest { field: at, .. } if *at == field), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -188,80 +243,4 @@ async fn memory_stays_flat_over_hundreds_of_requests() {
     }
     let grown = resident().saturating_sub(before);
     assert!(grown < 16 << 20, "{} MB more after 400 requests", grown >> 20);
-}
-
-#[tokio::test]
-async fn who_leaves_the_queue_makes_room_at_once() {
-    let engine =
-        ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu, Precedence::default()).unwrap();
-    let ask = || {
-        engine.reply(ChatRequest {
-            sampling: Sampling { max_tokens: 4000, ..Sampling::default() },
-            ..greedy(QUESTION, 1)
-        })
-    };
-    // These run for seconds at least.
-    let mut running: Vec<_> = (0..4).map(|_| ask()).collect();
-    for reply in &mut running {
-        assert!(matches!(reply.next().await, Some(Ok(Delta::Begin { .. }))));
-    }
-    let waiting: Vec<_> = (0..MOST_REPLIES - 4).map(|_| ask()).collect();
-    assert!(matches!(ask().next().await, Some(Err(ProviderError::Overloaded { .. }))));
-    drop(waiting);
-    for _ in 0..100 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        if engine.permits.available_permits() >= MOST_REPLIES - 4 {
-            break;
-        }
-    }
-    assert!(engine.permits.available_permits() >= MOST_REPLIES - 4);
-    drop(running);
-}
-
-#[tokio::test]
-async fn smollm_knows_the_capital_of_france() {
-    let engine =
-        ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu, Precedence::default()).unwrap();
-    let messages = [(Role::System, "You are a helpful assistant."), (Role::User, "What is the capital of France?")];
-    let told = told(engine.reply(greedy(&messages, 24))).await.unwrap();
-    assert!(told.text.contains("Paris"), "{}", told.text);
-    assert_eq!(told.reason, FinishReason::Stop);
-    assert!(told.usage.cached_tokens < told.usage.prompt_tokens);
-}
-
-/// Figures rather than a verdict: `cargo test --lib chat_figures -- --ignored --nocapture`.
-#[tokio::test]
-#[ignore = "prints figures"]
-async fn chat_figures() {
-    let start = Instant::now();
-    let engine =
-        ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu, Precedence::default()).unwrap();
-    println!("load {:.2} s", start.elapsed().as_secs_f32());
-    let system =
-        "You are Olivia, a cheerful friend who lives by the sea. You answer in one or two short sentences. ".repeat(6);
-    let mut messages = vec![(Role::System, system.as_str()), (Role::User, "Tell me about your morning, please.")];
-    let cold = told(engine.reply(greedy(&messages, 60))).await.unwrap();
-    let per_second = |tokens: usize, time: Duration| tokens as f32 / time.as_secs_f32();
-    println!(
-        "cold: {} tokens, first after {:?} ({:.0} tok/s prefill), decode {:.0} tok/s: {}",
-        cold.usage.prompt_tokens,
-        cold.usage.first_token,
-        per_second(cold.usage.prompt_tokens, cold.usage.first_token),
-        per_second(cold.usage.completion_tokens - 1, cold.usage.total.saturating_sub(cold.usage.first_token)),
-        cold.text,
-    );
-    messages.extend([(Role::Assistant, cold.text.as_str()), (Role::User, "And what will you do in the afternoon?")]);
-    let warm = told(engine.reply(greedy(&messages, 60))).await.unwrap();
-    println!(
-        "2nd turn: {} tokens, {} cached, first after {:?}, decode {:.0} tok/s: {}",
-        warm.usage.prompt_tokens,
-        warm.usage.cached_tokens,
-        warm.usage.first_token,
-        per_second(warm.usage.completion_tokens - 1, warm.usage.total.saturating_sub(warm.usage.first_token)),
-        warm.text,
-    );
-    let fresh =
-        ChatEngine::load("smollm2-135m-instruct", &smollm_file(), DeviceChoice::Cpu, Precedence::default()).unwrap();
-    let cold = told(fresh.reply(greedy(&messages, 60))).await.unwrap();
-    println!("2nd turn without the cache: first after {:?}: {}", cold.usage.first_token, cold.text);
 }

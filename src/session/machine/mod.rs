@@ -256,7 +256,7 @@ impl Machine {
         let prompt = settings.system_prompt.as_ref().unwrap_or(&self.character.system_prompt);
         let prompt = mind::system_prompt(prompt, settings.output);
         let messages = self.history.messages(prompt, until);
-        ChatRequest { messages, sampling: settings.sampling(), thinking: false }
+        ChatRequest { messages, sampling: settings.sampling(), ..ChatRequest::default() }
     }
 
     fn thought(&mut self, now: Instant, thought: Thought) {

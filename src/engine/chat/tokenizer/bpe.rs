@@ -12,8 +12,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{SplitDelimiterBehavior, Tokenizer};
 
-use super::super::gguf::Gguf;
-use crate::engine::EngineError;
+use crate::nn::decoder::{DecoderError, GgufFile};
 
 const DIGIT: &str = r"\p{N}";
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
@@ -61,7 +60,7 @@ pub(super) struct BytePairs(Tokenizer);
 
 impl BytePairs {
     /// `plain`: the tokens that plain text may become.
-    pub(super) fn read(file: &Gguf, plain: &[(String, u32)]) -> Result<Self, EngineError> {
+    pub(super) fn read(file: &GgufFile, plain: &[(String, u32)]) -> Result<Self, DecoderError> {
         let name = file.text("tokenizer.ggml.pre").ok_or_else(|| file.error("it names no pre-tokenizer"))?;
         let Some(row) = pre_tokenizer(name) else {
             return Err(file.error(format!("its pre-tokenizer \"{name}\" is not known")));

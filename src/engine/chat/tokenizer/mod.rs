@@ -17,8 +17,7 @@ use candle_core::quantized::gguf_file::Value;
 
 use self::bpe::BytePairs;
 use self::spm::SentencePieces;
-use super::gguf::{Gguf, whole};
-use crate::engine::EngineError;
+use crate::nn::decoder::{DecoderError, GgufFile};
 
 /// Tokens that end a turn, by their text, in the families that run here. A file's `eos_token_id` alone is often the
 /// end of a document.
@@ -40,6 +39,8 @@ const TURN_STARTS: [&str; 3] = ["<|im_start|>", "<|start_header_id|>", "<start_o
 
 /// Between these a model thinks. They are shown, so that whoever filters the reply sees them.
 pub(super) const THINK: (&str, &str) = ("<think>", "</think>");
+/// Between or after these a model calls tools. They are shown for the same reason.
+const TOOL_CALLS: [&str; 6] = ["<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]", "<|python_tag|>"];
 
 pub(super) struct Tokenizer {
     algorithm: Algorithm,
@@ -77,8 +78,10 @@ enum Kind {
 }
 
 struct Token {
-    /// What it adds to a reply. Empty for markers.
+    /// What it adds to a reply. Empty for most markers.
     shown: Box<[u8]>,
+    /// Plain text may become it.
+    plain: bool,
 }
 
 /// The raw table of a file.
@@ -89,8 +92,8 @@ struct Entry {
 
 impl Tokenizer {
     /// # Errors
-    /// [`EngineError::BadFile`]: a table is missing or of unequal length, or the kind is not known.
-    pub(super) fn read(file: &Gguf) -> Result<Self, EngineError> {
+    /// [`DecoderError::BadFile`]: a table is missing or of unequal length, or the kind is not known.
+    pub(super) fn read(file: &GgufFile) -> Result<Self, DecoderError> {
         let entries = entries(file)?;
         let is_marker = |entry: &Entry| {
             entry.text.chars().nth(1).is_some()
@@ -115,13 +118,14 @@ impl Tokenizer {
             .iter()
             .map(|entry| {
                 let hidden = is_marker(entry) && entry.kind == Kind::Control || entry.kind == Kind::Unknown;
+                let known = [THINK.0, THINK.1].into_iter().chain(TOOL_CALLS);
                 let shown = match &algorithm {
-                    _ if entry.text == THINK.0 || entry.text == THINK.1 => entry.text.clone().into_bytes(),
+                    _ if known.clone().any(|known| entry.text == known) => entry.text.clone().into_bytes(),
                     _ if hidden => Vec::new(),
                     Algorithm::BytePairs(_) => bpe::bytes(&entry.text),
                     Algorithm::SentencePieces(_) => spm::bytes(&entry.text, entry.kind == Kind::Byte),
                 };
-                Token { shown: shown.into_boxed_slice() }
+                Token { shown: shown.into_boxed_slice(), plain: !is_marker(entry) && !hidden }
             })
             .collect();
         let (ends, end_text) = ends(file, &entries, &markers);
@@ -186,6 +190,21 @@ impl Tokenizer {
         self.tokens.get(id as usize).map(|token| &*token.shown)
     }
 
+    /// The bytes of a token that plain text may become. None: a marker, or no such token.
+    pub(super) fn plain(&self, id: u32) -> Option<&[u8]> {
+        self.tokens.get(id as usize).filter(|token| token.plain).map(|token| &*token.shown)
+    }
+
+    /// The marker with exactly this text.
+    pub(super) fn marker(&self, text: &str) -> Option<u32> {
+        self.markers.at(text).filter(|(length, _)| *length == text.len()).map(|(_, id)| id)
+    }
+
+    /// The tokens that end the model's turn, ascending.
+    pub(super) fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
     /// The token ends the model's turn.
     pub(super) fn is_end(&self, id: u32) -> bool {
         self.ends.contains(&id)
@@ -220,7 +239,7 @@ fn looks_like_tag(text: &str) -> bool {
     matches!((text.chars().next(), text.chars().last()), (Some('<'), Some('>')) | (Some('['), Some(']')))
 }
 
-fn entries(file: &Gguf) -> Result<Vec<Entry>, EngineError> {
+fn entries(file: &GgufFile) -> Result<Vec<Entry>, DecoderError> {
     let tokens =
         file.array("tokenizer.ggml.tokens").ok_or_else(|| file.error("its metadata has no tokenizer.ggml.tokens"))?;
     let kinds = file.array("tokenizer.ggml.token_type").unwrap_or_default();
@@ -230,7 +249,7 @@ fn entries(file: &Gguf) -> Result<Vec<Entry>, EngineError> {
     let known_markers = |text: &str| TURN_ENDS.contains(&text) || TURN_STARTS.contains(&text);
     let entry = |(place, token): (usize, &Value)| {
         let text = token.to_string().map_err(|_| file.error("a token is not text"))?.clone();
-        let kind = match kinds.get(place).and_then(whole) {
+        let kind = match kinds.get(place).and_then(kind_number) {
             _ if known_markers(&text) => Kind::Control,
             Some(2) => Kind::Unknown,
             Some(3 | 5) => Kind::Control,
@@ -243,8 +262,13 @@ fn entries(file: &Gguf) -> Result<Vec<Entry>, EngineError> {
     tokens.iter().enumerate().map(entry).collect()
 }
 
+/// The format says signed; some writers say unsigned.
+fn kind_number(kind: &Value) -> Option<u32> {
+    kind.to_u32().ok().or_else(|| u32::try_from(kind.to_i32().ok()?).ok())
+}
+
 /// Ids that end a turn, and the text of the file's own end token.
-fn ends(file: &Gguf, entries: &[Entry], markers: &Markers) -> (Vec<u32>, String) {
+fn ends(file: &GgufFile, entries: &[Entry], markers: &Markers) -> (Vec<u32>, String) {
     let keys = ["eos_token_id", "eot_token_id", "eom_token_id"];
     let declared = keys.iter().filter_map(|key| token_id(file, key, entries));
     let named = TURN_ENDS.iter().filter_map(|text| markers.at(text)).map(|(_, id)| id);
@@ -255,7 +279,7 @@ fn ends(file: &Gguf, entries: &[Entry], markers: &Markers) -> (Vec<u32>, String)
     (ends, end_text.unwrap_or_default())
 }
 
-fn begin(file: &Gguf, entries: &[Entry]) -> Option<Begin> {
+fn begin(file: &GgufFile, entries: &[Entry]) -> Option<Begin> {
     let id = token_id(file, "bos_token_id", entries)?;
     let by_kind = match file.text("tokenizer.ggml.model") {
         Some("llama") => true,
@@ -265,7 +289,7 @@ fn begin(file: &Gguf, entries: &[Entry]) -> Option<Begin> {
     Some(Begin { id, text: entries[id as usize].text.clone(), always })
 }
 
-fn token_id(file: &Gguf, key: &str, entries: &[Entry]) -> Option<u32> {
+fn token_id(file: &GgufFile, key: &str, entries: &[Entry]) -> Option<u32> {
     let id = file.number(&format!("tokenizer.ggml.{key}"))?;
     u32::try_from(id).ok().filter(|id| (*id as usize) < entries.len())
 }
@@ -326,4 +350,4 @@ impl Markers {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -9,8 +9,7 @@ use std::collections::{BinaryHeap, HashMap};
 
 use candle_core::quantized::gguf_file::Value;
 
-use super::super::gguf::Gguf;
-use crate::engine::EngineError;
+use crate::nn::decoder::{DecoderError, GgufFile};
 
 /// Stands for a space inside tokens.
 const SPACE: char = '▁';
@@ -41,7 +40,7 @@ struct Join {
 
 impl SentencePieces {
     /// `plain`: the tokens that plain text may become.
-    pub(super) fn read(file: &Gguf, plain: &[(String, u32)]) -> Result<Self, EngineError> {
+    pub(super) fn read(file: &GgufFile, plain: &[(String, u32)]) -> Result<Self, DecoderError> {
         let scores = file.array("tokenizer.ggml.scores").ok_or_else(|| file.error("it has no token scores"))?;
         let tokens: HashMap<String, (u32, f32)> = plain
             .iter()

@@ -11,8 +11,8 @@ use crate::testing;
 
 const BREAKER: char = '\u{F0000}';
 
-fn smollm() -> Tokenizer {
-    Tokenizer::read(&Gguf::open(&testing::model("smollm2-135m-instruct").join("model.gguf")).unwrap()).unwrap()
+pub(in super::super) fn smollm() -> Tokenizer {
+    Tokenizer::read(&GgufFile::open(&testing::model("smollm2-135m-instruct").join("model.gguf")).unwrap()).unwrap()
 }
 
 fn compare(tokenizer: &Tokenizer, fixture: &Path) -> usize {
@@ -41,7 +41,7 @@ fn ids_of_other_families_equal_llama_cpps() {
         ["gpt-2", "llama-bpe", "llama-spm", "qwen2", "qwen35", "phi-3", "refact", "starcoder", "command-r", "mpt"]
     {
         let path = folder.join(format!("ggml-vocab-{name}.gguf"));
-        let tokenizer = match Gguf::open(&path).and_then(|file| Tokenizer::read(&file)) {
+        let tokenizer = match GgufFile::open(&path).and_then(|file| Tokenizer::read(&file)) {
             Ok(tokenizer) => tokenizer,
             Err(error) => {
                 failures.push(format!("{error}"));

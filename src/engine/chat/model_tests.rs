@@ -7,7 +7,8 @@ use candle_core::{Device, Tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::super::model::Model;
+use candle_core::quantized::gguf_file::Value;
+
 use super::*;
 use crate::testing;
 
@@ -51,6 +52,7 @@ fn metadata(architecture: &str) -> BTreeMap<String, Value> {
         ("block_count", size(2)),
         ("context_length", size(256)),
         ("embedding_length", size(32)),
+        ("feed_forward_length", size(64)),
         ("attention.head_count", size(2)),
         ("attention.head_count_kv", size(1)),
         ("attention.key_length", size(16)),
@@ -70,7 +72,8 @@ fn tensors(architecture: &str) -> Vec<(String, QTensor)> {
         let ones = name.ends_with("norm.weight");
         let values = if ones { vec![1.0; values.len()] } else { values };
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
-        (name, QTensor::quantize(&tensor, GgmlDType::F32).unwrap())
+        let format = if shape.len() == 2 { GgmlDType::Q8_0 } else { GgmlDType::F32 };
+        (name, QTensor::quantize(&tensor, format).unwrap())
     };
     let mut tensors =
         vec![tensor("token_embd.weight".to_owned(), &[262, 32]), tensor("output_norm.weight".to_owned(), &[32])];
@@ -111,7 +114,7 @@ fn whole_files_of_every_architecture_load() {
     for architecture in ["llama", "qwen2", "qwen3"] {
         let path = folder.path().join(architecture);
         let model = load(&tiny(architecture), &path).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!((model.shape.window, model.shape.vocabulary), (256, 262));
+        assert_eq!((model.cache.positions(), model.decoder.config().vocabulary), (256, 262));
         assert!(Model::memory_estimate(&path, true).unwrap() > fs::metadata(&path).unwrap().len());
     }
 }
@@ -154,7 +157,7 @@ fn an_unknown_architecture_or_tokenizer_is_said() {
     let error = replaced("gpt2", "gpt3");
     assert!(error.contains("gpt3"), "{error}");
     let mamba = load(&tiny("mamba"), &path).err().unwrap().to_string();
-    assert!(mamba.contains("mamba") && mamba.contains("llama, qwen2 or qwen3"), "{mamba}");
+    assert!(mamba.contains("mamba") && mamba.contains("llama, qwen2, qwen3 or gemma3"), "{mamba}");
 }
 
 /// Changes bytes in the first `within`, or cuts the file.
@@ -202,7 +205,7 @@ fn a_damaged_header_of_a_real_file_never_passes_the_parser_with_a_panic() {
     let mut random = StdRng::seed_from_u64(12);
     for round in 0..100 {
         fs::write(&path, damaged(head, 2_000, round, &mut random)).unwrap();
-        if let Err(error) = Gguf::open(&path) {
+        if let Err(error) = GgufFile::open(&path) {
             assert!(error.to_string().contains("model.gguf"), "{error}");
         }
     }

@@ -2,16 +2,19 @@
 //!
 //! A file comes from a download, so it may be cut short or damaged. The walk here follows the header by the GGUF
 //! specification (versions 2 and 3, little-endian) and refuses any count or length that the file cannot hold, so that
-//! nothing later allocates by a damaged number. It never reads tensor data.
+//! nothing later allocates by a damaged number. Tensor data is read by name, once the file is known to hold it.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
+use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
 
-use crate::engine::EngineError;
+use super::DecoderError;
 
 /// Most entries of metadata and most tensors: real files have under 100 and about 1,000.
 const MAX_ENTRIES: u64 = 1 << 16;
@@ -23,67 +26,151 @@ const MAX_ELEMENTS: u64 = 1 << 22;
 const MAX_TENSOR: u64 = 1 << 36;
 
 /// A checked header with the reader behind it.
-pub(super) struct Gguf {
-    pub(super) path: PathBuf,
-    pub(super) content: Content,
-    pub(super) reader: BufReader<File>,
-    pub(super) file_bytes: u64,
+pub struct GgufFile {
+    path: PathBuf,
+    content: Content,
+    reader: BufReader<File>,
+    bytes: u64,
 }
 
-impl Gguf {
+impl GgufFile {
     /// # Errors
-    /// [`EngineError::BadFile`] says what is wrong with the file.
-    pub(super) fn open(path: &Path) -> Result<Self, EngineError> {
-        let bad_file = |reason: String| EngineError::BadFile { path: path.to_owned(), reason };
+    /// [`DecoderError::BadFile`] says what is wrong with the file.
+    pub fn open(path: &Path) -> Result<Self, DecoderError> {
+        let bad_file = |reason: String| DecoderError::bad_file(path, reason);
         let unreadable = |error: io::Error| bad_file(error.to_string());
         let file = File::open(path).map_err(unreadable)?;
-        let file_bytes = file.metadata().map_err(unreadable)?.len();
+        let bytes = file.metadata().map_err(unreadable)?.len();
         let mut reader = BufReader::with_capacity(1 << 16, file);
-        Walk { reader: &mut reader, left: file_bytes, elements: 0 }
+        Walk { reader: &mut reader, left: bytes, elements: 0 }
             .header()
             .map_err(|reason| bad_file(format!("it is not a whole GGUF file: {reason}")))?;
         reader.rewind().map_err(unreadable)?;
         let content = catch_unwind(AssertUnwindSafe(|| Content::read(&mut reader)))
             .map_err(|_| bad_file("its header cannot be read".to_owned()))?
-            .map_err(|error| bad_file(error.to_string()))?;
-        let promised =
-            length(&content).ok_or_else(|| bad_file("its tensors are said to be larger than a file".to_owned()))?;
-        if promised > file_bytes {
-            return Err(bad_file(format!("it is cut short: it has {file_bytes} bytes where {promised} are expected")));
+            .map_err(|error| bad_file(format!("its header cannot be used: {error}")))?;
+        let file = Self { path: path.to_owned(), content, reader, bytes };
+        file.holds_its_tensors()?;
+        Ok(file)
+    }
+
+    fn holds_its_tensors(&self) -> Result<(), DecoderError> {
+        for (name, info) in &self.content.tensor_infos {
+            let begin = self.content.tensor_data_offset.checked_add(info.offset);
+            let end = data_bytes(info).and_then(|bytes| begin?.checked_add(bytes));
+            if end.is_none_or(|end| end > self.bytes) {
+                let reason = format!("it is cut short: it has {} bytes and the data of {name} go beyond", self.bytes);
+                return Err(self.error(reason));
+            }
         }
-        Ok(Self { path: path.to_owned(), content, reader, file_bytes })
+        Ok(())
     }
 
-    pub(super) fn error(&self, reason: impl Into<String>) -> EngineError {
-        EngineError::BadFile { path: self.path.clone(), reason: reason.into() }
+    pub fn error(&self, reason: impl Into<String>) -> DecoderError {
+        DecoderError::bad_file(&self.path, reason)
     }
 
-    pub(super) fn text(&self, key: &str) -> Option<&str> {
+    /// Size of the whole file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes that the tensors take in memory once loaded: quantized ones as stored, the others in f32 on a CPU and as
+    /// stored elsewhere.
+    pub fn weight_bytes(&self, on_cpu: bool) -> u64 {
+        let is_dense = |format| matches!(format, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16);
+        let bytes = |info: &TensorInfo| match info.ggml_dtype {
+            format if on_cpu && is_dense(format) => (info.shape.elem_count() * size_of::<f32>()) as u64,
+            _ => data_bytes(info).unwrap_or(0),
+        };
+        self.content.tensor_infos.values().map(bytes).sum()
+    }
+
+    pub fn text(&self, key: &str) -> Option<&str> {
         self.content.metadata.get(key)?.to_string().ok().map(String::as_str)
     }
 
-    pub(super) fn flag(&self, key: &str) -> Option<bool> {
+    pub fn flag(&self, key: &str) -> Option<bool> {
         self.content.metadata.get(key)?.to_bool().ok()
     }
 
-    /// Any integer type.
-    pub(super) fn number(&self, key: &str) -> Option<u64> {
+    /// Any integer type; negative numbers are none.
+    pub fn number(&self, key: &str) -> Option<u64> {
         whole(self.content.metadata.get(key)?)
     }
 
-    pub(super) fn array(&self, key: &str) -> Option<&[Value]> {
+    /// Either float type.
+    pub fn float(&self, key: &str) -> Option<f64> {
+        match self.content.metadata.get(key)? {
+            Value::F32(value) => Some(f64::from(*value)),
+            Value::F64(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    pub fn array(&self, key: &str) -> Option<&[Value]> {
         self.content.metadata.get(key)?.to_vec().ok().map(Vec::as_slice)
     }
 
     /// # Errors
     /// Names the key that is missing or out of `range`.
-    pub(super) fn size(&self, key: &str, range: std::ops::RangeInclusive<u64>) -> Result<usize, EngineError> {
+    pub fn size(&self, key: &str, range: std::ops::RangeInclusive<u64>) -> Result<usize, DecoderError> {
         let value = self.number(key).ok_or_else(|| self.error(format!("its metadata has no {key}")))?;
         if !range.contains(&value) {
             return Err(self.error(format!("{key} is {value}, expected {} to {}", range.start(), range.end())));
         }
         usize::try_from(value).map_err(|_| self.error(format!("{key} is too large")))
     }
+
+    pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.content.tensor_infos.keys().map(String::as_str)
+    }
+
+    /// Sizes of a tensor, the outermost first, and its format.
+    pub fn tensor_shape(&self, name: &str) -> Option<(&[usize], GgmlDType)> {
+        self.content.tensor_infos.get(name).map(|info| (info.shape.dims(), info.ggml_dtype))
+    }
+
+    /// Reads a tensor onto `device`, as stored, but for the order of its rows: row `row` is the file's row
+    /// `order(row)`.
+    ///
+    /// # Errors
+    /// Where there is no such tensor, its rows are no whole blocks, or the file cannot be read.
+    pub(super) fn tensor(
+        &mut self,
+        name: &str,
+        device: &Device,
+        order: Option<&dyn Fn(usize) -> usize>,
+    ) -> Result<QTensor, DecoderError> {
+        let Some(info) = self.content.tensor_infos.get(name) else {
+            return Err(self.error(format!("it has no tensor {name}")));
+        };
+        let dims = info.shape.dims().to_vec();
+        let format = info.ggml_dtype;
+        let whole_rows = dims.last().is_some_and(|row| row.is_multiple_of(format.block_size()));
+        let Some(bytes) = data_bytes(info).filter(|_| whole_rows) else {
+            return Err(self.error(format!("{name} has the shape {dims:?}, which does not fit {format:?}")));
+        };
+        let begin = self.content.tensor_data_offset + info.offset;
+        // No more than the file's length, as `open` has seen.
+        let mut data = vec![0; bytes as usize];
+        let read = self.reader.seek(SeekFrom::Start(begin)).and_then(|_| self.reader.read_exact(&mut data));
+        read.map_err(|error| self.error(format!("{name} cannot be read: {error}")))?;
+        if let Some(order) = order {
+            let rows = dims[0];
+            let width = data.len() / rows;
+            data = (0..rows).flat_map(|row| &data[order(row) * width..][..width]).copied().collect();
+        }
+        Ok(qtensor_from_ggml(format, &data, dims, device)?)
+    }
+}
+
+/// None where the elements are no whole blocks or too many.
+fn data_bytes(info: &TensorInfo) -> Option<u64> {
+    let elements = info.shape.dims().iter().try_fold(1usize, |product, size| product.checked_mul(*size))?;
+    let block = info.ggml_dtype.block_size();
+    let blocks = elements.is_multiple_of(block).then(|| elements / block)?;
+    blocks.checked_mul(info.ggml_dtype.type_size()).map(|bytes| bytes as u64)
 }
 
 /// Bytes of a whole file with this header.
@@ -250,7 +337,3 @@ fn width(kind: u32) -> Option<u64> {
         _ => None,
     }
 }
-
-#[cfg(test)]
-#[path = "gguf_tests.rs"]
-pub(super) mod tests;

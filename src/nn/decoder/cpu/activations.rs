@@ -64,15 +64,17 @@ impl Activations {
     /// # Safety
     /// Nobody writes them meanwhile.
     pub(super) unsafe fn block(&self, block: usize) -> BlockOfRows {
-        let groups = self.width.div_ceil(GROUP);
+        // What no product reads has no memory.
+        let group = if self.quantized { block * self.width.div_ceil(GROUP) } else { 0 };
+        let float = if self.dense { block * self.width * BLOCK } else { 0 };
         // SAFETY: passed on to the caller.
         unsafe {
             BlockOfRows {
-                codes: self.codes.from(block * groups * GROUP * BLOCK),
-                scales: self.scales.from(block * groups * BLOCK),
-                sums: self.sums.from(block * groups * BLOCK),
-                halves: self.halves.from(block * groups * 2 * BLOCK),
-                floats: self.floats.from(block * self.width * BLOCK),
+                codes: self.codes.from(group * GROUP * BLOCK),
+                scales: self.scales.from(group * BLOCK),
+                sums: self.sums.from(group * BLOCK),
+                halves: self.halves.from(group * 2 * BLOCK),
+                floats: self.floats.from(float),
             }
         }
     }

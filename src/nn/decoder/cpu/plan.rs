@@ -100,9 +100,8 @@ impl Plan {
         }
         let ends = skipped + count == span.tokens.len();
         match span.wants {
-            Wants::Nothing => {}
             Wants::Last if ends => self.wanted.push(first + count - 1),
-            Wants::Last => {}
+            Wants::Nothing | Wants::Last => {}
             Wants::All => self.wanted.extend(first..first + count),
         }
         for head in 0..kv_heads {

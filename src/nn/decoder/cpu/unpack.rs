@@ -15,8 +15,6 @@ pub(super) struct Format {
     pub(super) group: usize,
     /// Bits of a packed code: 4 or 8.
     pub(super) bits: usize,
-    /// Whether codes may exceed 127.
-    pub(super) wide: bool,
     /// Whether scales are an outer one for 256 codes times an inner one.
     pub(super) nested: bool,
     /// Whether minima are stored. They are `-middle * scale` otherwise.
@@ -33,7 +31,6 @@ impl Format {
         let plain = Self {
             group: 32,
             bits: 8,
-            wide: false,
             nested: false,
             minima: false,
             middle: 0,
@@ -46,7 +43,7 @@ impl Format {
             GgmlDType::Q4_1 => Self { bits: 4, minima: true, ..plain },
             GgmlDType::Q5_0 => Self { middle: 16, ..plain },
             GgmlDType::Q5_1 => Self { minima: true, ..plain },
-            GgmlDType::Q8_0 => Self { wide: true, middle: 128, ..plain },
+            GgmlDType::Q8_0 => Self { middle: 128, ..plain },
             GgmlDType::Q2K => Self { group: 16, bits: 4, minima: true, ..nested },
             GgmlDType::Q3K => Self { group: 16, bits: 4, middle: 4, ..nested },
             GgmlDType::Q4K => Self { bits: 4, minima: true, ..nested },

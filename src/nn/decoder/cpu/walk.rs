@@ -38,7 +38,7 @@ pub(super) struct Memory {
 /// One thread's.
 struct Own {
     rows: Rows,
-    products: [Product; 4],
+    products: [Product; 2],
     line: Vec<f32>,
 }
 
@@ -66,8 +66,8 @@ impl Memory {
         let activations = |width, (quantized, dense)| Activations::new(ROWS, width, quantized, dense);
         let own = || Own {
             rows: Rows::new(TILE * config.heads / config.kv_heads, config.head_dim),
-            products: [[0.0; BLOCK * LANES]; 4],
-            line: vec![0.0; config.hidden.max(config.head_dim)],
+            products: [[0.0; BLOCK * LANES]; 2],
+            line: vec![0.0; config.hidden.max(config.head_dim.next_multiple_of(LANES))],
         };
         Self {
             stream: vec![0.0; ROWS * config.hidden],
@@ -121,7 +121,7 @@ pub(super) struct Walk<'a> {
 
 /// Where a product goes.
 #[derive(Clone, Copy)]
-enum Into<'a> {
+enum Target<'a> {
     Place(&'a Shared<f32>),
     Sum(&'a Shared<f32>),
 }
@@ -167,8 +167,8 @@ unsafe fn all<L: Lanes>(walk: &Walk<'_>, worker: &Worker<'_>) {
             attend::<L>(walk, worker, (index, layer));
             mix::<L>(walk, worker);
             let into = |normed: &Option<Vec<f32>>| match normed {
-                Some(_) => Into::Place(memory.result),
-                None => Into::Sum(memory.stream),
+                Some(_) => Target::Place(memory.result),
+                None => Target::Sum(memory.stream),
             };
             add(walk, worker, &layer.output, memory.mixed, into(&layer.post_attention_norm));
             norm::<L>(walk, worker, layer.post_attention_norm.as_deref(), &layer.mlp_norm);
@@ -397,7 +397,7 @@ unsafe fn mix<L: Lanes>(walk: &Walk<'_>, worker: &Worker<'_>) {
             unsafe {
                 if let Some(split) = walk.plan.rows[row].split {
                     for head in 0..config.heads {
-                        let (mut sum, weighted) = (Sum::NOTHING, &mut own.products[0][..walk.memory.padded]);
+                        let (mut sum, weighted) = (Sum::NOTHING, &mut own.line[..walk.memory.padded]);
                         weighted.fill(0.0);
                         for block in 0..split.blocks() {
                             let number = split.at(head / group, block, group) + head % group;
@@ -416,7 +416,7 @@ unsafe fn mix<L: Lanes>(walk: &Walk<'_>, worker: &Worker<'_>) {
 }
 
 /// A product that is added to the stream, or put where it is normed before.
-unsafe fn add(walk: &Walk<'_>, worker: &Worker<'_>, matrix: &Packed, from: &Activations, into: Into<'_>) {
+unsafe fn add(walk: &Walk<'_>, worker: &Worker<'_>, matrix: &Packed, from: &Activations, into: Target<'_>) {
     let tiles = matrix.tiles();
     let mut own = walk.own(worker);
     worker.share(tiles, walk.together(tiles), |range| {
@@ -426,8 +426,8 @@ unsafe fn add(walk: &Walk<'_>, worker: &Worker<'_>, matrix: &Packed, from: &Acti
                 tile_of_rows(walk, matrix, tile, from, walk.rows(), &mut own.products[0], |row, first, sums| {
                     let at = row * matrix.outputs + first;
                     match into {
-                        Into::Place(place) => place.write(at, sums.len()).copy_from_slice(sums),
-                        Into::Sum(stream) => {
+                        Target::Place(place) => place.write(at, sums.len()).copy_from_slice(sums),
+                        Target::Sum(stream) => {
                             let stream = stream.write(at, sums.len());
                             stream.iter_mut().zip(sums).for_each(|(stream, sum)| *stream += sum);
                         }
@@ -451,7 +451,7 @@ unsafe fn gates<L: Lanes>(walk: &Walk<'_>, worker: &Worker<'_>, layer: &Layer) {
                 // SAFETY: the activations were written before the last barrier; the columns written are this thread's.
                 unsafe {
                     let mut line = [[0.0; GROUP]; BLOCK];
-                    let [gates, ups, ..] = &mut own.products;
+                    let [gates, ups] = &mut own.products;
                     for (half, tile) in (2 * pair..tiles.min(2 * pair + 2)).enumerate() {
                         let rows = (block, count);
                         multiply(walk.instructions, &layer.gate, tile, walk.memory.normed, rows, gates);

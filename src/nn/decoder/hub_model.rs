@@ -232,7 +232,7 @@ impl ConfigJson {
 
 impl RopeJson {
     fn scaling(&self) -> Result<RopeScaling, String> {
-        if self.partial_rotary_factor.is_some_and(|part| part != 1.0) {
+        if self.partial_rotary_factor.is_some_and(|part| part < 1.0) {
             return Err("heads that turn only in part are not supported".to_owned());
         }
         let factor = || given(self.factor, "the factor of the rotary scaling");

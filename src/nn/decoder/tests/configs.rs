@@ -40,7 +40,7 @@ fn llama_3_2() {
     assert_eq!((config.rope.theta, config.rope.scaling), (500_000.0, scaling));
     assert_eq!((config.begin, config.ends), (Some(128_000), vec![128_001, 128_008, 128_009]));
     assert!(config.tied && config.window.is_none());
-    assert_eq!(config.query_scale, 0.125);
+    assert_eq!(config.query_scale.to_bits(), 0.125f32.to_bits());
 }
 
 #[test]

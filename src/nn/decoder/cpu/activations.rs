@@ -8,6 +8,12 @@
 //! `sums` are those of a row's 32 codes times their scale, `halves` of the first and the last 16 codes. The rows of a
 //! block stand at constant distances, so that a kernel addresses all of them from one pointer.
 
+#![expect(
+    unsafe_code,
+    clippy::inline_always,
+    reason = "kernels are unsafe behind their doors, and slow unless inlined there"
+)]
+
 use super::shared::Shared;
 use super::simd::Lanes;
 
@@ -84,7 +90,6 @@ impl Activations {
     /// # Safety
     /// Behind the door of `L`; nobody else reads or writes these numbers meanwhile.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "instantiated behind the doors of the instruction sets")]
     pub(super) unsafe fn write<L: Lanes>(&self, row: usize, start: usize, values: &[f32]) {
         let (block, lane) = (row / BLOCK, row % BLOCK);
         assert!(start.is_multiple_of(GROUP) && start + values.len() <= self.width, "numbers beside the row");
@@ -108,7 +113,6 @@ impl Activations {
     /// # Safety
     /// As [`Activations::write`].
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "instantiated behind the doors of the instruction sets")]
     unsafe fn quantize<L: Lanes>(&self, values: &[f32; GROUP], group: usize, lane: usize) {
         // SAFETY: two vectors are read of 32 numbers; the places written are the caller's.
         unsafe {

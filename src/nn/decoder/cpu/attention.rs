@@ -5,6 +5,12 @@
 //! comes out the same bits whether one thread goes through all blocks for many rows (a prompt) or several threads take
 //! different blocks of one row (a reply).
 
+#![expect(
+    unsafe_code,
+    clippy::inline_always,
+    reason = "kernels are unsafe behind their doors, and slow unless inlined there"
+)]
+
 use half::f16;
 
 use super::simd::{LANES, Lanes};
@@ -43,7 +49,6 @@ impl Sum {
     /// # Safety
     /// Behind the door of `L`; both weighted values are whole vectors of one length.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "instantiated behind the doors of the instruction sets")]
     pub(super) unsafe fn add<L: Lanes>(&mut self, weighted: &mut [f32], later: Self, later_weighted: &[f32]) {
         if later.highest == f32::NEG_INFINITY {
             return;
@@ -107,7 +112,6 @@ impl Rows {
     /// # Safety
     /// Behind the door of `L`.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "instantiated behind the doors of the instruction sets")]
     pub(super) unsafe fn attend<L: Lanes>(&mut self, rows: usize, start: usize, keys: &[f16], values: &[f16]) {
         assert!(keys.len() >= POSITIONS * self.dim && values.len() >= POSITIONS * self.padded, "half a block");
         for first in (0..rows).step_by(TOGETHER) {
@@ -124,7 +128,6 @@ impl Rows {
 
     /// `ROWS` rows, `VECTORS` times 16 positions at a time.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "instantiated behind the doors of the instruction sets")]
     unsafe fn attend_together<L: Lanes, const ROWS: usize, const VECTORS: usize>(
         &mut self,
         first: usize,
@@ -170,7 +173,6 @@ impl Rows {
 
 /// Queries times keys, up to position `end` of the block: `[row][128]`.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "instantiated behind the doors of the instruction sets")]
 unsafe fn scores<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     queries: &[f32],
     keys: &[f16],
@@ -183,8 +185,9 @@ unsafe fn scores<L: Lanes, const ROWS: usize, const VECTORS: usize>(
         unsafe {
             let mut sums = [[L::splat(0.0); VECTORS]; ROWS];
             for number in 0..dim {
-                let keys: [L; VECTORS] =
-                    std::array::from_fn(|vector| L::load_half(keys[(position + vector * LANES) * dim + number * LANES..].as_ptr()));
+                let keys: [L; VECTORS] = std::array::from_fn(|vector| {
+                    L::load_half(keys[(position + vector * LANES) * dim + number * LANES..].as_ptr())
+                });
                 let queries = queries.as_ptr().add(number * TOGETHER);
                 for row in 0..ROWS {
                     let query = L::splat(*queries.add(row));
@@ -204,7 +207,6 @@ unsafe fn scores<L: Lanes, const ROWS: usize, const VECTORS: usize>(
 
 /// Replaces scores by their exponentials relative to the highest; by zeros where the row does not see.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "instantiated behind the doors of the instruction sets")]
 unsafe fn exponentials<L: Lanes>(scores: &mut [f32], seen: (usize, usize)) -> Sum {
     if seen.0 >= seen.1 {
         scores.fill(0.0);
@@ -229,7 +231,6 @@ unsafe fn exponentials<L: Lanes>(scores: &mut [f32], seen: (usize, usize)) -> Su
 
 /// The values up to position `end`, weighted by the exponentials of four rows: `VECTORS` times 16 numbers of each.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "instantiated behind the doors of the instruction sets")]
 unsafe fn weigh<L: Lanes, const VECTORS: usize>(
     exponentials: &[f32],
     values: &[f16],

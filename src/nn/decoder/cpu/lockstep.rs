@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Turns of the barrier's loop before a thread lets others run: about as long as the longest ordinary wait.
-const SPINS: usize = 20_000;
+/// Turns of the barrier's loop before a thread lets others run: some 30 µs, as long as an ordinary wait. On a busy
+/// machine the thread that is waited for may need this very core.
+const SPINS: usize = 2_000;
 
 type Job = dyn Fn(&Worker<'_>) + Sync;
 
@@ -206,3 +207,7 @@ fn pause(spins: &mut usize) {
         std::thread::yield_now();
     }
 }
+
+#[cfg(test)]
+#[path = "lockstep_tests.rs"]
+mod tests;

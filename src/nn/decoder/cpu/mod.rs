@@ -49,7 +49,7 @@ pub(super) struct CpuDecoder {
 
 impl CpuDecoder {
     /// Lays out the weights anew and starts the threads: as many as there are cores.
-    pub(super) fn new(config: &DecoderConfig, weights: DecoderWeights) -> Result<Self> {
+    pub(super) fn new(config: &DecoderConfig, weights: &DecoderWeights) -> Result<Self> {
         Self::with(Instructions::detect(), candle_core::utils::get_num_threads(), config, weights)
     }
 
@@ -57,11 +57,10 @@ impl CpuDecoder {
         instructions: Instructions,
         threads: usize,
         config: &DecoderConfig,
-        weights: DecoderWeights,
+        weights: &DecoderWeights,
     ) -> Result<Self> {
         let rotations = Rotations::new(config, weights.rope_factors.as_ref())?;
-        let model = Model::new(config, &weights)?;
-        drop(weights);
+        let model = Model::new(config, weights)?;
         let lockstep = Lockstep::new(threads)?;
         let memory = Memory::new(&model, lockstep.threads());
         Ok(Self { instructions, model, rotations, lockstep, memory, plan: Plan::default() })
@@ -90,3 +89,6 @@ impl CpuDecoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,7 +106,8 @@ impl Plan {
         }
         for head in 0..kv_heads {
             if split {
-                let task = |block| Task { rows: first..first + count, slot: span.slot, head, blocks: block..block + 1, split };
+                let task =
+                    |block| Task { rows: first..first + count, slot: span.slot, head, blocks: block..block + 1, split };
                 self.tasks.extend((0..blocks).map(task));
             } else {
                 for from in (0..count).step_by(TILE) {

@@ -4,6 +4,12 @@
 //! sixteen rows: eight integer dot products a row, and one rounding into the row's f32 sum. The sum runs over the groups
 //! in one order, whatever the number of rows: a row's result is the same bits alone and in a crowd.
 
+#![expect(
+    unsafe_code,
+    clippy::inline_always,
+    reason = "kernels are unsafe behind their doors, and slow unless inlined there"
+)]
+
 use super::activations::{Activations, BLOCK, BlockOfRows};
 use super::pack::{Kind, Packed};
 use super::simd::{Instructions, LANES, Lanes, behind_door};
@@ -233,3 +239,7 @@ unsafe fn dense<L: Lanes, const ROWS: usize, P: Precision>(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "product_tests.rs"]
+mod tests;

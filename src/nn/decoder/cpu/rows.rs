@@ -1,5 +1,11 @@
 //! What happens to one row of activations between two products: norms, rotation, the activation function.
 
+#![expect(
+    unsafe_code,
+    clippy::inline_always,
+    reason = "kernels are unsafe behind their doors, and slow unless inlined there"
+)]
+
 use super::simd::{LANES, Lanes};
 
 /// Functions between the two halves of the feed-forward block.

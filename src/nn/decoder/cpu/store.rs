@@ -7,6 +7,12 @@
 //! values  [layer][slot][head][position][number, filled up to 16]     a value is read along its numbers
 //! ```
 
+#![expect(
+    unsafe_code,
+    clippy::inline_always,
+    reason = "kernels are unsafe behind their doors, and slow unless inlined there"
+)]
+
 use half::f16;
 
 use super::shared::Shared;
@@ -30,16 +36,14 @@ pub(in crate::nn::decoder) struct CpuStore {
 }
 
 impl CpuStore {
+    /// Of one number.
+    pub(in crate::nn::decoder) const ELEMENT_BYTES: usize = size_of::<f16>();
+
     pub(super) fn new(layers: usize, heads: usize, dim: usize, slots: usize, positions: usize) -> Self {
         let (padded, positions) = (dim.next_multiple_of(LANES), positions.next_multiple_of(POSITIONS));
         let rows = layers * slots * heads * positions;
         let (keys, values) = (Shared::new(rows * dim), Shared::new(rows * padded));
         Self { slots, layers, heads, dim, padded, positions, keys, values }
-    }
-
-    /// Bytes of one number.
-    pub(in crate::nn::decoder) fn element_bytes(&self) -> usize {
-        size_of::<f16>()
     }
 
     /// Copies the first `positions` positions of one slot to another.
@@ -82,14 +86,16 @@ impl CpuStore {
     /// # Safety
     /// Behind the door of `L`; nobody else reads or writes this position meanwhile.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "instantiated behind the doors of the instruction sets")]
     pub(super) unsafe fn write<L: Lanes>(
         &self,
         (layer, slot, head, position): (usize, usize, usize, usize),
         key: &[f32],
         value: &[f32],
     ) {
-        assert!(position < self.positions && key.len() == self.dim && value.len() == self.dim, "not a key of this model");
+        assert!(
+            position < self.positions && key.len() == self.dim && value.len() == self.dim,
+            "not a key of this model"
+        );
         let row = self.row(layer, slot, head);
         let mut halves = [f16::ZERO; LANES];
         // SAFETY: positions and numbers are within, as checked. A key's numbers stand 16 apart, between them those of its
@@ -114,7 +120,6 @@ impl CpuStore {
 /// # Safety
 /// Behind the door of `L`.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "instantiated behind the doors of the instruction sets")]
 unsafe fn narrow<L: Lanes>(from: &[f32], to: &mut [f16; LANES]) {
     let mut whole = [0.0; LANES];
     whole[..from.len()].copy_from_slice(from);

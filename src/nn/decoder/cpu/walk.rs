@@ -1,5 +1,11 @@
 //! One pass over the weights, as each thread walks it.
 
+#![expect(
+    unsafe_code,
+    clippy::inline_always,
+    reason = "steps share memory by their items; kernels are slow unless inlined behind their doors"
+)]
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::activations::{Activations, BLOCK, GROUP};
@@ -129,7 +135,6 @@ enum Target<'a> {
 impl Walk<'_> {
     pub(super) fn go(&self, worker: &Worker<'_>) {
         let walk = self;
-        #[expect(unsafe_code, reason = "the instructions were found at run time")]
         // SAFETY: `Instructions::detect` found them. Within, each step of `Worker::share` deals its items out once, writes
         // nothing but what belongs to its items, and reads what earlier steps wrote, behind their barriers.
         unsafe {
@@ -187,9 +192,7 @@ unsafe fn begin(walk: &Walk<'_>, worker: &Worker<'_>) {
             // SAFETY: the row is this thread's.
             let stream = unsafe { walk.memory.stream.write(row * config.hidden, config.hidden) };
             walk.model.embedding.row(walk.plan.rows[row].token as usize, stream);
-            if config.embedding_scale != 1.0 {
-                stream.iter_mut().for_each(|value| *value *= config.embedding_scale);
-            }
+            stream.iter_mut().for_each(|value| *value *= config.embedding_scale);
         }
     });
 }
@@ -260,13 +263,21 @@ unsafe fn heads(walk: &Walk<'_>, worker: &Worker<'_>, layer: &Layer) {
             let bias = layer.bias.as_ref().map(|bias| &bias[column..column + matrix.outputs]);
             // SAFETY: the tile's columns are this thread's.
             unsafe {
-                tile_of_rows(walk, matrix, tile, walk.memory.normed, walk.rows(), &mut own.products[0], |row, first, sums| {
-                    let to = walk.memory.heads.write(row * width + column + first, sums.len());
-                    to.copy_from_slice(sums);
-                    if let Some(bias) = bias {
-                        to.iter_mut().zip(&bias[first..]).for_each(|(to, bias)| *to += bias);
-                    }
-                });
+                tile_of_rows(
+                    walk,
+                    matrix,
+                    tile,
+                    walk.memory.normed,
+                    walk.rows(),
+                    &mut own.products[0],
+                    |row, first, sums| {
+                        let to = walk.memory.heads.write(row * width + column + first, sums.len());
+                        to.copy_from_slice(sums);
+                        if let Some(bias) = bias {
+                            to.iter_mut().zip(&bias[first..]).for_each(|(to, bias)| *to += bias);
+                        }
+                    },
+                );
             }
         }
     });

@@ -1,5 +1,12 @@
 //! [`Lanes`] in two 256-bit registers.
 
+#![expect(
+    unsafe_code,
+    clippy::inline_always,
+    clippy::wildcard_imports,
+    reason = "operations are unsafe behind their doors, and slow unless inlined there"
+)]
+
 use std::arch::x86_64::*;
 
 use half::f16;
@@ -10,12 +17,9 @@ use super::Lanes;
 pub(in crate::nn::decoder::cpu) struct Avx2(__m256, __m256);
 
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "an operation that is not inlined behind its door is a slow call")]
 fn both(a: Avx2, b: Avx2, operation: impl Fn(__m256, __m256) -> __m256) -> Avx2 {
     Avx2(operation(a.0, b.0), operation(a.1, b.1))
 }
-
-#[expect(clippy::inline_always, reason = "an operation that is not inlined behind its door is a slow call")]
 #[expect(unsafe_op_in_unsafe_fn, reason = "each method is one or a few instructions, under the trait's contract")]
 impl Lanes for Avx2 {
     type Whole = (__m256i, __m256i);

@@ -1,5 +1,12 @@
 //! [`Lanes`] in one 512-bit register.
 
+#![expect(
+    unsafe_code,
+    clippy::inline_always,
+    clippy::wildcard_imports,
+    reason = "operations are unsafe behind their doors, and slow unless inlined there"
+)]
+
 use std::arch::x86_64::*;
 
 use half::f16;
@@ -8,8 +15,6 @@ use super::Lanes;
 
 #[derive(Clone, Copy)]
 pub(in crate::nn::decoder::cpu) struct Avx512(__m512);
-
-#[expect(clippy::inline_always, reason = "an operation that is not inlined behind its door is a slow call")]
 #[expect(unsafe_op_in_unsafe_fn, reason = "each method is one or a few instructions, under the trait's contract")]
 impl Lanes for Avx512 {
     type Whole = __m512i;

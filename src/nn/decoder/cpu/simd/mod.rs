@@ -4,6 +4,12 @@
 //! ([`Instructions::detect`] says which door). Every operation below gives the same bits on every instruction set:
 //! products of floats are fused, sums run in the order written, products of codes are exact integers.
 
+#![expect(
+    unsafe_code,
+    clippy::inline_always,
+    reason = "operations are unsafe behind their doors, and slow unless inlined there"
+)]
+
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx2;
 #[cfg(target_arch = "x86_64")]

@@ -1,5 +1,7 @@
 //! [`Lanes`] in arrays, for any processor.
 
+#![expect(unsafe_code, reason = "operations are unsafe as their twins are")]
+
 use half::f16;
 
 use super::{LANES, Lanes};

@@ -1,6 +1,7 @@
 """The comparison of scripts/compare-llm: compare_llm.py OURS GGUF
 
-OURS reads lines `prefill LENGTH`, `decode CONTEXT STREAMS` and answers each with tokens per second.
+OURS (benches/decoder.rs) reads lines `prefill LENGTH` and `decode CONTEXT STREAMS STEPS` and answers each with tokens
+per second.
 """
 
 import ctypes
@@ -26,55 +27,50 @@ def tokens(start, count):
     return [(position * 7919 + 13) % 40000 + 100 for position in range(start, start + count)]
 
 
+# Kept, since llama.cpp keeps the pointer.
+QUIET = llama_cpp.llama_log_callback(lambda level, text, data: None)
+
+
 class Peer:
     def __init__(self, path):
-        llama_cpp.llama_log_set(ctypes.cast(None, llama_cpp.llama_log_callback), ctypes.c_void_p())
+        llama_cpp.llama_log_set(QUIET, ctypes.c_void_p())
         model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
-        self.contexts = [self.context(model) for _ in range(1)]
-        self.batch = llama_cpp.llama_batch_init(CONTEXT, 0, STREAMS)
-
-    def context(self, model):
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_seq_max = CONTEXT * STREAMS, CONTEXT, STREAMS
         params.n_threads = params.n_threads_batch = THREADS
-        return llama_cpp.llama_init_from_model(model, params)
+        self.context = llama_cpp.llama_init_from_model(model, params)
+        self.batch = llama_cpp.llama_batch_init(CONTEXT, 0, STREAMS)
 
     def read(self, start, count, streams):
-        """Reads `count` tokens from `start` on into each of the streams; logits after the last of each."""
-        batch, index = self.batch, 0
-        for stream in range(streams):
+        """Reads `count` tokens from `start` on into each of `streams`; logits after the last of each."""
+        index = 0
+        for stream in streams:
             for position, token in zip(range(start, start + count), tokens(start, count)):
-                batch.token[index], batch.pos[index], batch.n_seq_id[index] = token, position, 1
-                batch.seq_id[index][0], batch.logits[index] = stream, position == start + count - 1
+                self.batch.token[index], self.batch.pos[index], self.batch.n_seq_id[index] = token, position, 1
+                self.batch.seq_id[index][0], self.batch.logits[index] = stream, position == start + count - 1
                 index += 1
-        batch.n_tokens = index
-        assert llama_cpp.llama_decode(self.contexts[0], batch) == 0, "llama.cpp could not read"
-        llama_cpp.llama_get_logits_ith(self.contexts[0], index - 1)
+        self.batch.n_tokens = index
+        assert llama_cpp.llama_decode(self.context, self.batch) == 0, "llama.cpp could not read"
+        llama_cpp.llama_get_logits_ith(self.context, index - 1)
 
-    def forget(self, start, streams):
-        memory = llama_cpp.llama_get_memory(self.contexts[0])
-        for stream in range(streams):
-            llama_cpp.llama_memory_seq_rm(memory, stream, start, -1)
+    def forget(self):
+        memory = llama_cpp.llama_get_memory(self.context)
+        for stream in range(STREAMS):
+            llama_cpp.llama_memory_seq_rm(memory, stream, -1, -1)
 
     def prefill(self, length):
-        self.forget(0, STREAMS)
+        self.forget()
         begin = time.perf_counter()
-        self.read(0, length, 1)
+        self.read(0, length, [0])
         return length / (time.perf_counter() - begin)
 
     def decode(self, context, streams):
-        self.forget(0, STREAMS)
+        self.forget()
         for stream in range(streams):
-            batch = self.batch
-            for position, token in enumerate(tokens(0, context)):
-                batch.token[position], batch.pos[position], batch.n_seq_id[position] = token, position, 1
-                batch.seq_id[position][0], batch.logits[position] = stream, 0
-            batch.n_tokens = context
-            assert llama_cpp.llama_decode(self.contexts[0], batch) == 0, "llama.cpp could not read"
-        llama_cpp.llama_synchronize(self.contexts[0])
+            self.read(0, context, [stream])
         begin = time.perf_counter()
         for step in range(STEPS):
-            self.read(context + step, 1, streams)
+            self.read(context + step, 1, range(streams))
         return streams * STEPS / (time.perf_counter() - begin)
 
 
@@ -82,7 +78,7 @@ class Ours:
     def __init__(self, program, path):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         environment = {**os.environ, "RAYON_NUM_THREADS": str(THREADS)}
-        self.process = subprocess.Popen([program, "--serve", path], env=environment, **pipes)
+        self.process = subprocess.Popen([program, path], env=environment, **pipes)
 
     def ask(self, *words):
         print(*words, file=self.process.stdin, flush=True)

@@ -15,6 +15,7 @@
 mod activations;
 mod attention;
 mod lockstep;
+mod memory;
 mod model;
 mod pack;
 mod plan;
@@ -25,6 +26,7 @@ mod simd;
 mod store;
 mod unpack;
 mod walk;
+mod walk_attention;
 
 use candle_core::Result;
 
@@ -32,11 +34,12 @@ use super::Span;
 use super::config::DecoderConfig;
 use super::weights::DecoderWeights;
 use lockstep::Lockstep;
+use memory::Memory;
 use model::{Model, Rotations};
 use plan::Plan;
 use simd::Instructions;
 pub(super) use store::CpuStore;
-use walk::{Memory, Walk};
+use walk::Walk;
 
 pub(super) struct CpuDecoder {
     instructions: Instructions,

@@ -6,115 +6,20 @@
     reason = "steps share memory by their items; kernels are slow unless inlined behind their doors"
 )]
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{MutexGuard, PoisonError};
 
 use super::activations::{Activations, BLOCK, GROUP};
-use super::attention::{Rows, Sum};
 use super::lockstep::Worker;
-use super::model::{Layer, Model, Rotations, reads};
+use super::memory::{Lent, Own};
+use super::model::{Layer, Model, Rotations};
 use super::pack::Packed;
-use super::plan::{Plan, ROWS, TILE, Task};
+use super::plan::Plan;
 use super::product::{Product, multiply};
 use super::rows::{gate, normalize, rotate};
 use super::shared::Shared;
 use super::simd::{Instructions, LANES, Lanes, behind_door};
 use super::store::CpuStore;
-
-/// What passes write, kept from one to the next.
-pub(super) struct Memory {
-    /// The stream of rows that layers add to, `[rows, hidden]`.
-    stream: Vec<f32>,
-    /// What a layer adds, where it is normed first.
-    result: Vec<f32>,
-    /// Queries, keys and values of each row.
-    heads: Vec<f32>,
-    /// `[rows, heads * head_dim]`.
-    attended: Vec<f32>,
-    /// Sums of blocks of attention, with their weighted values.
-    splits: Vec<f32>,
-    /// The rows as the products read them: after a norm, after attention, after the gate, before the logits.
-    normed: Activations,
-    mixed: Activations,
-    gated: Activations,
-    last: Activations,
-    own: Vec<Mutex<Own>>,
-    padded: usize,
-}
-
-/// One thread's.
-struct Own {
-    rows: Rows,
-    products: [Product; 2],
-    line: Vec<f32>,
-}
-
-/// [`Memory`] while threads share it.
-pub(super) struct Lent<'a> {
-    stream: &'a Shared<f32>,
-    result: &'a Shared<f32>,
-    heads: &'a Shared<f32>,
-    attended: &'a Shared<f32>,
-    splits: &'a Shared<f32>,
-    logits: &'a Shared<f32>,
-    normed: &'a Activations,
-    mixed: &'a Activations,
-    gated: &'a Activations,
-    last: &'a Activations,
-    own: &'a [Mutex<Own>],
-    padded: usize,
-}
-
-impl Memory {
-    pub(super) fn new(model: &Model, threads: usize) -> Self {
-        let config = &model.config;
-        let queries = config.heads * config.head_dim;
-        let every = |pick: fn(&Layer) -> Vec<&Packed>| reads(model.layers.iter().flat_map(pick));
-        let activations = |width, (quantized, dense)| Activations::new(ROWS, width, quantized, dense);
-        let own = || Own {
-            rows: Rows::new(TILE * config.heads / config.kv_heads, config.head_dim),
-            products: [[0.0; BLOCK * LANES]; 2],
-            line: vec![0.0; config.hidden.max(config.head_dim.next_multiple_of(LANES))],
-        };
-        Self {
-            stream: vec![0.0; ROWS * config.hidden],
-            result: vec![0.0; ROWS * config.hidden],
-            heads: vec![0.0; ROWS * (queries + 2 * config.kv_heads * config.head_dim)],
-            attended: vec![0.0; ROWS * queries],
-            splits: Vec::new(),
-            normed: activations(
-                config.hidden,
-                every(|layer| layer.heads.iter().chain([&layer.gate, &layer.up]).collect()),
-            ),
-            mixed: activations(queries, every(|layer| vec![&layer.output])),
-            gated: activations(config.intermediate, every(|layer| vec![&layer.down])),
-            last: activations(config.hidden, reads([&*model.head])),
-            own: (0..threads).map(|_| Mutex::new(own())).collect(),
-            padded: config.head_dim.next_multiple_of(LANES),
-        }
-    }
-
-    pub(super) fn lend<'a>(&'a mut self, plan: &Plan, logits: &'a mut [f32]) -> Lent<'a> {
-        let splits = plan.splits * (self.padded + LANES);
-        if self.splits.len() < splits {
-            // Some blocks more, so that not every block of a reply allocates.
-            self.splits.resize(splits.next_power_of_two(), 0.0);
-        }
-        Lent {
-            stream: Shared::lend(&mut self.stream),
-            result: Shared::lend(&mut self.result),
-            heads: Shared::lend(&mut self.heads),
-            attended: Shared::lend(&mut self.attended),
-            splits: Shared::lend(&mut self.splits),
-            logits: Shared::lend(logits),
-            normed: &self.normed,
-            mixed: &self.mixed,
-            gated: &self.gated,
-            last: &self.last,
-            own: &self.own,
-            padded: self.padded,
-        }
-    }
-}
+use super::walk_attention::{attend, mix};
 
 pub(super) struct Walk<'a> {
     pub(super) instructions: Instructions,
@@ -142,16 +47,16 @@ impl Walk<'_> {
         }
     }
 
-    fn own(&self, worker: &Worker<'_>) -> MutexGuard<'_, Own> {
+    pub(super) fn own(&self, worker: &Worker<'_>) -> MutexGuard<'_, Own> {
         self.memory.own[worker.index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.plan.rows.len()
     }
 
     /// How many of `items` a thread takes at once: few enough that all end together, enough that taking them is cheap.
-    fn together(&self, items: usize) -> usize {
+    pub(super) fn together(&self, items: usize) -> usize {
         (items / (self.memory.own.len() * 8)).clamp(1, 8)
     }
 }
@@ -332,95 +237,6 @@ unsafe fn place<L: Lanes>(walk: &Walk<'_>, worker: &Worker<'_>, (index, layer): 
                 for (head, (key, value)) in pairs.enumerate() {
                     walk.store.write::<L>((index, planned.slot, head, planned.position), key, value);
                 }
-            }
-        }
-    });
-}
-
-/// Attention of all rows, or its blocks.
-#[inline(always)]
-unsafe fn attend<L: Lanes>(walk: &Walk<'_>, worker: &Worker<'_>, (index, layer): (usize, &Layer)) {
-    let config = &walk.model.config;
-    let (dim, group) = (config.head_dim, config.heads / config.kv_heads);
-    let mut own = walk.own(worker);
-    worker.share(walk.plan.tasks.len(), 1, |tasks| {
-        for Task { rows, slot, head, blocks, split } in &walk.plan.tasks[tasks] {
-            let attention = &mut own.rows;
-            attention.clear();
-            // SAFETY: rows and cache were written before the last barrier; what is written is the task's.
-            unsafe {
-                for (number, row) in rows.clone().enumerate() {
-                    let seen = walk.plan.rows[row].position + 1;
-                    let seen = (seen.saturating_sub(layer.window), seen);
-                    let width = (config.heads + 2 * config.kv_heads) * dim;
-                    let queries = walk.memory.heads.read(row * width + head * group * dim, group * dim);
-                    for (query, values) in queries.chunks(dim).enumerate() {
-                        attention.put(number * group + query, values, config.query_scale, seen);
-                    }
-                }
-                for block in blocks.clone() {
-                    let (keys, values) = walk.store.block(index, *slot, *head, block);
-                    attention.attend::<L>(rows.len() * group, block * super::store::POSITIONS, keys, values);
-                }
-                for (number, row) in rows.clone().enumerate() {
-                    for query in 0..group {
-                        let (sum, weighted) = attention.result(number * group + query);
-                        match walk.plan.rows[row].split.filter(|_| *split) {
-                            Some(split) => keep(walk, split.at(*head, blocks.start, group) + query, sum, weighted),
-                            None => divide(walk, row, head * group + query, sum, weighted),
-                        }
-                    }
-                }
-            }
-        }
-    });
-}
-
-/// Keeps a block's sum.
-unsafe fn keep(walk: &Walk<'_>, number: usize, sum: Sum, weighted: &[f32]) {
-    let length = walk.memory.padded + LANES;
-    // SAFETY: passed on to the caller.
-    let to = unsafe { walk.memory.splits.write(number * length, length) };
-    (to[0], to[1]) = (sum.highest, sum.total);
-    to[LANES..].copy_from_slice(weighted);
-}
-
-/// Writes what a row's head attended to.
-unsafe fn divide(walk: &Walk<'_>, row: usize, head: usize, sum: Sum, weighted: &[f32]) {
-    let (heads, dim) = (walk.model.config.heads, walk.model.config.head_dim);
-    // SAFETY: passed on to the caller.
-    let to = unsafe { walk.memory.attended.write((row * heads + head) * dim, dim) };
-    let inverse = 1.0 / sum.total;
-    for (to, value) in to.iter_mut().zip(weighted) {
-        *to = value * inverse;
-    }
-}
-
-/// Adds the blocks up where they were dealt out, then prepares the rows for the next product.
-#[inline(always)]
-unsafe fn mix<L: Lanes>(walk: &Walk<'_>, worker: &Worker<'_>) {
-    let config = &walk.model.config;
-    let (group, length) = (config.heads / config.kv_heads, walk.memory.padded + LANES);
-    let mut own = walk.own(worker);
-    worker.share(walk.rows(), walk.together(walk.rows()), |rows| {
-        for row in rows {
-            // SAFETY: the row is this thread's; sums of blocks were written before the last barrier.
-            unsafe {
-                if let Some(split) = walk.plan.rows[row].split {
-                    for head in 0..config.heads {
-                        let (mut sum, weighted) = (Sum::NOTHING, &mut own.line[..walk.memory.padded]);
-                        weighted.fill(0.0);
-                        for block in 0..split.blocks() {
-                            let number = split.at(head / group, block, group) + head % group;
-                            let later = walk.memory.splits.read(number * length, length);
-                            let (later, values) = (Sum { highest: later[0], total: later[1] }, &later[LANES..]);
-                            sum.add::<L>(weighted, later, values);
-                        }
-                        divide(walk, row, head, sum, weighted);
-                    }
-                }
-                let width = config.heads * config.head_dim;
-                walk.memory.mixed.write::<L>(row, 0, walk.memory.attended.read(row * width, width));
             }
         }
     });

@@ -10,8 +10,10 @@
     reason = "kernels are unsafe behind their doors, and slow unless inlined there"
 )]
 
+use half::f16;
+
 use super::activations::{Activations, BLOCK, BlockOfRows};
-use super::pack::{Kind, Packed};
+use super::pack::{Kind, Packed, Regions};
 use super::simd::{Instructions, LANES, Lanes, behind_door};
 
 /// Sixteen outputs of sixteen rows.
@@ -103,24 +105,7 @@ unsafe fn quantized<
     // SAFETY: offsets follow the layouts of `pack` and `activations`, whose sizes the caller compared.
     unsafe {
         let middle = L::splat(-f32::from(format.middle));
-        let scale = |group: usize| {
-            let outer = if NESTED { group * GROUP / 256 } else { group } * LANES;
-            let mut scale = L::load_half(tile.cast::<half::f16>().add(outer));
-            if NESTED {
-                scale = scale.mul(L::load_signed(tile.add(regions.inner_scales + group * LANES).cast()));
-            }
-            let minimum = if MINIMA {
-                let minimum = L::load_half(tile.add(regions.minima).cast::<half::f16>().add(outer));
-                if NESTED {
-                    minimum.mul(L::load_unsigned(tile.add(regions.inner_minima + group * LANES)))
-                } else {
-                    minimum
-                }
-            } else {
-                scale.mul(middle)
-            };
-            (scale, minimum)
-        };
+        let scale = |group| scale::<L, GROUP, NESTED, MINIMA>(&regions, middle, tile, group);
         let mut sums = [L::splat(0.0); ROWS];
         for group in 0..weights.inputs / 32 {
             let from = tile.add(regions.codes + group * LANES * 4 * BITS);
@@ -161,6 +146,32 @@ unsafe fn quantized<
         for (row, sum) in sums.into_iter().enumerate() {
             sum.store(out[row * LANES..].as_mut_ptr());
         }
+    }
+}
+
+/// Scale and minimum of a group of codes.
+#[inline(always)]
+unsafe fn scale<L: Lanes, const GROUP: usize, const NESTED: bool, const MINIMA: bool>(
+    regions: &Regions,
+    middle: L,
+    tile: *const u8,
+    group: usize,
+) -> (L, L) {
+    // SAFETY: offsets follow the layout of `pack`; the group exists.
+    unsafe {
+        let outer = if NESTED { group * GROUP / 256 } else { group } * LANES;
+        let mut scale = L::load_half(tile.cast::<f16>().add(outer));
+        if NESTED {
+            scale = scale.mul(L::load_signed(tile.add(regions.inner_scales + group * LANES).cast()));
+        }
+        if !MINIMA {
+            return (scale, scale.mul(middle));
+        }
+        let mut minimum = L::load_half(tile.add(regions.minima).cast::<f16>().add(outer));
+        if NESTED {
+            minimum = minimum.mul(L::load_unsigned(tile.add(regions.inner_minima + group * LANES)));
+        }
+        (scale, minimum)
     }
 }
 

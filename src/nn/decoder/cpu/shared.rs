@@ -31,10 +31,6 @@ impl<T: Copy + Default> Shared<T> {
         unsafe { &mut *(std::ptr::from_mut(self) as *mut [T]) }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// A pointer to the values from `start` on, for whoever counts on for himself.
     ///
     /// # Safety

@@ -302,8 +302,8 @@ impl<'a> HubSource<'a> {
             File::open(path)
                 .and_then(|file| file.metadata())
                 .map_err(|error| error.to_string())
-                .and_then(|about| if about.len() < 8 { Err("it is empty".to_owned()) } else { Ok(()) })
-                .map_err(|reason| DecoderError::bad_file(path, format!("{reason}")))?;
+                .and_then(|about| if about.len() < 8 { Err("it is damaged or cut short".to_owned()) } else { Ok(()) })
+                .map_err(|reason| DecoderError::bad_file(path, reason))?;
         }
         #[expect(unsafe_code, reason = "a memory map")]
         // SAFETY: the files are a pulled model's, which nobody writes while the server runs.

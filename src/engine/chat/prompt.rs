@@ -195,12 +195,12 @@ fn invalid(message: String) -> ProviderError {
     ProviderError::InvalidRequest { field: "messages", message }
 }
 
-/// Rounds a number of messages to drop up to a step, so that the next turns drop the same ones, as long as that never
-/// costs more than half of the `kept`.
+/// Rounds a number of messages to drop up to a step, so that the next turns drop the same ones, as long as that costs
+/// at most half of the `kept`.
 fn in_steps(dropped: usize, kept: usize) -> usize {
-    let steps = std::iter::successors(Some(DROP_STEP), |step| (*step > 2).then_some(step / 2));
-    let mut affordable = steps.filter(|step| (step - 1) * 2 <= kept);
-    affordable.next().map_or(dropped, |step| dropped.next_multiple_of(step))
+    let mut steps = std::iter::successors(Some(DROP_STEP), |step| (*step > 2).then_some(step / 2));
+    let affordable = |step: &usize| (dropped.next_multiple_of(*step) - dropped) * 2 <= kept;
+    steps.find(affordable).map_or(dropped, |step| dropped.next_multiple_of(step))
 }
 
 /// Where the last turn begins: with its user's message, or what there is of it.

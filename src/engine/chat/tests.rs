@@ -75,9 +75,9 @@ async fn what_is_cached_changes_nothing() {
         let (fresh, _folder) = babbler(architecture);
         let cold = told(fresh.reply(greedy(&longer, 30))).await.unwrap();
         assert_eq!((warm.text, warm.usage.prompt_tokens), (cold.text, cold.usage.prompt_tokens), "{architecture}");
-        // All but the last token, which is read for its logits; and all that was written but the last.
+        // All but the last token, which is read for its logits. What was babbled may read otherwise.
         assert_eq!(again.usage.cached_tokens, again.usage.prompt_tokens - 1);
-        assert!(warm.usage.cached_tokens > first.usage.prompt_tokens, "{:?}", warm.usage);
+        assert!(warm.usage.cached_tokens >= first.usage.prompt_tokens, "{:?}", warm.usage);
         // Another character's prompt begins alike only up to a point.
         let other = [(Role::System, "You babble!"), (Role::User, "hello")];
         let warm = told(engine.reply(greedy(&other, 30))).await.unwrap();

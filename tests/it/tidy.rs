@@ -57,6 +57,7 @@ const ROOMS: &[Room] = &[
             "tokenizers",
             "minijinja",
             "minijinja_contrib",
+            "llguidance",
             "loqui_g2p",
             "rand",
             "rayon",

@@ -144,7 +144,7 @@ impl Language {
             }
             kept -= 1;
         }
-        let mut fitting = messages.to_vec();
+        let mut fitting = messages.clone();
         if kept > system {
             drop_oldest(&mut fitting, in_steps(kept - system, messages.len() - kept));
         }
@@ -357,10 +357,14 @@ fn absent_character(messages: &[ChatMessage], tools: &[Value]) -> char {
         message.tool_call_id.iter().for_each(|id| look(id));
         for call in &message.tool_calls {
             // The arguments are JSON: a character may be written as an escape.
-            [&call.id, &call.name, &call.arguments_value().to_string()].into_iter().for_each(|text| look(text));
+            for text in [&call.id, &call.name, &call.arguments_value().to_string()] {
+                look(text);
+            }
         }
     }
-    tools.iter().for_each(|tool| look(&tool.to_string()));
+    for tool in tools {
+        look(&tool.to_string());
+    }
     // 65,534 candidates: messages that held them all would be far over the window.
     private.clone().find(|letter| !used.contains(letter)).unwrap_or('\u{10FFFD}')
 }

@@ -132,15 +132,12 @@ impl Writer<'_> {
         }
         let key = if dialect == Dialect::Llama { "parameters" } else { "arguments" };
         let numbered = tools.iter().enumerate();
-        let forms: Vec<String> = match dialect {
-            Dialect::MistralArguments => {
-                let middle = self.marked(MISTRAL_ARGUMENTS);
-                numbered.map(|(place, tool)| format!("{} {middle} @arguments{place}", quoted(&tool.name))).collect()
-            }
-            _ => {
-                let head = |tool: &ToolSpec| quoted(&format!("{{\"name\": \"{}\", \"{key}\": ", tool.name));
-                numbered.map(|(place, tool)| format!("{} @arguments{place} \"}}\"", head(tool))).collect()
-            }
+        let forms: Vec<String> = if dialect == Dialect::MistralArguments {
+            let middle = self.marked(MISTRAL_ARGUMENTS);
+            numbered.map(|(place, tool)| format!("{} {middle} @arguments{place}", quoted(&tool.name))).collect()
+        } else {
+            let head = |tool: &ToolSpec| quoted(&format!("{{\"name\": \"{}\", \"{key}\": ", tool.name));
+            numbered.map(|(place, tool)| format!("{} @arguments{place} \"}}\"", head(tool))).collect()
         };
         self.rule("body", &forms.join(" | "));
         let open = self.marked(dialect.opening());
@@ -167,14 +164,14 @@ impl Writer<'_> {
     fn text_or_calls(&mut self) -> String {
         let close = self.marked(HERMES_CLOSE);
         let open = regex_to_lark(super::super::tools::HERMES_OPEN, "");
-        self.rules.push_str(&format!("first[lazy]: /(.|\\n)*{open}/\n"));
+        self.rule("first[lazy]", &format!("/(.|\\n)*{open}/"));
         self.rule("rest", &format!("\"\\n\" body \"\\n\" {close} (\"\\n\" call)*"));
-        self.rules.push_str(&format!("TEXT: /(.|\\n)*/ & ~/(.|\\n)*{open}(.|\\n)*/\n"));
+        self.rule("TEXT", &format!("/(.|\\n)*/ & ~/(.|\\n)*{open}(.|\\n)*/"));
         "TEXT | first rest".to_owned()
     }
 
     fn rule(&mut self, name: &str, body: &str) {
-        self.rules.push_str(&format!("{name}: {body}\n"));
+        self.rules.extend([name, ": ", body, "\n"]);
     }
 
     /// A marker by its id where the vocabulary has it, else as text.

@@ -170,17 +170,15 @@ impl Constraint {
         if matches!(self.phase, Phase::Thinks(_)) {
             return Ok(());
         }
-        let mut mask = match self.compiled()? {
-            Some(compiled) => match compiled.mask.take() {
-                Some(mask) => mask,
-                None => compiled.matcher.compute_mask_or_eos().map_err(|error| refused(&error.to_string()))?,
-            },
-            None => {
-                for id in &self.banned {
-                    forbid(logits, *id);
-                }
-                return Ok(());
+        let Some(compiled) = self.compiled()? else {
+            for id in &self.banned {
+                forbid(logits, *id);
             }
+            return Ok(());
+        };
+        let mut mask = match compiled.mask.take() {
+            Some(mask) => mask,
+            None => compiled.matcher.compute_mask_or_eos().map_err(|error| refused(&error.to_string()))?,
         };
         for id in &self.banned {
             mask.disallow_token(*id);

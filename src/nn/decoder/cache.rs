@@ -3,6 +3,7 @@
 //! This file knows how much each slot holds and refuses whatever would read beyond it. The memory itself belongs to the
 //! backend that writes it.
 
+use super::cpu::CpuStore;
 use super::tensor::TensorStore;
 use super::{DecoderError, Span};
 
@@ -18,6 +19,7 @@ pub struct KvCache {
 /// The backend's part.
 pub(super) enum Store {
     Tensor(TensorStore),
+    Cpu(CpuStore),
 }
 
 impl KvCache {
@@ -43,6 +45,7 @@ impl KvCache {
     pub fn bytes_per_position(&self) -> usize {
         let width = match &self.store {
             Store::Tensor(store) => store.element_bytes(),
+            Store::Cpu(_) => CpuStore::ELEMENT_BYTES,
         };
         self.elements_per_position * width
     }
@@ -65,6 +68,7 @@ impl KvCache {
             self.lengths[to] = 0;
             match &mut self.store {
                 Store::Tensor(store) => store.copy(from, to, positions)?,
+                Store::Cpu(store) => store.copy(from, to, positions),
             }
         }
         self.lengths[to] = positions;

@@ -11,6 +11,7 @@
 
 mod cache;
 mod config;
+mod cpu;
 mod gguf;
 mod gguf_model;
 mod hub_model;
@@ -27,6 +28,7 @@ pub use config::{Activation, DecoderConfig, Family, Rope, RopeScaling, SlidingWi
 pub use gguf::GgufFile;
 
 use cache::Store;
+use cpu::CpuDecoder;
 use tensor::TensorDecoder;
 use weights::DecoderWeights;
 
@@ -116,6 +118,8 @@ pub struct Decoder {
 enum Backend {
     /// Candle's tensors: on CUDA, and the oracle of the CPU's own kernels.
     Tensor(TensorDecoder),
+    /// Own kernels on raw slices.
+    Cpu(Box<CpuDecoder>),
 }
 
 impl Decoder {
@@ -125,7 +129,7 @@ impl Decoder {
     /// [`DecoderError::BadFile`] says what is missing, damaged or not supported.
     pub fn from_gguf(path: &Path, device: &Device) -> Result<Self, DecoderError> {
         let (config, weights) = gguf_model::open(path, device)?;
-        Self::on_tensors(config, weights, device)
+        Self::on(config, weights, device)
     }
 
     /// Loads a folder with config.json and one or several safetensors files, with an index where there is one.
@@ -134,7 +138,15 @@ impl Decoder {
     /// As [`Decoder::from_gguf`].
     pub fn from_safetensors(folder: &Path, device: &Device) -> Result<Self, DecoderError> {
         let (config, weights) = hub_model::open(folder, device)?;
-        Self::on_tensors(config, weights, device)
+        Self::on(config, weights, device)
+    }
+
+    fn on(config: DecoderConfig, weights: DecoderWeights, device: &Device) -> Result<Self, DecoderError> {
+        if !device.is_cpu() {
+            return Self::on_tensors(config, weights, device);
+        }
+        let backend = Backend::Cpu(Box::new(CpuDecoder::new(&config, &weights)?));
+        Ok(Self { config, backend, logits: Vec::new() })
     }
 
     /// Computes in candle's tensors, on any device.
@@ -154,6 +166,7 @@ impl Decoder {
     pub fn cache(&self, slots: usize, positions: usize) -> Result<KvCache, DecoderError> {
         let store = match &self.backend {
             Backend::Tensor(decoder) => Store::Tensor(decoder.store(slots, positions)?),
+            Backend::Cpu(decoder) => Store::Cpu(decoder.store(slots, positions)),
         };
         Ok(KvCache::new(store, slots, positions, self.config.cache_elements_per_position()))
     }
@@ -172,8 +185,10 @@ impl Decoder {
         }
         self.logits.clear();
         self.logits.reserve(spans.iter().map(Span::rows).sum::<usize>() * self.config.vocabulary);
-        match (&self.backend, cache.store_mut()) {
+        match (&mut self.backend, cache.store_mut()) {
             (Backend::Tensor(decoder), Store::Tensor(store)) => decoder.forward(store, spans, &mut self.logits)?,
+            (Backend::Cpu(decoder), Store::Cpu(store)) => decoder.forward(store, spans, &mut self.logits),
+            _ => return Err(DecoderError::bad_span(0, "its cache belongs to a model on another device")),
         }
         for span in spans {
             cache.set_length(span.slot, span.start + span.tokens.len());

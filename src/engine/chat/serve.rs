@@ -19,8 +19,6 @@ use crate::provider::{ChatRequest, ProviderError};
 
 /// Prompts to prepare that wait; the oldest is forgotten.
 const MOST_PREPARED: usize = 4;
-/// Between two looks at a grammar that is being compiled, which takes milliseconds.
-const GRAMMAR_WAIT: Duration = Duration::from_millis(1);
 
 pub(super) enum Command {
     Reply(ReplyOrder),

@@ -173,17 +173,6 @@ fn data_bytes(info: &TensorInfo) -> Option<u64> {
     blocks.checked_mul(info.ggml_dtype.type_size()).map(|bytes| bytes as u64)
 }
 
-/// Bytes of a whole file with this header.
-fn length(content: &Content) -> Option<u64> {
-    let end = |tensor: &TensorInfo| {
-        let elements = tensor.shape.elem_count() as u64;
-        let bytes =
-            (elements / tensor.ggml_dtype.block_size() as u64).checked_mul(tensor.ggml_dtype.type_size() as u64)?;
-        content.tensor_data_offset.checked_add(tensor.offset)?.checked_add(bytes)
-    };
-    content.tensor_infos.values().try_fold(0, |length: u64, tensor| Some(length.max(end(tensor)?)))
-}
-
 /// Negative numbers are none.
 pub(super) fn whole(value: &Value) -> Option<u64> {
     match value {

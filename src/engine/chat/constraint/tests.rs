@@ -124,7 +124,7 @@ fn schema(random: &mut StdRng, depth: usize) -> Value {
             }
             _ => {
                 let step = random.random_range(2..9);
-                json!({"type": "integer", "multipleOf": step, "minimum": 0})
+                json!({"type": "integer", "multipleOf": step, "minimum": 0, "maximum": 100_000})
             }
         },
         6 => {

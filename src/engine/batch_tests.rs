@@ -125,9 +125,9 @@ fn step(batch: &mut Batch<u64>, cache: &mut Cache, alive: &mut HashMap<u64, (Tic
         assert_eq!((*ticket, &known[..]), (turn.ticket, tokens), "a turn for another's tokens");
         assert_eq!(turn.last, turn.end == tokens.len());
         if turn.end - turn.start == 1 && turn.last {
-            writers += 1
+            writers += 1;
         } else {
-            read += turn.end - turn.start
+            read += turn.end - turn.start;
         }
         let slot = turn.ticket.slot();
         if failed {

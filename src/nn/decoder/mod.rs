@@ -117,7 +117,7 @@ pub struct Decoder {
 /// How the forward pass is computed.
 enum Backend {
     /// Candle's tensors: on CUDA, and the oracle of the CPU's own kernels.
-    Tensor(TensorDecoder),
+    Tensor(Box<TensorDecoder>),
     /// Own kernels on raw slices.
     Cpu(Box<CpuDecoder>),
 }
@@ -151,7 +151,7 @@ impl Decoder {
 
     /// Computes in candle's tensors, on any device.
     fn on_tensors(config: DecoderConfig, weights: DecoderWeights, device: &Device) -> Result<Self, DecoderError> {
-        let backend = Backend::Tensor(TensorDecoder::new(&config, weights, device)?);
+        let backend = Backend::Tensor(Box::new(TensorDecoder::new(&config, weights, device)?));
         Ok(Self { config, backend, logits: Vec::new() })
     }
 

@@ -189,10 +189,10 @@ unsafe fn scores<L: Lanes, const ROWS: usize, const VECTORS: usize>(
                     L::load_half(keys[(position + vector * LANES) * dim + number * LANES..].as_ptr())
                 });
                 let queries = queries.as_ptr().add(number * TOGETHER);
-                for row in 0..ROWS {
+                for (row, sums) in sums.iter_mut().enumerate() {
                     let query = L::splat(*queries.add(row));
                     for vector in 0..VECTORS {
-                        sums[row][vector] = keys[vector].mul_add(query, sums[row][vector]);
+                        sums[vector] = keys[vector].mul_add(query, sums[vector]);
                     }
                 }
             }
@@ -247,10 +247,10 @@ unsafe fn weigh<L: Lanes, const VECTORS: usize>(
         for position in 0..end {
             let value = values.as_ptr().add(position * padded + column);
             let value: [L; VECTORS] = std::array::from_fn(|vector| L::load_half(value.add(vector * LANES)));
-            for row in 0..4 {
+            for (row, sums) in sums.iter_mut().enumerate() {
                 let factor = L::splat(*exponentials.as_ptr().add(row * POSITIONS + position));
                 for vector in 0..VECTORS {
-                    sums[row][vector] = value[vector].mul_add(factor, sums[row][vector]);
+                    sums[vector] = value[vector].mul_add(factor, sums[vector]);
                 }
             }
         }

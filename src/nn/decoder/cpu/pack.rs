@@ -84,9 +84,9 @@ impl Packed {
         let mut packed = Self::zeros(kind, outputs, inputs, regions);
         let flat = weights.flatten_all()?;
         match kind {
-            Kind::Brain => packed.fill_dense(&flat.to_vec1::<bf16>()?, |value| value.to_le_bytes()),
-            Kind::F16 => packed.fill_dense(&flat.to_vec1::<f16>()?, |value| value.to_le_bytes()),
-            _ => packed.fill_dense(&flat.to_dtype(DType::F32)?.to_vec1::<f32>()?, |value| value.to_le_bytes()),
+            Kind::Brain => packed.fill_dense(&flat.to_vec1::<bf16>()?, bf16::to_le_bytes),
+            Kind::F16 => packed.fill_dense(&flat.to_vec1::<f16>()?, f16::to_le_bytes),
+            _ => packed.fill_dense(&flat.to_dtype(DType::F32)?.to_vec1::<f32>()?, f32::to_le_bytes),
         }
         Ok(packed)
     }

@@ -85,6 +85,7 @@ unsafe fn by_kind<L: Lanes, const ROWS: usize>(weights: &Packed, tile: &[u8], ro
 /// How far ahead of the codes in hand memory is asked for, where few rows leave the processor waiting for it.
 const AHEAD: usize = 2048;
 
+#[expect(clippy::needless_range_loop, reason = "so it unrolls over registers")]
 #[inline(always)]
 unsafe fn quantized<
     L: Lanes,
@@ -150,6 +151,7 @@ unsafe fn quantized<
 }
 
 /// Scale and minimum of a group of codes.
+#[expect(clippy::cast_ptr_alignment, reason = "loads need no alignment")]
 #[inline(always)]
 unsafe fn scale<L: Lanes, const GROUP: usize, const NESTED: bool, const MINIMA: bool>(
     regions: &Regions,

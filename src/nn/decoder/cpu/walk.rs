@@ -97,7 +97,9 @@ unsafe fn begin(walk: &Walk<'_>, worker: &Worker<'_>) {
             // SAFETY: the row is this thread's.
             let stream = unsafe { walk.memory.stream.write(row * config.hidden, config.hidden) };
             walk.model.embedding.row(walk.plan.rows[row].token as usize, stream);
-            stream.iter_mut().for_each(|value| *value *= config.embedding_scale);
+            for value in stream {
+                *value *= config.embedding_scale;
+            }
         }
     });
 }

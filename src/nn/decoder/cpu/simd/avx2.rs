@@ -3,10 +3,10 @@
 #![expect(
     unsafe_code,
     clippy::inline_always,
-    clippy::wildcard_imports,
     reason = "operations are unsafe behind their doors, and slow unless inlined there"
 )]
 
+#[allow(clippy::wildcard_imports, reason = "dozens of intrinsics; not `expect`, as tests are exempt")]
 use std::arch::x86_64::*;
 
 use half::f16;

@@ -94,7 +94,7 @@ pub(in super::super) fn callable(request: &ChatRequest) -> Result<Vec<&ToolSpec>
         }
     }
     let schemas = || request.tools.iter().map(|tool| &tool.parameters);
-    let checked = check_schemas(schemas()).and_then(|()| schemas().try_for_each(check_ends));
+    let checked = check_schemas(schemas()).and_then(|()| schemas().try_for_each(check_schema));
     checked.map_err(|reason| invalid("tools", reason))?;
     let chosen: Vec<&ToolSpec> = match &request.tool_choice {
         ToolChoice::None => Vec::new(),
@@ -235,7 +235,8 @@ fn with_options(schema: Value, mut options: JsonCompileOptions) -> Value {
 }
 
 /// derivre 0.3.13 lets `\"` and `\\` into a class that has every control character, even where the class leaves the quote
-/// or the backslash out, as `[^"]` does. Where a pattern may have such a class, no string may hold the two.
+/// or the backslash out, as `[^"]` does. Where a pattern may have such a class, no string may hold the two; constants
+/// that do would be cut, so both together are refused.
 fn escapes_are_loose(schema: &Value) -> bool {
     let loose = |pattern: &str| {
         let has = |part: &str| pattern.contains(part);
@@ -256,7 +257,7 @@ fn escapes_are_loose(schema: &Value) -> bool {
 fn check_shape(shape: &OutputShape) -> Result<(), ProviderError> {
     let checked = match shape {
         OutputShape::Json => Ok(()),
-        OutputShape::JsonSchema(schema) => check_schemas([schema].into_iter()).and_then(|()| check_ends(schema)),
+        OutputShape::JsonSchema(schema) => check_schemas([schema].into_iter()).and_then(|()| check_schema(schema)),
         OutputShape::Grammar(text) | OutputShape::Regex(text) => check_text(text),
     };
     checked.map_err(|reason| invalid("shape", reason))
@@ -331,6 +332,27 @@ fn check_entry(key: &str, value: &Value) -> Result<(), String> {
     match value.as_f64() {
         Some(number) if number > largest => Err(format!("{key} is {number}, at most {largest} fits")),
         _ => Ok(()),
+    }
+}
+
+/// What is known not to compile to what was meant.
+fn check_schema(schema: &Value) -> Result<(), String> {
+    if escapes_are_loose(schema) && has_quoted_literals(schema) {
+        let reason = "a pattern with a class that leaves out quotes or backslashes, beside constants with such";
+        return Err(format!("{reason}, is not supported"));
+    }
+    check_ends(schema)
+}
+
+fn has_quoted_literals(schema: &Value) -> bool {
+    let is_quoted = |literal: &Value| literal.to_string().contains('\\');
+    match schema {
+        Value::Array(items) => items.iter().any(has_quoted_literals),
+        Value::Object(entries) => {
+            ["enum", "const"].iter().filter_map(|key| entries.get(*key)).any(is_quoted)
+                || entries.values().any(has_quoted_literals)
+        }
+        _ => false,
     }
 }
 

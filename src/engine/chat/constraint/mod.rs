@@ -90,7 +90,10 @@ impl ConstraintFactory {
     /// The vocabulary cannot be used, as a reason.
     pub(super) fn new(tokenizer: &Tokenizer, dialect: Dialect) -> Result<Self, String> {
         let ids = 0..tokenizer.len() as u32;
-        let words: Vec<Vec<u8>> = ids.clone().map(|id| tokenizer.plain(id).unwrap_or_default().to_vec()).collect();
+        // A marker is known by its id alone, so that a grammar cannot name it.
+        let marker = |id| [&[TokTrie::SPECIAL_TOKEN_MARKER], format!("<marker {id}>").as_bytes()].concat();
+        let word = |id| tokenizer.plain(id).map_or_else(|| marker(id), <[u8]>::to_vec);
+        let words: Vec<Vec<u8>> = ids.clone().map(word).collect();
         let markers = ids.filter(|id| tokenizer.plain(*id).is_none() && !tokenizer.is_end(*id)).collect();
         let end = tokenizer.ends().first().copied().unwrap_or(INVALID_TOKEN);
         let mut trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, end), &words);

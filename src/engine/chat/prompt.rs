@@ -268,7 +268,7 @@ fn told_plainly(messages: Vec<ChatMessage>, tools: &[Value]) -> Vec<ChatMessage>
         let role = if role == Role::Tool { Role::User } else { role };
         match told.last_mut() {
             // The results of several calls are one message.
-            Some(last) if last.role == role && role == Role::User && content.starts_with(tools::RESULT.0) => {
+            Some(last) if [last.content.as_str(), &content].iter().all(|text| text.starts_with(tools::RESULT.0)) => {
                 last.content = format!("{}\n{content}", last.content);
             }
             _ => told.push(ChatMessage::new(role, content)),

@@ -133,8 +133,8 @@ fn templates_without_system_or_with_strict_turns_get_folded_messages() {
         text(&[(Role::Assistant, "I begin."), (Role::User, "d")]).unwrap(),
         "[user: ][assistant: I begin.][user: d]"
     );
-    let error = text(&[(Role::User, "a"), (Role::Tool, "b")]).unwrap();
-    assert_eq!(error, "[user: a][tool: b]");
+    let result = text(&[(Role::User, "a"), (Role::Tool, "b")]).unwrap();
+    assert_eq!(result, "[user: a\n\n<tool_response>\nb\n</tool_response>]");
     let refusing = with_template(&path, Some("{{ raise_exception('never') }}"));
     let error = refusing.prompt(&request(&[(Role::User, "a")])).unwrap_err().to_string();
     assert!(error.contains("never"), "{error}");
@@ -225,7 +225,8 @@ fn a_template_with_tools_renders_them() {
                  {% if message.tool_calls | length != 1 %}{{ raise_exception('one call') }}{% endif %}\
                  [call {{ message.tool_calls[0].function.arguments.city }}]{% else %}\
                  [{{ message.role }}{{ ' ' + message.name if message.name }}: {{ message.content }}]{% endif %}{% endfor %}";
-    let language = with_template(&path, Some(llama));
+    let mut language = with_template(&path, Some(llama));
+    language.window = 4096;
     let mut request = request(&[(Role::User, "hi")]);
     request.messages.push(calling("", vec![call("a", r#"{"city": "A"}"#), call("b", r#"{"city": "B"}"#)]));
     request.messages.extend([answer("b", "two"), answer("a", "one")]);

@@ -175,13 +175,11 @@ impl<T> Batch<T> {
         }
     }
 
-    /// What lies in the cache at `slot` is lost: whoever is there reads all anew.
-    pub(super) fn forget(&mut self, slot: usize) {
+    /// What lies in the cache at `slot` is lost, and with it the sequence there.
+    pub(super) fn lose(&mut self, slot: usize) -> Option<T> {
         let slot = &mut self.slots[slot];
         slot.held.clear();
-        if let Some(sequence) = &mut slot.sequence {
-            sequence.cached = 0;
-        }
+        slot.sequence.take().map(|sequence| sequence.work)
     }
 
     /// A slot has read all of `tokens`.

@@ -134,7 +134,8 @@ impl Desk {
         }
     }
 
-    /// False: the slots from the first failure on have lost what they were to get, and the plan with it.
+    /// False: the slots from the first failure on have lost what they were to get, their replies have failed, and the
+    /// plan is void.
     fn copy(&mut self, copies: &[Copying]) -> bool {
         let Model { cache, name, .. } = &mut self.model;
         let done = copies.iter().position(|copying| {
@@ -145,7 +146,9 @@ impl Desk {
         });
         let Some(done) = done else { return true };
         for copying in &copies[done..] {
-            self.batch.forget(copying.to);
+            if let Some(Job::Reply(reply)) = self.batch.lose(copying.to) {
+                reply.fail(ProviderError::Failed { what: self.model.name.clone() });
+            }
         }
         false
     }

@@ -127,7 +127,8 @@ fn one_that_fails_leaves_the_others_alone() {
     let after = told(&mut replies[0]);
     assert!(after.1.is_none() && after.0 > 0, "{before} {after:?}");
     for failed in &mut replies[1..] {
-        assert!(matches!(told(failed).1, Some(ProviderError::Failed { .. })));
+        let (texts, end) = told(failed);
+        assert!(matches!(end, Some(ProviderError::Failed { .. })), "{texts} texts, {end:?}");
     }
     assert!(office.under_way() <= 1);
 }

@@ -24,9 +24,7 @@ mod rows;
 mod shared;
 mod simd;
 mod store;
-mod unpack;
 mod walk;
-mod walk_attention;
 
 use candle_core::Result;
 

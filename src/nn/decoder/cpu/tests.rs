@@ -22,7 +22,7 @@ fn all(decoder: &mut Decoder, cache: &mut KvCache, spans: &[Span<'_>]) -> Vec<Ve
 }
 
 /// How far half-precision keys and values may move a logit, of the largest one.
-const HALF: f32 = 5e-3;
+const HALF: f32 = 1e-2;
 
 fn largest(logits: &[f32]) -> f32 {
     logits.iter().fold(0.0, |largest, logit| largest.max(logit.abs()))

@@ -10,13 +10,15 @@
 //! dense   = for every input: 16 × the float as stored
 //! ```
 
+mod unpack;
+
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Result, Tensor, bail};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::simd::LANES;
-use super::unpack::{Block, Format};
+use unpack::{Block, Format};
 
 /// What a matrix is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,13 +6,13 @@
     reason = "steps share memory by their items; kernels are slow unless inlined behind their doors"
 )]
 
-use super::attention::Sum;
-use super::lockstep::Worker;
-use super::model::Layer;
-use super::plan::Task;
-use super::simd::{LANES, Lanes};
-use super::store::POSITIONS;
-use super::walk::Walk;
+use super::super::attention::Sum;
+use super::super::lockstep::Worker;
+use super::super::model::Layer;
+use super::super::plan::Task;
+use super::super::simd::{LANES, Lanes};
+use super::super::store::POSITIONS;
+use super::Walk;
 
 /// Attention of all rows, or its blocks.
 #[inline(always)]

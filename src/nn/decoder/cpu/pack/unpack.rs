@@ -10,19 +10,19 @@ use half::f16;
 
 /// How the scales of a format are laid out, and how wide its codes are once packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Format {
+pub(crate) struct Format {
     /// Codes that share a scale: 32 or 16.
-    pub(super) group: usize,
+    pub(crate) group: usize,
     /// Bits of a packed code: 4 or 8.
-    pub(super) bits: usize,
+    pub(crate) bits: usize,
     /// Whether scales are an outer one for 256 codes times an inner one.
-    pub(super) nested: bool,
+    pub(crate) nested: bool,
     /// Whether minima are stored. They are `-middle * scale` otherwise.
-    pub(super) minima: bool,
-    pub(super) middle: u8,
+    pub(crate) minima: bool,
+    pub(crate) middle: u8,
     /// Codes and bytes of a block as stored.
-    pub(super) block: usize,
-    pub(super) bytes: usize,
+    pub(crate) block: usize,
+    pub(crate) bytes: usize,
 }
 
 impl Format {

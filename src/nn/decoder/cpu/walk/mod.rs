@@ -6,6 +6,8 @@
     reason = "steps share memory by their items; kernels are slow unless inlined behind their doors"
 )]
 
+mod attention;
+
 use std::sync::{MutexGuard, PoisonError};
 
 use super::activations::{Activations, BLOCK, GROUP};
@@ -19,7 +21,7 @@ use super::rows::{gate, normalize, rotate};
 use super::shared::Shared;
 use super::simd::{Instructions, LANES, Lanes, behind_door};
 use super::store::CpuStore;
-use super::walk_attention::{attend, mix};
+use attention::{attend, mix};
 
 pub(super) struct Walk<'a> {
     pub(super) instructions: Instructions,

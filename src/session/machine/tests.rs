@@ -151,6 +151,8 @@ fn line(effect: &Effect) -> String {
         Effect::Spoken => "spoken".to_owned(),
         Effect::Stop => "stop".to_owned(),
         Effect::Prepare(_) => "prepare".to_owned(),
+        Effect::Summarize { number, .. } => format!("summarize {number}"),
+        Effect::StopSummary => "stop_summary".to_owned(),
         Effect::Save(save) => {
             let Message { id, content, status, heard_chars, .. } = &save.message;
             format!("save {id} {content:?} {status:?} {heard_chars:?}")

@@ -73,7 +73,12 @@ impl ChatEngine {
     ) -> Result<Self, EngineError> {
         let window = Arc::new(OnceLock::new());
         let known = Arc::clone(&window);
-        let load = move || load().inspect(|model| drop(known.set(model.language.window)));
+        let load = move || {
+            let model = load()?;
+            // It is set once, here.
+            let _ = known.set(model.language.window);
+            Ok(model)
+        };
         let run = move |model: Model, inbox| serve::serve(model, inbox, &precedence);
         let worker = Worker::spawn("chat", MOST_REPLIES + MOST_PREPARATIONS, load, run)?;
         Ok(Self {

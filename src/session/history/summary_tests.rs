@@ -48,11 +48,6 @@ fn the_oldest_messages_become_a_summary() {
     assert_eq!(messages[0].content, "Be kind.\n\nEarlier in this conversation: They talked about turns.");
     assert_eq!(messages[1].content, format!("This is what I say in turn {turn}. What do you think?"));
     assert_eq!(messages.len(), 1 + 2 * (50 - turn));
-    // The second one is told the first.
-    let next = history.fold(100, "Olivia", 0);
-    if let Some(next) = next {
-        assert!(next.request.messages[1].content.starts_with("Summary so far:\nThey talked about turns.\n\nWhat was"));
-    }
     // Whoever asks for no summary gets everything, and so does a reply that is written again.
     assert_eq!(told(&history, None, false).len(), 101);
     let again = told(&history, Some("a3"), true);
@@ -60,6 +55,15 @@ fn the_oldest_messages_become_a_summary() {
     // Without a prompt the summary is it.
     let alone = history.messages(String::new(), None, true);
     assert_eq!(alone[0], ChatMessage::new(Role::System, "Earlier in this conversation: They talked about turns."));
+    for turn in 50..80 {
+        talk(&mut history, turn);
+    }
+    let next = history.fold(100, "Olivia", 0).unwrap();
+    let told_of = &next.request.messages[1].content;
+    assert!(
+        told_of.starts_with("Summary so far:\nThey talked about turns.\n\nWhat was said then:\nUser: "),
+        "{told_of}"
+    );
 }
 
 #[test]

@@ -65,3 +65,7 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "summary_tests.rs"]
+mod tests;

@@ -137,6 +137,7 @@ pub struct FakeChat {
     pub scripts: Mutex<VecDeque<Vec<Step<Delta>>>>,
     pub asked: Mutex<Vec<ChatRequest>>,
     pub prepared: Mutex<Vec<ChatRequest>>,
+    pub window: Option<usize>,
     pub load: Load,
 }
 
@@ -173,6 +174,10 @@ impl ChatModel for FakeChat {
 
     fn prepare(&self, request: ChatRequest) {
         self.prepared.lock().unwrap().push(request);
+    }
+
+    fn window(&self) -> Option<usize> {
+        self.window
     }
 }
 

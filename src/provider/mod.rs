@@ -51,6 +51,12 @@ pub trait ChatModel: Send + Sync {
     /// Reads ahead, as far as idle time allows, what every request that begins with these messages begins with; the
     /// last message, if a user's, may still grow. A session calls it when it knows its system prompt. May do nothing.
     fn prepare(&self, _request: ChatRequest) {}
+
+    /// Tokens that a prompt and its reply may take together; of a longer prompt the oldest messages are left out. None:
+    /// unknown.
+    fn window(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Speaks: text in, audio out.

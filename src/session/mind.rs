@@ -1,23 +1,31 @@
 //! The mind writes one reply: the language model's text, cut into sentences as it comes.
 //!
 //! Each delta goes on at once, cut where a sentence ends, so that text and audio of a sentence carry the same number;
-//! each sentence is made speakable when it is complete. Dropping the task cancels the model's work.
+//! each sentence is made speakable when it is complete. Between replies it may sum up what was said. Dropping the task
+//! cancels the model's work.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::event::Turn;
 use super::guard::guarded;
 use super::machine::Event;
 use super::settings::OutputKind;
-use crate::provider::{ChatModel, ChatRequest, Delta, ProviderError, Usage};
+use crate::provider::{ChatModel, ChatRequest, Delta, FinishReason, ProviderError, Usage};
 use crate::text::{Chunker, Piece, speakable};
 
+/// What errors name it.
+const LANGUAGE_MODEL: &str = "the language model";
 /// Added to a character's prompt where its replies are spoken.
 /// Short, and without a word of what not to write: small models take such words up.
 const VOICE_STYLE: &str = "You are talking aloud. Answer in one to three short sentences of plain text.";
+
+/// Who answers at once does so within this time: only then is the model free for a summary.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What the mind tells.
 #[derive(Clone, Debug)]
@@ -59,7 +67,7 @@ pub(super) async fn think(
     language: String,
     inbox: mpsc::Sender<Event>,
 ) {
-    let mut flow = guarded("the language model", || chat.reply(request), |delta| matches!(delta, Delta::Done { .. }));
+    let mut flow = guarded(LANGUAGE_MODEL, || chat.reply(request), is_last);
     let mut sentences = Chunker::default();
     let last = |end: Thought, piece: Option<Piece>| thoughts(piece, &language).into_iter().chain([end]).collect();
     while let Some(delta) = flow.next().await {
@@ -78,6 +86,37 @@ pub(super) async fn think(
             }
         }
     }
+}
+
+/// Writes a summary, unless it is stopped within [`PAUSE`] or before its end.
+pub(super) async fn summarize(chat: Arc<dyn ChatModel>, number: u64, request: ChatRequest, inbox: mpsc::Sender<Event>) {
+    sleep(PAUSE).await;
+    let outcome = whole_text(&*chat, request).await;
+    // Where nobody is left to tell the session is over.
+    let _ = inbox.send(Event::Summarized { number, outcome }).await;
+}
+
+/// A text that is something, and ends with a sentence where it can.
+async fn whole_text(chat: &dyn ChatModel, request: ChatRequest) -> Result<String, ProviderError> {
+    let mut flow = guarded(LANGUAGE_MODEL, || chat.reply(request), is_last);
+    let mut text = String::new();
+    while let Some(delta) = flow.next().await {
+        match delta? {
+            Delta::Text(more) => text.push_str(&more),
+            Delta::Done { reason: FinishReason::Length, .. } => {
+                let ends =
+                    text.rmatch_indices(['.', '!', '?', '。', '！', '？']).map(|(at, end)| at + end.len()).next();
+                text.truncate(ends.unwrap_or(text.len()));
+            }
+            Delta::Begin { .. } | Delta::Thought(_) | Delta::ToolCall(_) | Delta::Logprobs(_) | Delta::Done { .. } => {}
+        }
+    }
+    let text = text.trim();
+    if text.is_empty() { Err(ProviderError::Failed { what: "a summary".to_owned() }) } else { Ok(text.to_owned()) }
+}
+
+fn is_last(delta: &Delta) -> bool {
+    matches!(delta, Delta::Done { .. })
 }
 
 fn thoughts(pieces: impl IntoIterator<Item = Piece>, language: &str) -> Vec<Thought> {

@@ -99,7 +99,7 @@ const INBOX: usize = 64;
 pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError> {
     let conversation = open(&*parts.records, &opening).await?;
     let conversation_id = conversation.conversation.id.clone();
-    let history = History::of(&conversation);
+    let history = History::of(&conversation, parts.chat.window());
     // One character for now, the first.
     let character = conversation.characters.into_iter().next();
     let character = character.ok_or_else(|| StartError::NoCharacter(conversation_id.clone()))?;
@@ -129,6 +129,7 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
         control,
         audio,
         reply: None,
+        summary: None,
     };
     // It outlives its client until all is stored.
     let ending = Ending(tokio::spawn(task::named("turn", room.run(happened))));

@@ -21,6 +21,8 @@ pub struct Settings {
     pub stop: Vec<String>,
     /// None: the character's own.
     pub system_prompt: Option<String>,
+    /// Tell the language model the oldest messages as a summary, which it writes itself while nobody speaks.
+    pub summarize_history: bool,
     /// Languages to listen for, as ISO 639-1 codes. Empty: all.
     pub languages: Vec<String>,
     /// Of speech; 1 is natural.
@@ -44,6 +46,7 @@ impl Default for Settings {
             seed: sampling.seed,
             stop: sampling.stop,
             system_prompt: None,
+            summarize_history: false,
             languages: Vec::new(),
             speed: 1.0,
             output: OutputKind::Audio,
@@ -112,6 +115,7 @@ pub struct SettingsPatch {
     pub stop: Option<Vec<String>>,
     /// `Some(None)` gives the character its own back.
     pub system_prompt: Option<Option<String>>,
+    pub summarize_history: Option<bool>,
     pub languages: Option<Vec<String>>,
     pub speed: Option<f32>,
     pub output: Option<OutputKind>,
@@ -190,6 +194,7 @@ impl SettingsPatch {
             "seed" => self.seed = Some(typed(name, "a whole number or null", value)?),
             "stop" => self.stop = Some(typed(name, "a list of strings", value)?),
             "system_prompt" => self.system_prompt = Some(typed(name, "a string or null", value)?),
+            "summarize_history" => self.summarize_history = Some(typed(name, "true or false", value)?),
             "languages" => self.languages = Some(typed(name, "a list of language codes", value)?),
             "speed" => self.speed = Some(typed(name, "a number", value)?),
             "output" => self.output = Some(typed(name, "\"audio\" or \"text\"", value)?),
@@ -247,6 +252,7 @@ impl Settings {
         take(&mut settings.seed, patch.seed.as_ref());
         take(&mut settings.stop, patch.stop.as_ref());
         take(&mut settings.system_prompt, patch.system_prompt.as_ref());
+        take(&mut settings.summarize_history, patch.summarize_history.as_ref());
         take(&mut settings.languages, patch.languages.as_ref());
         take(&mut settings.speed, patch.speed.as_ref());
         take(&mut settings.output, patch.output.as_ref());

@@ -218,6 +218,27 @@ async fn speak(inbox: mpsc::Sender<Request>, chunks: Vec<Input>) {
     }
 }
 
+/// One turn of a written conversation.
+async fn talk(house: &House, client: &mut Client, turn: usize) {
+    house.chat.say(&format!("I think that turn {turn} is good."), Duration::from_millis(100), Duration::ZERO);
+    client.say(&format!("This is what I say in turn {turn}. What do you think of it?")).await;
+    client.until(is_complete).await;
+}
+
+/// A house whose model has a small window, and a client that asked for summaries.
+async fn long_conversation(summarize_history: bool) -> (House, Client) {
+    let mut house = House::new(&[]);
+    house.chat = Arc::new(FakeChat { window: Some(256), ..FakeChat::default() });
+    let mut client = house.open().await;
+    let output = Some(OutputKind::Text);
+    let patch = SettingsPatch { summarize_history: Some(summarize_history), output, ..SettingsPatch::default() };
+    client.ask(Input::Settings(patch)).await;
+    for turn in 1..=5 {
+        talk(&house, &mut client, turn).await;
+    }
+    (house, client)
+}
+
 const FORTY_WORDS: &str = "Well, that is a long story, my friend. Once there was a small harbour in the north. \
                            Every ship that came in from the sea brought two letters. Nobody ever found out who had \
                            written all of them, and why.";
@@ -564,4 +585,62 @@ async fn what_is_not_there_is_named() {
     let nobody = Opening { character_ids: vec!["nobody".to_owned()], ..opening() };
     let error = start(house.parts(), nobody).await.err();
     assert_eq!(error, Some(StartError::CharacterNotFound("nobody".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_conversation_is_summed_up_in_a_pause() {
+    let (house, mut client) = long_conversation(true).await;
+    house.chat.say("They talked about turns.", Duration::from_millis(500), Duration::from_millis(10));
+    client.for_a_while(Duration::from_mins(1)).await;
+    talk(&house, &mut client, 6).await;
+    let asked = house.chat.asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 7, "five replies, one summary, one reply");
+    let told_of = &asked[5].messages[1].content;
+    assert!(told_of.contains("in turn 1.") && told_of.contains("Olivia: I think that turn 1 is good."), "{told_of}");
+    assert!(asked[5].sampling.temperature == 0.0 && asked[5].sampling.max_tokens <= 160);
+    let messages = &asked[6].messages;
+    assert_eq!(messages[0].content, "You are Olivia.\n\nEarlier in this conversation: They talked about turns.");
+    assert!(messages.len() >= 6 && messages.len() < 12, "{messages:?}");
+    assert!(messages[messages.len() - 3].content.contains("in turn 5."));
+    assert_eq!(house.chat.prepared.lock().unwrap().last().unwrap().messages[0], messages[0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_summary_is_asked_for_by_default() {
+    let (house, mut client) = long_conversation(false).await;
+    client.for_a_while(Duration::from_mins(1)).await;
+    assert_eq!(house.chat.asked.lock().unwrap().len(), 5);
+    assert!(!Settings::default().summarize_history);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_stops_the_summary() {
+    let (house, mut client) = long_conversation(true).await;
+    house.chat.say("This takes too long.", Duration::from_mins(1), Duration::ZERO);
+    client.for_a_while(Duration::from_secs(10)).await;
+    assert_eq!((house.chat.asked.lock().unwrap().len(), house.chat.load.now()), (6, 1));
+    talk(&house, &mut client, 6).await;
+    assert_eq!((house.chat.load.now(), house.chat.load.most()), (0, 1), "the model wrote one thing at a time");
+    house.chat.say("They talked.", Duration::from_millis(500), Duration::ZERO);
+    client.for_a_while(Duration::from_mins(1)).await;
+    let asked = house.chat.asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 8);
+    assert_eq!(asked[6].messages[0].content, "You are Olivia.");
+    assert!(asked[7].messages[1].content.contains("in turn 1."));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_summary_that_fails_is_tried_again_after_a_turn() {
+    let (house, mut client) = long_conversation(true).await;
+    house.chat.fail(ProviderError::Failed { what: "the language model".to_owned() });
+    let told = client.for_a_while(Duration::from_mins(5)).await;
+    assert!(!told.iter().any(|output| matches!(output, Output::Error(_))), "{told:?}");
+    assert_eq!(house.chat.asked.lock().unwrap().len(), 6);
+    talk(&house, &mut client, 6).await;
+    // This one says nothing, which is a failure too.
+    house.chat.say("", Duration::from_millis(5), Duration::ZERO);
+    client.for_a_while(Duration::from_mins(5)).await;
+    assert_eq!(house.chat.asked.lock().unwrap().len(), 8);
+    talk(&house, &mut client, 7).await;
+    assert_eq!(house.chat.asked.lock().unwrap()[8].messages[0].content, "You are Olivia.");
 }

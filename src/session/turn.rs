@@ -45,6 +45,8 @@ pub(super) struct Room {
     pub(super) control: mpsc::Sender<Told>,
     pub(super) audio: mpsc::Sender<AudioPiece>,
     pub(super) reply: Option<Running>,
+    /// The summary that is being written.
+    pub(super) summary: Option<Task>,
     pub(super) saves: Saves,
     /// That a task of the reply has ended, until all that the rooms said before is dealt with.
     pub(super) late: Option<Event>,
@@ -80,6 +82,7 @@ impl Room {
             }
         }
         self.reply = None;
+        self.summary = None;
         if timeout(LAST_SAVES, self.saves.finish()).await.is_err() {
             tracing::error!("the store did not take a session's last messages");
         }
@@ -122,6 +125,11 @@ impl Room {
                 Effect::Stop => self.reply = None,
                 Effect::Save(save) => self.saves.push(*save),
                 Effect::Prepare(request) => self.prepare(*request),
+                Effect::Summarize { number, request } => {
+                    let (chat, events) = (Arc::clone(&self.parts.chat), self.events.clone());
+                    self.summary = Some(Task::spawn("summary", mind::summarize(chat, number, *request, events)));
+                }
+                Effect::StopSummary => self.summary = None,
             }
         }
         Ok(())

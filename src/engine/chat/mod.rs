@@ -17,7 +17,7 @@ mod tokenizer;
 mod tools;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
@@ -50,6 +50,8 @@ pub struct ChatEngine {
     worker: Worker<Command>,
     permits: Arc<Semaphore>,
     preparations: Arc<Semaphore>,
+    /// Tokens, prompt and reply together. Known once the model is loaded.
+    window: Arc<OnceLock<usize>>,
 }
 
 impl ChatEngine {
@@ -69,6 +71,14 @@ impl ChatEngine {
         load: impl FnOnce() -> Result<Model, EngineError> + Send + 'static,
         precedence: Precedence,
     ) -> Result<Self, EngineError> {
+        let window = Arc::new(OnceLock::new());
+        let known = Arc::clone(&window);
+        let load = move || {
+            let model = load()?;
+            // It is set once, here.
+            let _ = known.set(model.language.window);
+            Ok(model)
+        };
         let run = move |model: Model, inbox| serve::serve(model, inbox, &precedence);
         let worker = Worker::spawn("chat", MOST_REPLIES + MOST_PREPARATIONS, load, run)?;
         Ok(Self {
@@ -76,6 +86,7 @@ impl ChatEngine {
             worker,
             permits: Arc::new(Semaphore::new(MOST_REPLIES)),
             preparations: Arc::new(Semaphore::new(MOST_PREPARATIONS)),
+            window,
         })
     }
 
@@ -132,6 +143,10 @@ impl ChatModel for ChatEngine {
         if let Ok(permit) = Arc::clone(&self.preparations).try_acquire_owned() {
             let _ = self.worker.send(Command::Prepare(Box::new(request), permit));
         }
+    }
+
+    fn window(&self) -> Option<usize> {
+        self.window.get().copied()
     }
 }
 

@@ -8,6 +8,7 @@
 mod heard;
 mod reply;
 mod requests;
+mod summary;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,7 +17,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use self::reply::{Cause, Reply};
-use crate::provider::{ChatRequest, Role, Urgency};
+use self::summary::Summaries;
+use crate::provider::{ChatRequest, ProviderError, Role, Urgency};
 use crate::session::ear::{Heard, Utterance};
 use crate::session::event::{Complaint, ErrorCode, Output, Told, Transcription, Turn};
 use crate::session::history::{Entry, History};
@@ -32,6 +34,7 @@ pub(super) enum Event {
     Thought { turn: Turn, thought: Thought },
     Progress { turn: Turn, progress: Progress },
     Stored { save: Box<Save>, outcome: Result<String, RecordError> },
+    Summarized { number: u64, outcome: Result<String, ProviderError> },
 }
 
 /// What a session does about it, in this order.
@@ -53,6 +56,13 @@ pub(super) enum Effect {
     Save(Box<Save>),
     /// A reply to what follows these messages may be asked soon.
     Prepare(Box<ChatRequest>),
+    /// Write a summary, after a pause.
+    Summarize {
+        number: u64,
+        request: Box<ChatRequest>,
+    },
+    /// Drop the summary that is being written.
+    StopSummary,
 }
 
 /// A message to store, and which request it answers.
@@ -80,6 +90,7 @@ pub(super) struct Machine {
     /// The user said something that is answered when nobody speaks any more.
     owed: Option<Cause>,
     reply: Option<Reply>,
+    summaries: Summaries,
     effects: Effects,
 }
 
@@ -104,6 +115,7 @@ impl Machine {
             speaking: HashSet::new(),
             owed: None,
             reply: None,
+            summaries: Summaries::default(),
             effects: Vec::new(),
         }
     }
@@ -111,6 +123,7 @@ impl Machine {
     /// The session begins.
     pub(super) fn open(&mut self) -> Effects {
         self.prepare();
+        self.summarize_when_idle();
         std::mem::take(&mut self.effects)
     }
 
@@ -129,7 +142,9 @@ impl Machine {
                 }
             }
             Event::Stored { save, outcome } => self.stored(*save, outcome),
+            Event::Summarized { number, outcome } => self.summarized(number, outcome),
         }
+        self.summarize_when_idle();
         std::mem::take(&mut self.effects)
     }
 
@@ -253,10 +268,13 @@ impl Machine {
     }
 
     fn request(&self, settings: &Settings, until: Option<&str>) -> ChatRequest {
-        let prompt = settings.system_prompt.as_ref().unwrap_or(&self.character.system_prompt);
-        let prompt = mind::system_prompt(prompt, settings.output);
-        let messages = self.history.messages(prompt, until);
+        let messages = self.history.messages(self.system_prompt(settings), until, settings.summarize_history);
         ChatRequest { messages, sampling: settings.sampling(), ..ChatRequest::default() }
+    }
+
+    fn system_prompt(&self, settings: &Settings) -> String {
+        let prompt = settings.system_prompt.as_ref().unwrap_or(&self.character.system_prompt);
+        mind::system_prompt(prompt, settings.output)
     }
 
     fn thought(&mut self, now: Instant, thought: Thought) {

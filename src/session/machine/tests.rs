@@ -11,6 +11,7 @@ use crate::provider::{ProviderError, Usage};
 use crate::session::event::{AudioPiece, Input, Request};
 use crate::session::mouth::SentPiece;
 use crate::session::outbox::{AUDIO_LANE, Outbox};
+use crate::session::record::{Conversation, OpenConversation};
 use crate::session::settings::{AudioFormat, SettingsPatch};
 
 fn character() -> Character {
@@ -27,12 +28,24 @@ fn character() -> Character {
 }
 
 fn machine() -> Machine {
+    machine_for(None)
+}
+
+/// With a language model of this window.
+pub(super) fn machine_for(window: Option<usize>) -> Machine {
     let mut count = 0;
     let new_id = move || {
         count += 1;
         format!("m{count}")
     };
-    let history = History::default();
+    let conversation = Conversation {
+        id: "c1".to_owned(),
+        title: String::new(),
+        character_ids: Vec::new(),
+        created_at: String::new(),
+        updated_at: String::new(),
+    };
+    let history = History::of(&OpenConversation { conversation, characters: Vec::new(), messages: Vec::new() }, window);
     Machine::new("c1".to_owned(), character(), Settings::default(), true, history, Box::new(new_id))
 }
 
@@ -40,7 +53,7 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn text(text: &str) -> Event {
+pub(super) fn text(text: &str) -> Event {
     Event::Heard(Heard::Asked(Input::Text { text: text.to_owned(), client_message_id: None, output: None }.into()))
 }
 
@@ -48,7 +61,7 @@ fn asked(input: Input) -> Event {
     Event::Heard(Heard::Asked(input.into()))
 }
 
-fn began(item_id: &str) -> Event {
+pub(super) fn began(item_id: &str) -> Event {
     Event::Heard(Heard::Began { item_id: item_id.to_owned(), at: Samples(0) })
 }
 
@@ -70,7 +83,7 @@ fn said(item_id: &str, text: &str, ended: Instant) -> Event {
     })))
 }
 
-fn nothing(item_id: &str) -> Event {
+pub(super) fn nothing(item_id: &str) -> Event {
     Event::Heard(Heard::Nothing { item_id: item_id.to_owned(), at: Samples(0) })
 }
 
@@ -78,7 +91,7 @@ fn thought(turn: u64, thought: Thought) -> Event {
     Event::Thought { turn: Turn(turn), thought }
 }
 
-fn wrote(turn: u64, sentence: u64, text: &str) -> Event {
+pub(super) fn wrote(turn: u64, sentence: u64, text: &str) -> Event {
     thought(turn, Thought::Text { sentence, text: text.to_owned() })
 }
 
@@ -86,7 +99,7 @@ fn whole(turn: u64, sentence: u64, text: &str) -> Event {
     thought(turn, Thought::Sentence { sentence, speakable: text.to_owned() })
 }
 
-fn done(turn: u64) -> Event {
+pub(super) fn done(turn: u64) -> Event {
     thought(turn, Thought::Done { usage: Usage::default() })
 }
 
@@ -117,11 +130,11 @@ fn sent(turn: u64, sequence_number: u64, pts: Duration, text: &str, plays_at: In
 }
 
 /// A line for each effect.
-fn told(effects: &[Effect]) -> Vec<String> {
+pub(super) fn told(effects: &[Effect]) -> Vec<String> {
     effects.iter().filter(|effect| !matches!(effect, Effect::Prepare(_))).map(line).collect()
 }
 
-fn line(effect: &Effect) -> String {
+pub(super) fn line(effect: &Effect) -> String {
     match effect {
         Effect::Tell(told) => match &told.output {
             Output::Transcription(it) => format!("transcription {} {:?}", it.item_id, it.text),
@@ -151,6 +164,8 @@ fn line(effect: &Effect) -> String {
         Effect::Spoken => "spoken".to_owned(),
         Effect::Stop => "stop".to_owned(),
         Effect::Prepare(_) => "prepare".to_owned(),
+        Effect::Summarize { number, .. } => format!("summarize {number}"),
+        Effect::StopSummary => "stop_summary".to_owned(),
         Effect::Save(save) => {
             let Message { id, content, status, heard_chars, .. } = &save.message;
             format!("save {id} {content:?} {status:?} {heard_chars:?}")
@@ -158,7 +173,7 @@ fn line(effect: &Effect) -> String {
     }
 }
 
-fn run(machine: &mut Machine, now: Instant, events: Vec<Event>) -> Vec<String> {
+pub(super) fn run(machine: &mut Machine, now: Instant, events: Vec<Event>) -> Vec<String> {
     events.into_iter().flat_map(|event| told(&machine.step(now, event))).collect()
 }
 
@@ -392,7 +407,7 @@ struct Happening {
 }
 
 fn happenings() -> impl Strategy<Value = Vec<Happening>> {
-    let one = (0_u8..24, prop_oneof![4 => Just(0_usize), 1 => 1_usize..4], 0_u64..1500);
+    let one = (0_u8..26, prop_oneof![4 => Just(0_usize), 1 => 1_usize..4], 0_u64..1500);
     prop::collection::vec(one.prop_map(|(kind, which, number)| Happening { kind, which, number }), 1..80)
 }
 
@@ -419,6 +434,7 @@ struct World {
     #[expect(clippy::vec_box, reason = "they go back as they came")]
     saves: Vec<Box<Save>>,
     running: Option<Turn>,
+    summary: Option<u64>,
     speaker: Option<String>,
     last_turn: Turn,
     sequence_number: u64,
@@ -430,10 +446,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        let mut machine = machine_for(Some(64));
+        machine.settings.summarize_history = true;
         let (control, control_lane) = mpsc::channel(512);
         let (audio, audio_lane) = mpsc::channel(AUDIO_LANE);
         Self {
-            machine: machine(),
+            machine,
             outbox: Outbox::new(control_lane, audio_lane),
             control,
             audio,
@@ -443,6 +461,7 @@ impl World {
             items: Vec::new(),
             saves: Vec::new(),
             running: None,
+            summary: None,
             speaker: None,
             last_turn: Turn(0),
             sequence_number: 0,
@@ -496,6 +515,13 @@ impl World {
                 sent(turn, number, pts, "one two", self.now)
             }
             22 => progress(reply?.0, Progress::Finished),
+            23 | 24 => {
+                let number = self.summary?.saturating_sub(it.which as u64);
+                self.summary = self.summary.filter(|summary| *summary != number);
+                let failed = ProviderError::Failed { what: "mind".to_owned() };
+                let outcome = if it.number.is_multiple_of(3) { Err(failed) } else { Ok("They talked.".to_owned()) };
+                Event::Summarized { number, outcome }
+            }
             _ => {
                 if self.saves.is_empty() {
                     return None;
@@ -530,6 +556,7 @@ impl World {
             match effect {
                 Effect::Think { turn, request, .. } => {
                     assert_eq!(self.running, None, "a reply began while another went on");
+                    assert_eq!(self.summary, None, "a reply began while a summary was written");
                     assert!(turn > self.last_turn, "a turn that does not grow");
                     self.last_turn = turn;
                     self.running = Some(turn);
@@ -541,6 +568,12 @@ impl World {
                     assert_eq!(roles[1..], expected.collect::<Vec<_>>());
                 }
                 Effect::Stop => self.running = None,
+                Effect::Summarize { number, request } => {
+                    assert_eq!((self.running, self.summary), (None, None), "the model is not idle");
+                    assert_eq!(request.messages.len(), 2);
+                    self.summary = Some(number);
+                }
+                Effect::StopSummary => self.summary = None,
                 Effect::Prepare(request) => assert_eq!(request.messages[0].role, Role::System),
                 Effect::Speak(_) | Effect::Spoken => assert!(self.running.is_some()),
                 Effect::Save(save) => {

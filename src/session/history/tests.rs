@@ -8,7 +8,7 @@ fn entry(id: &str, role: Role, text: &str) -> Entry {
 }
 
 fn told(history: &History, until: Option<&str>) -> Vec<(Role, String)> {
-    history.messages("Be kind.".to_owned(), until).into_iter().map(|it| (it.role, it.content)).collect()
+    history.messages("Be kind.".to_owned(), until, false).into_iter().map(|it| (it.role, it.content)).collect()
 }
 
 fn pair(role: Role, text: &str) -> (Role, String) {
@@ -29,22 +29,25 @@ fn a_reply_is_told_as_far_as_it_was_heard() {
         metadata: Value::Null,
         client_message_id: Some(format!("client-{id}")),
     };
-    let history = History::of(&OpenConversation {
-        conversation: Conversation {
-            id: "c".to_owned(),
-            title: String::new(),
-            character_ids: Vec::new(),
-            created_at: String::new(),
-            updated_at: String::new(),
+    let history = History::of(
+        &OpenConversation {
+            conversation: Conversation {
+                id: "c".to_owned(),
+                title: String::new(),
+                character_ids: Vec::new(),
+                created_at: String::new(),
+                updated_at: String::new(),
+            },
+            characters: Vec::new(),
+            messages: vec![
+                message("1", Role::User, "Hello", None),
+                message("2", Role::Assistant, "Grüß dich, mein Freund", Some(9)),
+                message("3", Role::System, "not said by anybody", None),
+                message("4", Role::User, "Go on", None),
+            ],
         },
-        characters: Vec::new(),
-        messages: vec![
-            message("1", Role::User, "Hello", None),
-            message("2", Role::Assistant, "Grüß dich, mein Freund", Some(9)),
-            message("3", Role::System, "not said by anybody", None),
-            message("4", Role::User, "Go on", None),
-        ],
-    });
+        None,
+    );
     let expected = [
         pair(Role::System, "Be kind."),
         pair(Role::User, "Hello"),
@@ -88,11 +91,33 @@ fn it_is_bounded_and_keeps_the_newest() {
     for number in 0..3 * MESSAGES {
         let role = if number % 2 == 0 { Role::User } else { Role::Assistant };
         history.put(entry(&number.to_string(), role, &format!("message {number}")));
+        assert!(history.entries.len() <= MESSAGES);
     }
-    assert_eq!(history.entries.len(), MESSAGES);
     assert_eq!(told(&history, None).last().unwrap().1, format!("message {}", 3 * MESSAGES - 1));
 
     history.put(entry("long", Role::User, &"long ".repeat(MAX_BYTES)));
     let messages = told(&history, None);
-    assert_eq!(messages.len(), 2, "a message beyond the window is put alone");
+    assert_eq!(messages.len(), 2, "a message beyond the bound is put alone");
+    history.put(entry("after", Role::Assistant, "That was long."));
+    history.put(entry("next", Role::User, "Sorry."));
+    assert_eq!(told(&history, None)[1..], [pair(Role::User, "Sorry.")]);
+}
+
+#[test]
+fn what_is_too_much_goes_in_steps() {
+    for (text, bound) in [("short".to_owned(), MESSAGES), ("x".repeat(500), MAX_BYTES / 500)] {
+        let mut history = History::default();
+        let mut first = Vec::new();
+        for number in 0..2000 {
+            let role = if number % 2 == 0 { Role::User } else { Role::Assistant };
+            history.put(entry(&number.to_string(), role, &text));
+            if number > bound {
+                first.push(history.entries[0].id.clone());
+                assert!(history.entries.len() * 2 > bound, "{} of {bound} are left", history.entries.len());
+            }
+        }
+        let requests = first.len();
+        first.dedup();
+        assert!(first.len() * 16 < requests, "{} different beginnings of {requests} requests", first.len());
+    }
 }

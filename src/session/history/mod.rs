@@ -1,0 +1,140 @@
+//! What was said so far, as the language model is told it: what the user said, and of each reply what was heard.
+//!
+//! It is more than a model's window holds: the model leaves out the oldest messages itself, since it alone counts
+//! tokens. What is too much even so is dropped several messages at a time, so that the requests of following turns begin
+//! alike and the model's prefix cache finds them. The whole conversation is in the records. `summary` tells the oldest
+//! messages in a few sentences.
+
+mod summary;
+
+use std::iter::successors;
+
+pub(super) use self::summary::Fold;
+use super::record::{Message, OpenConversation};
+use crate::provider::{ChatMessage, Role};
+
+/// Messages kept, and read from the records at the start: more than fit any window of ours.
+pub(super) const MESSAGES: usize = 512;
+/// Bytes of text kept, about 16,000 tokens, four times the largest window of ours: a bound on what a request costs
+/// before the model cuts it to its window.
+const MAX_BYTES: usize = 65_536;
+/// Old messages go this many at a time at most: half as many, and so on, where too few would be left. A multiple of the
+/// steps in which a model leaves messages out, so that it goes on with the same oldest message.
+const DROP_STEP: usize = 64;
+
+/// Oldest first.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    entries: Vec<Entry>,
+    /// The model's, in tokens. None: unknown.
+    window: Option<usize>,
+    /// Tells the oldest `folded` entries.
+    summary: String,
+    folded: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    pub(super) id: String,
+    pub(super) role: Role,
+    /// Of a reply, what was heard.
+    pub(super) text: String,
+    pub(super) client_message_id: Option<String>,
+    /// The records have it.
+    pub(super) is_stored: bool,
+}
+
+impl History {
+    /// What a conversation holds, for a model with this `window` in tokens, where it is known.
+    pub(super) fn of(conversation: &OpenConversation, window: Option<usize>) -> Self {
+        let spoken = |message: &&Message| matches!(message.role, Role::User | Role::Assistant);
+        let entry = |message: &Message| Entry {
+            id: message.id.clone(),
+            role: message.role,
+            text: message.content.chars().take(message.heard_chars.unwrap_or(usize::MAX)).collect(),
+            client_message_id: message.client_message_id.clone(),
+            is_stored: true,
+        };
+        let entries = conversation.messages.iter().filter(spoken).map(entry).collect();
+        let mut history = Self { entries, window, ..Self::default() };
+        history.shorten();
+        history
+    }
+
+    /// Adds an entry, or replaces the one with its id.
+    pub(super) fn put(&mut self, entry: Entry) {
+        match self.entries.iter_mut().find(|old| old.id == entry.id) {
+            Some(old) => *old = entry,
+            None => self.entries.push(entry),
+        }
+        self.shorten();
+    }
+
+    pub(super) fn stored(&mut self, id: &str) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) {
+            entry.is_stored = true;
+        }
+    }
+
+    /// The entry that a client's message became.
+    pub(super) fn by_client_message(&self, client_message_id: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.client_message_id.as_deref() == Some(client_message_id))
+    }
+
+    pub(super) fn is_reply(&self, id: &str) -> bool {
+        self.entries.iter().any(|entry| entry.id == id && entry.role == Role::Assistant)
+    }
+
+    /// The messages of a request: the prompt, then what was said, or what was said before the message `until`. Roles
+    /// alternate and the user begins, as most templates demand. With `is_summarized` the summary stands after the prompt,
+    /// in the place of what it tells.
+    pub(super) fn messages(
+        &self,
+        mut system_prompt: String,
+        until: Option<&str>,
+        is_summarized: bool,
+    ) -> Vec<ChatMessage> {
+        let end = self.entries.iter().position(|entry| Some(entry.id.as_str()) == until).unwrap_or(self.entries.len());
+        let mut from = 0;
+        // A reply from before is written again without what came after it.
+        if is_summarized && self.folded > 0 && end > self.folded {
+            from = self.folded;
+            system_prompt = self.with_summary(&system_prompt);
+        }
+        let mut messages: Vec<ChatMessage> = Vec::new();
+        if !system_prompt.is_empty() {
+            messages.push(ChatMessage::new(Role::System, system_prompt));
+        }
+        for entry in self.entries[from..end].iter().filter(|entry| !entry.text.is_empty()) {
+            match messages.last_mut() {
+                Some(last) if last.role == entry.role => {
+                    last.content.push(' ');
+                    last.content.push_str(&entry.text);
+                }
+                Some(last) if last.role == Role::System && entry.role == Role::Assistant => {}
+                None if entry.role == Role::Assistant => {}
+                _ => messages.push(ChatMessage::new(entry.role, entry.text.clone())),
+            }
+        }
+        messages
+    }
+
+    /// Drops the oldest entries where there is too much. The newest stays, however long: it is the model's to refuse it.
+    fn shorten(&mut self) {
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            bytes += entry.text.len();
+            bytes <= MAX_BYTES
+        };
+        let kept = self.entries.iter().rev().take(MESSAGES).take_while(fits).count().max(1);
+        let over = self.entries.len().saturating_sub(kept);
+        let affordable = |step: &usize| (over.next_multiple_of(*step) - over) * 2 <= kept;
+        let step = successors(Some(DROP_STEP), |step| (*step > 1).then_some(step / 2)).find(affordable).unwrap_or(1);
+        let dropped = over.next_multiple_of(step);
+        self.entries.drain(..dropped);
+        self.folded = self.folded.saturating_sub(dropped);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+use tokio::time::Instant;
+
+use super::super::tests::{began, done, line, machine_for, nothing, run, text, told, wrote};
+use super::super::{Effects, Event, Machine};
+use super::*;
+use crate::provider::ChatRequest;
+use crate::session::event::Input;
+use crate::session::machine::Heard;
+use crate::session::settings::{OutputKind, SettingsPatch};
+
+/// A session that writes its replies, with a model of a small window.
+fn session(summarize_history: Option<bool>) -> Machine {
+    let mut machine = machine_for(Some(256));
+    let patch = SettingsPatch { summarize_history, output: Some(OutputKind::Text), ..SettingsPatch::default() };
+    machine.step(Instant::now(), Event::Heard(Heard::Asked(Input::Settings(patch).into())));
+    machine
+}
+
+/// One turn, the session's `turn`th.
+fn talk(machine: &mut Machine, turn: u64) -> Effects {
+    let said = format!("This is what I say in turn {turn}. What do you think of it?");
+    let events = [text(&said), wrote(turn, 0, "I think that it is good, and well said."), done(turn)];
+    events.into_iter().flat_map(|event| machine.step(Instant::now(), event)).collect()
+}
+
+/// Talks until a summary is asked for. Answers the number of turns, and the request.
+fn talk_until_asked(machine: &mut Machine, from: u64) -> (u64, ChatRequest) {
+    for turn in from..from + 50 {
+        for effect in talk(machine, turn) {
+            if let Effect::Summarize { request, .. } = effect {
+                return (turn, *request);
+            }
+        }
+    }
+    panic!("no summary was asked for in 50 turns");
+}
+
+fn answer(machine: &mut Machine, number: u64, outcome: Result<&str, ProviderError>) -> Effects {
+    let outcome = outcome.map(str::to_owned);
+    machine.step(Instant::now(), Event::Summarized { number, outcome })
+}
+
+fn failed() -> ProviderError {
+    ProviderError::Failed { what: "the language model".to_owned() }
+}
+
+#[test]
+fn nobody_is_asked_by_default() {
+    let mut machine = session(None);
+    for turn in 1..100 {
+        let effects = talk(&mut machine, turn);
+        assert!(!effects.iter().any(|it| matches!(it, Effect::Summarize { .. } | Effect::StopSummary)), "{effects:?}");
+    }
+}
+
+#[test]
+fn the_next_reply_knows_the_summary() {
+    let mut machine = session(Some(true));
+    let (turn, request) = talk_until_asked(&mut machine, 1);
+    assert!(turn > 2 && request.messages[1].content.contains("in turn 1."));
+    let effects = answer(&mut machine, 1, Ok("They talked about turns."));
+    let [Effect::Prepare(prepared)] = &effects[..] else { panic!("{effects:?}") };
+    let system = &prepared.messages[0].content;
+    assert_eq!(system, "You are Olivia.\n\nEarlier in this conversation: They talked about turns.");
+    let effects = talk(&mut machine, turn + 1);
+    let asked = effects.iter().find_map(|it| if let Effect::Think { request, .. } = it { Some(request) } else { None });
+    let messages = &asked.unwrap().messages;
+    assert_eq!(messages[0].content, *system);
+    assert!(!messages[1..].iter().any(|message| message.content.contains("in turn 1.")), "{messages:?}");
+    assert!(messages.last().unwrap().content.contains(&format!("in turn {}.", turn + 1)));
+    assert_eq!(messages[..prepared.messages.len()], prepared.messages[..], "what was prepared is asked");
+    // The next one comes after several turns and is told of this one.
+    let (next, request) = talk_until_asked(&mut machine, turn + 2);
+    assert!(next > turn + 2, "{next} follows {turn}");
+    assert!(request.messages[1].content.contains("They talked about turns."));
+}
+
+#[test]
+fn whatever_begins_stops_it() {
+    let mut machine = session(Some(true));
+    let (turn, _) = talk_until_asked(&mut machine, 1);
+    let effects = run(&mut machine, Instant::now(), vec![text("Wait.")]);
+    assert_eq!(effects[0], "stop_summary");
+    assert!(effects.iter().any(|it| it.starts_with("think")));
+    // One that was on its way changes nothing.
+    assert_eq!(told(&answer(&mut machine, 1, Ok("Too late."))), [""; 0]);
+    let effects = run(&mut machine, Instant::now(), vec![wrote(turn + 1, 0, "Yes?"), done(turn + 1)]);
+    assert_eq!(effects.last().unwrap(), "summarize 2");
+    // Nor while somebody speaks.
+    let effects = run(&mut machine, Instant::now(), vec![began("u1")]);
+    assert_eq!(effects, ["stop_summary", "speech_started"]);
+    let effects = run(&mut machine, Instant::now(), vec![nothing("u1")]);
+    assert_eq!(effects.last().unwrap(), "summarize 3");
+    let off = SettingsPatch { summarize_history: Some(false), ..SettingsPatch::default() };
+    let off = Event::Heard(Heard::Asked(Input::Settings(off).into()));
+    assert_eq!(run(&mut machine, Instant::now(), vec![off]), ["stop_summary", "settings_applied"]);
+}
+
+#[test]
+fn a_failure_changes_nothing_and_is_not_repeated_at_once() {
+    let mut machine = session(Some(true));
+    let (turn, first) = talk_until_asked(&mut machine, 1);
+    assert_eq!(told(&answer(&mut machine, 1, Err(failed()))), [""; 0]);
+    // A cough is no turn.
+    let effects = run(&mut machine, Instant::now(), vec![began("u1"), nothing("u1")]);
+    assert_eq!(effects, ["speech_started", "transcription u1 \"\""]);
+    let effects = talk(&mut machine, turn + 1);
+    let Some(Effect::Summarize { number: 2, request }) = effects.last() else {
+        panic!("{:?}", effects.iter().map(line).collect::<Vec<_>>())
+    };
+    assert!(request.messages[1].content.contains("in turn 1."));
+    assert!(request.messages[1].content.len() <= first.messages[1].content.len());
+}

@@ -138,6 +138,11 @@ async fn a_conversation_of_four_hundred_turns_goes_on_in_a_small_window() {
     let engine = smollm(4, 2048);
     let mut messages = vec![ChatMessage::new(Role::System, "You are Olivia, a cheerful friend.")];
     for turn in 0..400 {
+        if turn == 9 || turn == 10 {
+            let last = ChatMessage::new(Role::User, format!("And now, for the {turn}th time?"));
+            let messages = messages.iter().cloned().chain([last]).collect();
+            println!("turn {turn}: {:?}", told_of(&engine, &ChatRequest { messages, ..greedy(&[], 8) }).await.usage);
+        }
         messages.push(ChatMessage::new(Role::User, format!("This is what I say in turn {turn}. What do you think?")));
         messages.push(ChatMessage::new(Role::Assistant, format!("I think that turn {turn} is a good turn.")));
     }
@@ -147,7 +152,7 @@ async fn a_conversation_of_four_hundred_turns_goes_on_in_a_small_window() {
         let request = ChatRequest { messages: messages.clone(), ..greedy(&[], 8) };
         let told = told_of(&engine, &request).await;
         assert!(told.usage.prompt_tokens < 2048 && told.usage.prompt_tokens > 1024, "{:?}", told.usage);
-        println!("turn {turn}: {:?}", told.usage);
+        println!("turn {}: {:?}", 400 + turn, told.usage);
         read.push(told.usage.prompt_tokens - told.usage.cached_tokens);
         messages.push(ChatMessage::new(Role::Assistant, told.text));
     }

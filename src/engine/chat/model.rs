@@ -84,8 +84,7 @@ impl Model {
             let config = DecoderConfig::from_gguf(&file)?;
             let room = room.unwrap_or_else(|| Room::of(&config, device.is_cpu()));
             let language = language(&file, &config, room.positions)?;
-            drop(file);
-            let decoder = Decoder::from_gguf(path, device)?;
+            let decoder = Decoder::from_open_gguf(file, device)?;
             let cache = decoder.cache(room.slots, room.positions)?;
             let chunk = if device.is_cpu() { CPU_CHUNK } else { CUDA_CHUNK };
             let mut model = Self { name: name.to_owned(), language, decoder, cache, chunk };

@@ -10,7 +10,7 @@ use super::filter::{ReplyText, Shown};
 use super::probability;
 use super::prompt::Language;
 use crate::nn::sampling::{Sampler, SamplingOptions};
-use crate::provider::{ChatRequest, Delta, FinishReason, ProviderError, Usage};
+use crate::provider::{ChatRequest, Delta, FinishReason, ProviderError, Sampling, Usage};
 
 /// What a token can yield: its probability, thoughts, text, and a call that it completes.
 const ITEMS_PER_TOKEN: usize = 4;
@@ -71,15 +71,9 @@ impl Reply {
             }
         };
         let settings = &request.sampling;
-        let options = SamplingOptions {
-            temperature: settings.temperature,
-            top_k: settings.top_k,
-            top_p: settings.top_p,
-            repetition_penalty: settings.repetition_penalty,
-        };
         let Beginning { tokens, text, constraint } = beginning;
         let reply = Self {
-            sampler: Sampler::new(options, settings.seed.unwrap_or_else(random)),
+            sampler: Sampler::new(sampling_options(settings), settings.seed.unwrap_or_else(random)),
             text: Some(text),
             constraint,
             has_called: false,
@@ -207,6 +201,15 @@ impl Beginning {
         // Compiles on a thread of its own while the prompt is read.
         let constraint = language.constraint(request, prompt.thinks_first)?;
         Ok(Self { tokens: prompt.tokens, text, constraint })
+    }
+}
+
+pub(super) fn sampling_options(settings: &Sampling) -> SamplingOptions {
+    SamplingOptions {
+        temperature: settings.temperature,
+        top_k: settings.top_k,
+        top_p: settings.top_p,
+        repetition_penalty: settings.repetition_penalty,
     }
 }
 

@@ -1,10 +1,11 @@
 //! The engine on real weights: what a reply says does not depend on who else is there, nor on what was read before.
 
 use super::model::{Model, Room};
+use super::reply::sampling_options;
 use super::tests::{Told, greedy, smollm_file, told};
 use super::*;
 use crate::nn::decoder::{Span, Wants};
-use crate::nn::sampling::{Sampler, SamplingOptions};
+use crate::nn::sampling::Sampler;
 use crate::provider::{ChatMessage, FinishReason, Role, Sampling, ToolChoice, ToolSpec};
 
 const NAME: &str = "smollm2-135m-instruct";
@@ -18,13 +19,7 @@ fn smollm(slots: usize, positions: usize) -> ChatEngine {
 /// Reads the prompt in one go and writes a token at a time, with nothing of the engine's loop.
 fn alone(model: &mut Model, request: &ChatRequest) -> String {
     let settings = &request.sampling;
-    let options = SamplingOptions {
-        temperature: settings.temperature,
-        top_k: settings.top_k,
-        top_p: settings.top_p,
-        repetition_penalty: settings.repetition_penalty,
-    };
-    let mut sampler = Sampler::new(options, settings.seed.unwrap_or_default());
+    let mut sampler = Sampler::new(sampling_options(settings), settings.seed.unwrap_or_default());
     let mut tokens = model.language.prompt(request).unwrap().tokens;
     let (mut read, mut bytes) = (0, Vec::new());
     for _ in 0..settings.max_tokens {

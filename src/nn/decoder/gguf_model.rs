@@ -5,7 +5,6 @@
 //! it adds the 1 to Gemma's norms.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::quantized::gguf_file::Value;
@@ -164,8 +163,7 @@ fn refuse_unsupported(file: &GgufFile, name: &str, head: usize) -> Result<(), De
 ///
 /// # Errors
 /// As [`super::Decoder::from_gguf`].
-pub(super) fn open(path: &Path, device: &Device) -> Result<(DecoderConfig, DecoderWeights), DecoderError> {
-    let mut file = GgufFile::open(path)?;
+pub(super) fn load(mut file: GgufFile, device: &Device) -> Result<(DecoderConfig, DecoderWeights), DecoderError> {
     let config = DecoderConfig::from_gguf(&file)?;
     let weights = read(&mut file, &config, device)?;
     Ok((config, weights))

@@ -128,7 +128,15 @@ impl Decoder {
     /// # Errors
     /// [`DecoderError::BadFile`] says what is missing, damaged or not supported.
     pub fn from_gguf(path: &Path, device: &Device) -> Result<Self, DecoderError> {
-        let (config, weights) = gguf_model::open(path, device)?;
+        Self::from_open_gguf(GgufFile::open(path)?, device)
+    }
+
+    /// Loads a GGUF file whose header was read already.
+    ///
+    /// # Errors
+    /// As [`Decoder::from_gguf`].
+    pub fn from_open_gguf(file: GgufFile, device: &Device) -> Result<Self, DecoderError> {
+        let (config, weights) = gguf_model::load(file, device)?;
         Self::on(config, weights, device)
     }
 

@@ -3,7 +3,7 @@
 use candle_core::Device;
 
 use super::super::tests::{FAMILIES, best, cases, folder, largest_difference, last, oracle, oracle_of_gguf, text};
-use super::super::{Decoder, KvCache, Span, Wants, gguf_model};
+use super::super::{Decoder, GgufFile, KvCache, Span, Wants, gguf_model};
 use super::simd::Instructions;
 use super::{CpuDecoder, CpuStore};
 use crate::testing;
@@ -105,7 +105,8 @@ fn rows_are_the_same_bits_alone_in_chunks_and_in_crowds() {
 #[test]
 fn instruction_sets_and_numbers_of_threads_agree() {
     for family in ["smollm2", "qwen3", "gemma3"] {
-        let (config, weights) = gguf_model::open(&folder(family).join("model.gguf"), &Device::Cpu).unwrap();
+        let (config, weights) =
+            gguf_model::load(GgufFile::open(&folder(family).join("model.gguf")).unwrap(), &Device::Cpu).unwrap();
         let tokens = text(4, 140);
         let mut results: Vec<Vec<u32>> = Vec::new();
         for (instructions, threads) in Instructions::all().into_iter().zip([1, 2, 3]) {

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor, safetensors};
 
 use super::{alone, cases, folder, largest_difference, oracle, oracle_of_folder, oracle_of_gguf, rewritten, text};
 use crate::nn::decoder::weights::{DecoderWeights, Matrix};
-use crate::nn::decoder::{Decoder, gguf_model};
+use crate::nn::decoder::{Decoder, GgufFile, gguf_model};
 
 fn tensors(family: &str) -> HashMap<String, Tensor> {
     safetensors::load(folder(family).join("model.safetensors"), &Device::Cpu).unwrap()
@@ -123,7 +123,7 @@ fn quantized_weights_stay_as_stored() {
             requantized(family, format, true, &one);
             requantized(family, format, false, &other);
             let [blocks, plain]: [DecoderWeights; 2] =
-                [&one, &other].map(|path| gguf_model::open(path, &Device::Cpu).unwrap().1);
+                [&one, &other].map(|path| gguf_model::load(GgufFile::open(path).unwrap(), &Device::Cpu).unwrap().1);
             assert!(matches!(&blocks.layers[0].query, Matrix::Quantized(tensor) if tensor.dtype() == format));
             for (blocks, plain) in blocks.layers.iter().zip(&plain.layers) {
                 assert_eq!(values(&blocks.query), values(&plain.query), "{format:?}");

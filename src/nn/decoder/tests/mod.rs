@@ -16,7 +16,7 @@ use candle_core::quantized::{QTensor, gguf_file};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 
-use super::{Decoder, KvCache, Span, Wants, gguf_model, hub_model};
+use super::{Decoder, GgufFile, KvCache, Span, Wants, gguf_model, hub_model};
 use crate::testing;
 
 pub(super) const FAMILIES: [&str; 6] = ["llama3", "smollm2", "mistral", "qwen2", "qwen3", "gemma3"];
@@ -39,7 +39,7 @@ pub(super) fn cases(family: &str) -> Vec<Case> {
 
 /// In candle's tensors.
 pub(super) fn oracle_of_gguf(path: &Path) -> Decoder {
-    let (config, weights) = gguf_model::open(path, &Device::Cpu).unwrap();
+    let (config, weights) = gguf_model::load(GgufFile::open(path).unwrap(), &Device::Cpu).unwrap();
     Decoder::on_tensors(config, weights, &Device::Cpu).unwrap()
 }
 

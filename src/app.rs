@@ -17,7 +17,11 @@ use crate::engine::speech::KokoroEngine;
 use crate::engine::stt::WhisperEngine;
 use crate::engine::vad::SileroVad;
 use crate::provider::limit::LimitedSpeech;
-use crate::provider::{ChatModel, SpeechSynthesizer, SpeechToText, VoiceActivity};
+use crate::provider::missing::Missing;
+use crate::provider::{
+    Capability, ChatModel, ModelCard, ProviderReport, ProviderState, Roster, SpeechSynthesizer, SpeechToText,
+    TextEmbedder, VoiceActivity,
+};
 use crate::session::Parts;
 use crate::store::Store;
 
@@ -133,6 +137,20 @@ impl App {
         Ok(Arc::new(loaded.map_err(|error| with_remedy(self.vad_model(), error))?))
     }
 
+    pub fn embedder(&self) -> Arc<dyn TextEmbedder> {
+        Arc::new(Missing::new("an embedding model", "this server has none"))
+    }
+
+    /// The loaded models.
+    pub fn roster(&self) -> Arc<dyn Roster> {
+        let named = |capability, name: &str| (capability, name.to_owned());
+        Arc::new(Loaded(vec![
+            named(Capability::Transcription, self.stt_model()),
+            named(Capability::Chat, self.llm_model()),
+            named(Capability::Speech, self.tts_model()),
+        ]))
+    }
+
     /// The database.
     ///
     /// # Errors
@@ -187,6 +205,30 @@ impl App {
         let engine = loaded.map_err(|error| with_remedy(name, error))?;
         tracing::info!(model = name, %device, seconds = started.elapsed().as_secs_f64(), "loaded");
         Ok(engine)
+    }
+}
+
+/// What is loaded here.
+struct Loaded(Vec<(Capability, String)>);
+
+impl Roster for Loaded {
+    fn models(&self) -> Vec<ModelCard> {
+        let card = |(capability, name): &(Capability, String)| ModelCard {
+            name: name.clone(),
+            capability: *capability,
+            provider: "local".into(),
+        };
+        self.0.iter().map(card).collect()
+    }
+
+    fn providers(&self) -> Vec<ProviderReport> {
+        let report = |(capability, name): &(Capability, String)| ProviderReport {
+            capability: *capability,
+            name: name.clone(),
+            remote: false,
+            state: ProviderState::Ready,
+        };
+        self.0.iter().map(report).collect()
     }
 }
 

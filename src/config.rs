@@ -107,6 +107,7 @@ struct File {
 pub struct Config {
     pub listen: SocketAddr,
     pub database_url: String,
+    pub data_dir: PathBuf,
     pub models_dir: PathBuf,
     pub profile: String,
     pub device: String,
@@ -181,6 +182,7 @@ impl Config {
         Ok(Self {
             listen: SocketAddr::new(host, flags.port.or(file.port).unwrap_or(8000)),
             database_url: database_url.unwrap_or_else(|| format!("sqlite://{}/aichat.db", data_dir.display())),
+            data_dir,
             models_dir: flags.models_dir.clone().or(file.models_dir).unwrap_or_else(default_models_dir),
             profile: named(flags.profile.clone().or(file.profile)).unwrap_or_else(|| "auto".into()),
             device: named(flags.device.clone().or(file.device)).unwrap_or_else(|| "auto".into()),

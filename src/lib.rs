@@ -14,6 +14,8 @@ pub mod nn;
 pub mod engine;
 /// Models on disk: manifests, download, conversion, verification.
 pub mod catalog;
+/// Inference elsewhere: one OpenAI-compatible client behind the seam.
+pub mod remote;
 /// The conversation: ear, turn, mind, mouth.
 pub mod session;
 /// The database.

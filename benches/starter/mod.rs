@@ -50,12 +50,5 @@ pub(crate) async fn spoken(speaker: &Arc<dyn SpeechSynthesizer>, seconds: f64) -
 }
 
 pub(crate) fn request(text: &str, seed: u64) -> SpeakRequest {
-    SpeakRequest {
-        text: text.into(),
-        voice: None,
-        language: None,
-        speed: 1.0,
-        urgency: Urgency::First,
-        seed: Some(seed),
-    }
+    SpeakRequest { text: text.into(), urgency: Urgency::First, seed: Some(seed), ..SpeakRequest::default() }
 }

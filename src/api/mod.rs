@@ -1,27 +1,31 @@
 //! The doors: axum routes, wire types, and nothing that decides.
 //!
 //! [`serve`] takes connections until it is told to stop, then drains. Who may come in is `access`'s business, what a
-//! client's JSON means is `wire`'s, and what happens in a conversation is `session`'s. Later doors (REST, the OpenAI
-//! shapes) are further routes here.
+//! client's JSON means is `wire`'s, and what happens in a conversation is `session`'s. `openai` has the doors that any
+//! OpenAI client knows, `rest` our own.
 
 mod access;
 mod health;
+mod openai;
 mod problem;
+mod rest;
 mod server;
 mod wire;
 mod ws;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
 use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
 
+use crate::provider::{Roster, TextEmbedder};
 use crate::session::Parts;
 use crate::session::settings::Settings;
 use crate::store::Store;
@@ -30,7 +34,7 @@ pub use health::{PartReport, PartState};
 pub use server::serve;
 pub use ws::describe_metrics;
 
-/// JSON bodies are small; uploads get doors of their own.
+/// JSON bodies are small; uploads set a limit of their own on their routes.
 const BODY_BYTES: usize = 2 * 1024 * 1024;
 
 /// All that the doors need. The composition root builds it.
@@ -38,8 +42,13 @@ const BODY_BYTES: usize = 2 * 1024 * 1024;
 pub struct State {
     /// What sessions are made of.
     pub parts: Parts,
+    pub embedder: Arc<dyn TextEmbedder>,
+    /// Who could answer, for lists.
+    pub roster: Arc<dyn Roster>,
     /// For `/readyz`; the sessions' own records are in `parts`.
     pub store: Store,
+    /// The folder for files that outlive a request.
+    pub data_dir: PathBuf,
     /// How the engines are, for `/readyz`. Its sender changes it while they load or after one has failed.
     pub engines: watch::Receiver<Vec<PartReport>>,
     /// Renders the metrics in Prometheus' text format.
@@ -132,11 +141,15 @@ fn router(house: &Arc<House>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/ws", get(ws::open))
+        .nest("/v1", openai::routes())
+        .nest("/api", rest::routes())
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check))
-        .layer(RequestBodyLimitLayer::new(BODY_BYTES))
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(axum::middleware::from_fn(problem::too_large))
         .layer(CatchPanicLayer::custom(problem::after_panic))
+        .layer(axum::middleware::from_fn(openai::reshape))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(TraceLayer::new_for_http().make_span_with(server::span))
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))

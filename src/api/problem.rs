@@ -1,42 +1,97 @@
 //! Errors over HTTP: RFC 9457's `application/problem+json`. What went wrong inside stays inside.
 
 use std::any::Any;
+use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// One refusal.
-#[derive(Debug)]
+use crate::provider::ProviderError;
+
+/// One refusal. Its response carries it as an extension too, for doors with a shape of their own.
+#[derive(Clone, Debug)]
 pub(super) struct Problem {
-    status: StatusCode,
+    pub(super) status: StatusCode,
     /// For programs; `title` is for people.
-    code: &'static str,
-    detail: String,
+    pub(super) code: &'static str,
+    pub(super) detail: String,
+    /// The field of the request that is wrong, as `messages[0].role`.
+    pub(super) field: Option<String>,
+    /// When to come back.
+    retry_after: Option<Duration>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into() }
+        Self { status, code, detail: detail.into(), field: None, retry_after: None }
+    }
+
+    /// A field of the request that is wrong.
+    pub(super) fn bad_field(field: impl Into<String>, message: impl std::fmt::Display) -> Self {
+        let field = field.into();
+        let detail = format!("{field}: {message}");
+        Self { field: Some(field), ..Self::new(StatusCode::BAD_REQUEST, "bad_field", detail) }
+    }
+}
+
+impl From<ProviderError> for Problem {
+    fn from(error: ProviderError) -> Self {
+        let (status, code) = match &error {
+            ProviderError::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            ProviderError::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "model_unavailable"),
+            ProviderError::UnknownModel { .. } => (StatusCode::NOT_FOUND, "model_not_found"),
+            ProviderError::VoiceUnavailable { .. } => (StatusCode::BAD_REQUEST, "voice_unavailable"),
+            ProviderError::LanguageUnsupported { .. } => (StatusCode::BAD_REQUEST, "language_unsupported"),
+            ProviderError::InvalidRequest { .. } => (StatusCode::BAD_REQUEST, "bad_field"),
+            ProviderError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, "timed_out"),
+            ProviderError::OutOfMemory { .. } => (StatusCode::SERVICE_UNAVAILABLE, "out_of_memory"),
+            ProviderError::Refused { .. } => (StatusCode::BAD_GATEWAY, "provider_refused"),
+            // OpenAI's own code and status for it.
+            ProviderError::OverBudget { .. } => (StatusCode::TOO_MANY_REQUESTS, "insufficient_quota"),
+            ProviderError::Filtered { .. } => (StatusCode::BAD_REQUEST, "content_filter"),
+            ProviderError::Failed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "provider_failed"),
+        };
+        let mut problem = Self::new(status, code, error.to_string());
+        problem.field = match &error {
+            ProviderError::InvalidRequest { field, .. } => Some((*field).to_owned()),
+            ProviderError::UnknownModel { .. } => Some("model".to_owned()),
+            ProviderError::VoiceUnavailable { .. } => Some("voice".to_owned()),
+            ProviderError::LanguageUnsupported { .. } => Some("language".to_owned()),
+            _ => None,
+        };
+        if let ProviderError::Overloaded { retry_after, .. } = error {
+            problem.retry_after = Some(retry_after);
+        }
+        problem
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = json!({
+        let mut body = json!({
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
             "detail": self.detail,
             "code": self.code,
         });
+        if let Some(field) = &self.field {
+            body["errors"] = json!([{"field": field, "message": self.detail}]);
+        }
         let mut response = (self.status, body.to_string()).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if let Some(wait) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+        }
+        response.extensions_mut().insert(self);
         response
     }
 }
@@ -48,6 +103,15 @@ pub(super) async fn no_such_route(uri: Uri) -> Problem {
 pub(super) async fn no_such_method(uri: Uri) -> Problem {
     let detail = format!("{} does not take this method", uri.path());
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+}
+
+/// A body over its limit, which a layer refuses without a problem of its own.
+pub(super) async fn too_large(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE && response.extensions().get::<Problem>().is_none() {
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request is too large").into_response();
+    }
+    response
 }
 
 /// The panic itself is in the log, by the panic hook.

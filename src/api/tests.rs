@@ -22,6 +22,8 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::{Access, ApiKey, Limits, PartReport, PartState, State, serve};
 use crate::provider::fake::{FakeActivity, FakeChat, FakeHearing, FakeSpeech};
+use crate::provider::missing::Missing;
+use crate::provider::{ModelCard, ProviderReport, Roster};
 use crate::session::Parts;
 use crate::session::record::{MessageStatus, Records};
 use crate::session::settings::Settings;
@@ -38,6 +40,18 @@ struct Server {
     stop: Option<oneshot::Sender<()>>,
     done: JoinHandle<()>,
     _folder: TempDir,
+}
+
+struct NoModels;
+
+impl Roster for NoModels {
+    fn models(&self) -> Vec<ModelCard> {
+        Vec::new()
+    }
+
+    fn providers(&self) -> Vec<ProviderReport> {
+        Vec::new()
+    }
 }
 
 async fn server() -> Server {
@@ -58,6 +72,9 @@ async fn server_with(configure: impl FnOnce(&mut State)) -> Server {
             vad: Arc::new(FakeActivity),
             records: Arc::new(store.clone()),
         },
+        embedder: Arc::new(Missing::new("an embedding model", "none here")),
+        roster: Arc::new(NoModels),
+        data_dir: folder.path().to_owned(),
         store: store.clone(),
         engines: reports,
         metrics: Arc::new(|| "aichat_up 1\n".to_owned()),

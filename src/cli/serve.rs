@@ -38,6 +38,9 @@ impl Serve {
         let (_engines, reports) = watch::channel(part_reports(&app));
         let state = State {
             parts,
+            embedder: app.embedder(),
+            roster: app.roster(),
+            data_dir: app.config.data_dir.clone(),
             store: store.clone(),
             engines: reports,
             metrics: Arc::new(move || metrics.render()),

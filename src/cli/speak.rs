@@ -12,7 +12,7 @@ use super::{output, sound};
 use crate::app::App;
 use crate::audio::Speech;
 use crate::config::Config;
-use crate::provider::{SpeakRequest, Urgency};
+use crate::provider::SpeakRequest;
 use crate::text;
 
 /// Say a text aloud, into a WAV file
@@ -60,8 +60,8 @@ impl Speak {
             voice: self.voice.clone(),
             language: self.language.clone(),
             speed: self.speed,
-            urgency: Urgency::Later,
             seed: self.seed,
+            ..SpeakRequest::default()
         });
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk?;

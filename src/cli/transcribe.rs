@@ -57,6 +57,7 @@ impl Transcribe {
             task: if self.translate { SttTask::Translate } else { SttTask::Transcribe },
             partials: false,
             word_times: format == Format::Json,
+            ..SttOptions::default()
         };
         let (blocks, decoding) = audio.stream();
         let mut transcripts = listener.transcribe(blocks, options);

@@ -6,11 +6,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Caller;
+
 /// One reply to write.
 #[derive(Clone, Debug, Default)]
 pub struct ChatRequest {
     /// Oldest first; a system message, if any, comes first.
     pub messages: Vec<ChatMessage>,
+    /// Text to continue as it stands, without a chat template; then `messages`, `tools` and `thinking` do not count.
+    pub raw_prompt: Option<String>,
+    /// A model's name. None: the server's own.
+    pub model: Option<String>,
     pub sampling: Sampling,
     /// Let a thinking model think. What it thinks is never yielded as text, only as [`Delta::Thought`].
     pub thinking: bool,
@@ -22,6 +28,7 @@ pub struct ChatRequest {
     pub shape: Option<OutputShape>,
     /// Yield the log-probability of each token and of this many of the likeliest ones at its place.
     pub logprobs: Option<usize>,
+    pub caller: Caller,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +123,17 @@ pub struct Sampling {
     pub top_k: usize,
     /// Divides the logits of tokens that came lately; 1 is off.
     pub repetition_penalty: f32,
+    /// Taken off the logits of tokens that the reply holds already, -2 to 2; 0 is off.
+    pub presence_penalty: f32,
+    /// The same for each time that the reply holds them.
+    pub frequency_penalty: f32,
+    /// Added to the logits of these token ids, -100 to 100.
+    pub logit_bias: Vec<(u32, f32)>,
     pub max_tokens: usize,
+    /// The model cannot end its turn before so many tokens.
+    pub min_tokens: usize,
+    /// The model cannot end its turn at all: the reply has `max_tokens`, unless a stop string ends it.
+    pub ignore_eos: bool,
     /// The same seed gives the same reply. None draws one.
     pub seed: Option<u64>,
     /// The reply ends before the first of these.
@@ -130,7 +147,12 @@ impl Default for Sampling {
             top_p: 0.9,
             top_k: 40,
             repetition_penalty: 1.1,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: Vec::new(),
             max_tokens: 512,
+            min_tokens: 0,
+            ignore_eos: false,
             seed: None,
             stop: Vec::new(),
         }
@@ -183,6 +205,8 @@ pub struct Usage {
     /// How many of the prompt's tokens were found in the prefix cache.
     pub cached_tokens: usize,
     pub completion_tokens: usize,
+    /// What whoever served it says that it cost, in US dollars. None: it does not say.
+    pub cost_usd: Option<f64>,
     /// From the call to the first token.
     pub first_token: Duration,
     /// From the call to the last token.

@@ -11,6 +11,9 @@ pub enum ProviderError {
     /// No such model here, or not now. `remedy` says what to do about it.
     #[error("{what} is not available: {remedy}")]
     Unavailable { what: String, remedy: String },
+    /// A request names a model that nobody here serves.
+    #[error("there is no model \"{model}\": {remedy}")]
+    UnknownModel { model: String, remedy: String },
     #[error("the voice \"{voice}\" is not available; the nearest is \"{nearest}\"")]
     VoiceUnavailable { voice: String, nearest: String },
     #[error("the language \"{language}\" is not supported by {what}")]
@@ -22,6 +25,15 @@ pub enum ProviderError {
     TimedOut { what: String, after: Duration },
     #[error("{what} ran out of memory")]
     OutOfMemory { what: String },
+    /// A remote service refuses what another would not refuse on the same ground: our key, our quota, its policy.
+    #[error("{what} refused the request: {reason}")]
+    Refused { what: String, reason: String },
+    /// A limit on cost is reached. Nothing was asked of anybody.
+    #[error("the {budget} budget of {limit_usd} US dollars is used up")]
+    OverBudget { budget: &'static str, limit_usd: String },
+    /// The content filter stopped the request or its answer.
+    #[error("the content filter stopped this: {reason}")]
+    Filtered { reason: String },
     /// A fault of ours or of a remote service; details are in the log.
     #[error("{what} failed")]
     Failed { what: String },

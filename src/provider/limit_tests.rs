@@ -4,7 +4,7 @@ use super::super::fake::FakeSpeech;
 use super::*;
 
 fn request(text: &str, urgency: Urgency) -> SpeakRequest {
-    SpeakRequest { text: text.to_owned(), voice: None, language: None, speed: 1.0, urgency, seed: None }
+    SpeakRequest { text: text.to_owned(), urgency, ..SpeakRequest::default() }
 }
 
 fn later(text: &str) -> SpeakRequest {

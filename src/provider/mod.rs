@@ -1,4 +1,4 @@
-//! The seam between conversation and inference: four object-safe traits, their requests, items and one error.
+//! The seam between conversation and inference: five object-safe traits, their requests, items and one error.
 //!
 //! Local engines (`engine`) and remote services (`remote`) implement these traits; `session` and `api` call them and
 //! cannot tell which is behind. Streaming is the base case: an answer that is wanted whole is a fold over its stream.
@@ -9,24 +9,32 @@
 //! - dropping the stream cancels the work and frees its slot;
 //! - a stream never blocks a tokio thread.
 
+pub mod caller;
 pub mod chat;
+pub mod embedding;
 pub mod error;
 #[cfg(test)]
 pub mod fake;
 pub mod limit;
 mod meter;
+pub mod missing;
+pub mod roster;
 pub mod speech;
 pub(crate) mod task;
 pub mod transcript;
 
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use crate::audio::Mic;
+pub use caller::Caller;
 pub use chat::{
     ChatMessage, ChatRequest, Delta, FinishReason, OutputShape, Role, Sampling, TokenLogprob, ToolCall, ToolChoice,
     ToolSpec, Usage,
 };
+pub use embedding::{EmbedRequest, Embeddings};
 pub use error::ProviderError;
+pub use roster::{Capability, ModelCard, ProviderReport, ProviderState, Roster};
 pub use speech::{Language, SpeakRequest, SpeechChunk, Urgency, VoiceInfo, WordMark};
 pub use transcript::{FinalTranscript, Segment, SttOptions, SttTask, Transcript, Word};
 
@@ -66,6 +74,12 @@ pub trait SpeechSynthesizer: Send + Sync {
 
     /// The voices that [`SpeakRequest::voice`] may name.
     fn voices(&self) -> Vec<VoiceInfo>;
+}
+
+/// Places texts in a vector space, so that what means the same is near.
+pub trait TextEmbedder: Send + Sync {
+    /// Embeds all texts of the request, or none. Dropping the future cancels the work.
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'static, Result<Embeddings, ProviderError>>;
 }
 
 /// Notices speech: frames in, probabilities out.

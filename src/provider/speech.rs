@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Caller;
 use crate::audio::Speech;
 
 /// One sentence or clause to speak. The text is speakable already (`text::speakable`).
@@ -18,6 +19,24 @@ pub struct SpeakRequest {
     pub urgency: Urgency,
     /// The same seed gives the same audio. None draws one.
     pub seed: Option<u64>,
+    /// A model's name. None: the server's own.
+    pub model: Option<String>,
+    pub caller: Caller,
+}
+
+impl Default for SpeakRequest {
+    fn default() -> Self {
+        Self {
+            text: String::new(),
+            voice: None,
+            language: None,
+            speed: 1.0,
+            urgency: Urgency::default(),
+            seed: None,
+            model: None,
+            caller: Caller::default(),
+        }
+    }
 }
 
 /// A language tag in lower case.

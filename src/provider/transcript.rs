@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Caller;
+
 /// How to listen.
 #[derive(Clone, Debug, Default)]
 pub struct SttOptions {
@@ -15,6 +17,11 @@ pub struct SttOptions {
     pub partials: bool,
     /// Fill [`Segment::words`] of the final transcript.
     pub word_times: bool,
+    /// 0 is exact; where it fails the model may choose higher ones by itself.
+    pub temperature: f32,
+    /// A model's name. None: the server's own.
+    pub model: Option<String>,
+    pub caller: Caller,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -257,11 +257,16 @@ impl Complaint {
     pub fn of(error: &ProviderError, item_id: Option<String>) -> Self {
         let (code, retryable) = match error {
             ProviderError::Overloaded { .. } => (ErrorCode::ModelUnavailable, true),
-            ProviderError::Unavailable { .. } => (ErrorCode::ModelUnavailable, false),
+            ProviderError::Unavailable { .. } | ProviderError::UnknownModel { .. } => {
+                (ErrorCode::ModelUnavailable, false)
+            }
             ProviderError::VoiceUnavailable { .. } => (ErrorCode::VoiceUnavailable, false),
             ProviderError::LanguageUnsupported { .. } => (ErrorCode::LanguageUnsupported, false),
             ProviderError::InvalidRequest { .. } => (ErrorCode::BadField, false),
             ProviderError::TimedOut { .. } | ProviderError::Failed { .. } => (ErrorCode::ProviderFailed, true),
+            ProviderError::Refused { .. } => (ErrorCode::ProviderFailed, false),
+            ProviderError::OverBudget { .. } => (ErrorCode::BudgetExceeded, false),
+            ProviderError::Filtered { .. } => (ErrorCode::Filtered, false),
             ProviderError::OutOfMemory { .. } => (ErrorCode::OutOfMemory, true),
         };
         Self { code, message: error.to_string(), retryable, item_id }
@@ -279,6 +284,8 @@ pub enum ErrorCode {
     VoiceUnavailable,
     LanguageUnsupported,
     ProviderFailed,
+    BudgetExceeded,
+    Filtered,
     OutOfMemory,
     Internal,
 }
@@ -293,6 +300,8 @@ impl ErrorCode {
             Self::VoiceUnavailable => "voice_unavailable",
             Self::LanguageUnsupported => "language_unsupported",
             Self::ProviderFailed => "provider_failed",
+            Self::BudgetExceeded => "budget_exceeded",
+            Self::Filtered => "content_filtered",
             Self::OutOfMemory => "out_of_memory",
             Self::Internal => "internal",
         }

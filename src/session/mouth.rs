@@ -200,6 +200,7 @@ impl Mouth {
             speed: self.voicing.speed,
             urgency: sentence.urgency,
             seed: self.voicing.seed,
+            ..SpeakRequest::default()
         };
         let number = sentence.sequence_number;
         let flow = guarded("speech", || self.speech.speak(request), |chunk| chunk.last);

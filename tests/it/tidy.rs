@@ -20,7 +20,19 @@ const ROOMS: &[Room] = &[
     Room {
         module: "audio",
         ours: &[],
-        outside: &["symphonia", "symphonia_adapter_libopus", "rubato", "audioadapter_buffers", "realfft", "hound"],
+        outside: &[
+            "symphonia",
+            "symphonia_adapter_libopus",
+            "rubato",
+            "audioadapter_buffers",
+            "realfft",
+            "hound",
+            "opus",
+            "ogg",
+            "flacenc",
+            "mp3lame_encoder",
+            "fdk_aac",
+        ],
     },
     Room { module: "text", ours: &[], outside: &["unicode_segmentation"] },
     Room {
@@ -85,6 +97,20 @@ const ROOMS: &[Room] = &[
             "safetensors",
             "tempfile",
             "time",
+        ],
+    },
+    Room {
+        module: "remote",
+        ours: &["provider", "audio"],
+        outside: &[
+            "reqwest",
+            "tokio",
+            "tokio_stream",
+            "futures",
+            "eventsource_stream",
+            "serde_json",
+            "secrecy",
+            "base64",
         ],
     },
     Room {

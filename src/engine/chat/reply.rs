@@ -155,6 +155,7 @@ impl Reply {
         let waits_for_results = self.has_called && reason == FinishReason::Stop;
         let reason = if waits_for_results { FinishReason::ToolCalls } else { reason };
         let usage = Usage {
+            cost_usd: None,
             prompt_tokens: self.prompt,
             cached_tokens: cached,
             completion_tokens: self.written,

@@ -25,14 +25,7 @@ fn writer() -> Writer {
 }
 
 fn request(text: &str) -> SpeakRequest {
-    SpeakRequest {
-        text: text.to_owned(),
-        voice: None,
-        language: None,
-        speed: 1.0,
-        urgency: Urgency::Later,
-        seed: Some(1),
-    }
+    SpeakRequest { text: text.to_owned(), seed: Some(1), ..SpeakRequest::default() }
 }
 
 /// Everything a request yields.

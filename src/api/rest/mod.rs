@@ -1,0 +1,12 @@
+//! The REST doors, `/api`: one file per resource, its wire types and its routes.
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use super::House;
+
+/// Every route under `/api`.
+pub(super) fn routes() -> Router<Arc<House>> {
+    Router::new()
+}

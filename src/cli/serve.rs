@@ -14,6 +14,7 @@ use crate::api::{self, Access, ApiKey, Limits, PartReport, PartState, State};
 use crate::app::App;
 use crate::config::Config;
 use crate::session::settings::Settings;
+use crate::store::{Budgets, StoredLedger};
 use crate::telemetry;
 
 /// Serve voice chat over WebSocket
@@ -40,6 +41,7 @@ impl Serve {
             parts,
             embedder: app.embedder(),
             roster: app.roster(),
+            ledger: StoredLedger::open(store.clone(), Budgets::default()).await,
             data_dir: app.config.data_dir.clone(),
             store: store.clone(),
             engines: reports,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{Store, open, row};
 use crate::session::record::{Character, Conversation, Message, OpenConversation, RecordError, Records};
 
-const TAKE_WRITE_LOCK: &str = "BEGIN IMMEDIATE";
+pub(super) const TAKE_WRITE_LOCK: &str = "BEGIN IMMEDIATE";
 
 impl Records for Store {
     fn create_conversation(&self, character_ids: Vec<String>) -> BoxFuture<'static, Result<Conversation, RecordError>> {

@@ -103,7 +103,7 @@ async fn who_leaves_early_pays_for_what_was_written() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_before_the_first_item_costs_nothing_and_a_refused_budget_asks_nobody() {
     let paper = Arc::new(Paper::default());
-    let chat = talker();
+    let chat = Arc::new(FakeChat::default());
     chat.fail(ProviderError::Failed { what: "it".into() });
     let counted = books(&paper, None).chat("openai/x", true, Arc::clone(&chat) as _);
     let deltas: Vec<_> = counted.reply(request()).collect().await;

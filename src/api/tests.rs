@@ -74,7 +74,7 @@ async fn server_with(configure: impl FnOnce(&mut State)) -> Server {
         },
         embedder: Arc::new(Missing::new("an embedding model", "none here")),
         roster: Arc::new(NoModels),
-        ledger: StoredLedger::open(store.clone(), Budgets::default()).await,
+        ledger: StoredLedger::new(store.clone(), Budgets::default()),
         data_dir: folder.path().to_owned(),
         store: store.clone(),
         engines: reports,

@@ -103,14 +103,17 @@ pub struct StoredLedger {
 }
 
 impl StoredLedger {
-    /// Also settles what a crash left under way.
-    pub async fn open(store: Store, budgets: Budgets) -> Self {
-        match close_lost(&store).await {
+    pub fn new(store: Store, budgets: Budgets) -> Self {
+        Self { store, budgets }
+    }
+
+    /// Settles what a crash left under way. Before the first request.
+    pub async fn recover(&self) {
+        match close_lost(&self.store).await {
             Ok(0) => {}
             Ok(lost) => tracing::warn!(lost, "paid requests were cut off; what was set aside for them counts as spent"),
             Err(error) => tracing::error!(%error, "requests that a crash cut off could not be settled"),
         }
-        Self { store, budgets }
     }
 
     /// Today's and this month's budgets.

@@ -10,7 +10,7 @@ use crate::provider::{Caller, Capability};
 async fn ledger(budgets: Budgets) -> (StoredLedger, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&format!("sqlite://{}/test.db", folder.path().display())).await.unwrap();
-    (StoredLedger::open(store, budgets).await, folder)
+    (StoredLedger::new(store, budgets), folder)
 }
 
 fn entry(model: &str, cost: Usd) -> Entry {
@@ -70,7 +70,8 @@ async fn a_reservation_settles_once() {
 async fn what_a_crash_cut_off_counts_as_spent() {
     let (ledger, _folder) = ledger(Budgets::default()).await;
     ledger.reserve(cents(5), Arc::new(entry("openai/x", Usd::ZERO))).await.unwrap();
-    let again = StoredLedger::open(ledger.store.clone(), Budgets::default()).await;
+    let again = StoredLedger::new(ledger.store.clone(), Budgets::default());
+    again.recover().await;
     assert_eq!(spent(&again).await, [(cents(5), Usd::ZERO); 2]);
     let sums = again.sums(GroupBy::Model, "2000-01-01", "9999-01-01").await.unwrap();
     assert_eq!((sums[0].requests, sums[0].failed, sums[0].cost_usd), (1, 1, cents(5)));

@@ -18,6 +18,8 @@ pub(super) struct OwnLines {
     held: String,
     /// Whether a name may begin where `held` begins.
     at_start: bool,
+    /// The own name was just taken away, and what follows it up to the first word goes too.
+    skips: bool,
     last: Option<char>,
     is_over: bool,
 }
@@ -27,7 +29,7 @@ impl OwnLines {
         let others = company.others.iter().flat_map(|name| labels(name));
         let own = labels(&company.name);
         let others = others.chain(USER.map(|name| format!("{name}:"))).filter(|label| !own.contains(label)).collect();
-        Self { own, others, held: String::new(), at_start: true, last: None, is_over: false }
+        Self { own, others, held: String::new(), at_start: true, skips: false, last: None, is_over: false }
     }
 
     /// Somebody else speaks from here on.
@@ -49,12 +51,19 @@ impl OwnLines {
                     }
                     Label::Own(end) => {
                         let rest = self.held.split_off(end);
-                        self.held = rest.trim_start_matches(MARKS).trim_start().to_owned();
+                        self.held = rest;
+                        self.skips = true;
                         self.at_start = false;
                     }
                     Label::Unknown => break,
                     Label::None => self.at_start = false,
                 }
+                continue;
+            }
+            if self.skips {
+                let rest = self.held.trim_start_matches(|c: char| c.is_whitespace() || MARKS.contains(&c));
+                self.held = rest.to_owned();
+                self.skips = self.held.is_empty();
                 continue;
             }
             passed.push_str(&self.up_to_start());

@@ -25,8 +25,8 @@ impl Machine {
     pub(super) fn begin(&mut self, now: Instant, mut cause: Cause) {
         let Some(speaker) = cause.speakers.pop_front() else { return };
         self.queue = std::mem::take(&mut cause.speakers);
-        self.start(now, cause, speaker);
         self.has_floor(Some(speaker));
+        self.start(now, cause, speaker);
     }
 
     /// One that is not the first waits for the floor.

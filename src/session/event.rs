@@ -130,6 +130,14 @@ pub enum Output {
         text: String,
     },
     Audio(AudioPiece),
+    /// The user may be interrupting this item: lower its volume.
+    Duck {
+        item_id: String,
+    },
+    /// It was a false alarm.
+    Unduck {
+        item_id: String,
+    },
     /// Who has the floor.
     SpeakerChanged {
         character_id: Option<String>,

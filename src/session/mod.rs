@@ -133,6 +133,7 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
         machine: Machine::new(conversation_id, caller, players, settings, opening.paced, history, Box::new(new_id)),
         saves: turn::Saves::new(Arc::clone(&parts.records)),
         late: None,
+        alarm: None,
         voice: Voice::new(Arc::clone(&parts.speech)),
         parts,
         events,

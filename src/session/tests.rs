@@ -396,7 +396,9 @@ async fn who_speaks_up_is_listened_to_and_the_history_is_what_was_heard() {
     let microphone = speak(client.handle.inbox.clone(), microphone(600, 3000));
     let (all, ()) = tokio::join!(client.until(is_complete), microphone);
     let onset = all.iter().position(|(_, it)| matches!(it, Output::SpeechStarted { .. })).unwrap();
-    let Output::Interrupted { heard_text, .. } = &all[onset + 1].1 else { panic!("{:?}", all[onset + 1]) };
+    assert!(matches!(all[onset + 1].1, Output::Duck { .. }), "{:?}", all[onset + 1]);
+    let cut = all.iter().position(|(_, it)| matches!(it, Output::Interrupted { .. })).unwrap();
+    let Output::Interrupted { heard_text, .. } = &all[cut].1 else { panic!() };
     assert!(!heard_text.is_empty());
     let asked = house.chat.asked.lock().unwrap()[1].messages.clone();
     let contents: Vec<_> = asked[1..].iter().map(|it| it.content.as_str()).collect();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::event::{AudioPiece, Told, Turn};
 use super::machine::{Effect, Effects, Event, Machine, Save};
@@ -54,6 +54,8 @@ pub(super) struct Room {
     pub(super) saves: Saves,
     /// That a task of the reply has ended, until all that the rooms said before is dealt with.
     pub(super) late: Option<Event>,
+    /// When the machine wants to be woken.
+    pub(super) alarm: Option<Instant>,
 }
 
 /// What a reply has under way.
@@ -105,6 +107,10 @@ impl Room {
             () = self.control.closed() => None,
             (save, outcome) = self.saves.next() => Some(Event::Stored { save, outcome }),
             event = inbox.recv(), if room => event,
+            () = sleep_until(self.alarm.unwrap_or_else(Instant::now)), if self.alarm.is_some() => {
+                self.alarm = None;
+                Some(Event::Woken)
+            }
             // This comes after all that the rooms had to say, and matters only where that was not all.
             event = one_ended(&mut self.reply, &mut self.waiting), if room && self.late.is_none() => match inbox.try_recv() {
                 Ok(sooner) => {
@@ -146,6 +152,7 @@ impl Room {
                     let (chat, events) = (Arc::clone(&self.parts.chat), self.events.clone());
                     self.summary = Some(Task::spawn("summary", mind::summarize(chat, number, *request, events)));
                 }
+                Effect::WakeAt(instant) => self.alarm = Some(instant),
                 Effect::StopSummary => self.summary = None,
             }
         }

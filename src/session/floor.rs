@@ -36,6 +36,18 @@ impl Floor {
         Self { seats, replies, last: None, rounds: 0 }
     }
 
+    /// Others take their seats: `moved` has the new place of each old seat, or none.
+    pub(super) fn reseat(&mut self, seats: Vec<Seat>, moved: &[Option<usize>]) {
+        let mut replies = vec![0; seats.len()];
+        for (old, new) in moved.iter().enumerate() {
+            if let Some(new) = new {
+                replies[*new] = self.replies[old];
+            }
+        }
+        self.last = self.last.and_then(|last| moved[last]);
+        (self.seats, self.replies) = (seats, replies);
+    }
+
     /// Who answers what the user said.
     pub(super) fn answer(&mut self, policy: TurnTaking, text: &str) -> Vec<usize> {
         self.rounds = 0;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::event::{AudioPiece, Complaint, ErrorCode, Input, Transcription, TurnReport};
 use super::record::{Conversation, Message, MessageStatus};
-use super::settings::OutputKind;
+use super::settings::{OutputKind, SettingsPatch};
 use super::*;
 use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::provider::fake::{FakeActivity, FakeChat, FakeHearing, FakeSpeech, FaultyActivity};
@@ -91,6 +91,14 @@ impl Records for Memory {
             if id.ends_with("001") { Ok(character(&id)) } else { Err(RecordError::NotFound { what: "character", id }) }
         };
         async move { ids.into_iter().map(known).collect() }.boxed()
+    }
+
+    fn set_characters(
+        &self,
+        _conversation_id: String,
+        ids: Vec<String>,
+    ) -> BoxFuture<'static, Result<Vec<Character>, RecordError>> {
+        self.characters(ids)
     }
 
     fn save_message(&self, message: Message) -> BoxFuture<'static, Result<String, RecordError>> {
@@ -541,7 +549,7 @@ fn a_characters_parameters_with_an_unknown_language_are_ignored() {
     let known = ["en".to_owned()];
     let settings = |languages| {
         let parameters = json!({"languages": [languages], "temperature": 0.1});
-        settings_of(&Character { parameters, ..character("a") }, Settings::default(), &known)
+        Player::new(Character { parameters, ..character("a") }, &Settings::default(), &known).settings
     };
     assert_eq!(settings("xx"), Settings::default());
     assert_eq!(settings("en").languages, known);

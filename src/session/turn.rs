@@ -56,6 +56,9 @@ pub(super) struct Room {
     pub(super) late: Option<Event>,
     /// When the machine wants to be woken.
     pub(super) alarm: Option<Instant>,
+    pub(super) conversation_id: String,
+    /// The characters that are being looked up.
+    pub(super) casting: Option<Task>,
 }
 
 /// What a reply has under way.
@@ -152,6 +155,7 @@ impl Room {
                     let (chat, events) = (Arc::clone(&self.parts.chat), self.events.clone());
                     self.summary = Some(Task::spawn("summary", mind::summarize(chat, number, *request, events)));
                 }
+                Effect::Cast { character_ids, reference } => self.cast(character_ids, reference),
                 Effect::WakeAt(instant) => self.alarm = Some(instant),
                 Effect::StopSummary => self.summary = None,
             }
@@ -206,6 +210,17 @@ impl Room {
         let own = |voice: VoiceInfo| (voicing.voice.as_ref() == Some(&voice.name)).then_some(voice.language);
         let language = voicing.language.clone();
         language.or_else(|| self.parts.speech.voices().into_iter().find_map(own)).unwrap_or_default()
+    }
+
+    fn cast(&mut self, character_ids: Vec<String>, reference: Option<String>) {
+        let asked = self.parts.records.set_characters(self.conversation_id.clone(), character_ids);
+        let events = self.events.clone();
+        // A later request takes the place of one that was not answered.
+        self.casting = Some(Task::spawn("cast", async move {
+            let outcome = asked.await;
+            // Where nobody is left to tell the session is over.
+            let _ = events.send(Event::Cast { reference, outcome }).await;
+        }));
     }
 
     fn prepare(&self, request: ChatRequest) {

@@ -86,6 +86,7 @@ impl Encoder {
             Output::Audio(piece) => Body::AudioChunk(AudioBody::of(piece)),
             Output::Duck { item_id } => Body::Duck { item_id },
             Output::Unduck { item_id } => Body::Unduck { item_id },
+            Output::Characters(characters) => Body::ConversationUpdated { characters },
             Output::SpeakerChanged { character_id } => Body::SpeakerChanged { character_id: character_id.as_deref() },
             Output::Interrupted { turn, item_id, heard_text, heard } => {
                 Body::Interrupted { item_id, heard_text, heard_ms: millis(*heard), turn: turn.0 }
@@ -192,6 +193,9 @@ enum Body<'a> {
     SettingsApplied(&'a Settings),
     ResyncRequired {
         from_seq: u64,
+    },
+    ConversationUpdated {
+        characters: &'a [Participant],
     },
     Duck {
         item_id: &'a str,

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use self::barge_in::Doubts;
 use self::cast::Cast;
-pub(super) use self::cast::Player;
+pub(super) use self::cast::{Base, Player};
 use self::reply::{Cause, Reply};
 use self::summary::Summaries;
 use crate::audio::{MIC_HZ, Samples};
@@ -52,6 +52,11 @@ pub(super) enum Event {
     Summarized {
         number: u64,
         outcome: Result<String, ProviderError>,
+    },
+    /// The answer to [`Effect::Cast`].
+    Cast {
+        reference: Option<String>,
+        outcome: Result<Vec<Character>, RecordError>,
     },
     /// The instant of the latest [`Effect::WakeAt`] has come.
     Woken,
@@ -91,6 +96,11 @@ pub(super) enum Effect {
     Save(Box<Save>),
     /// A reply to what follows these messages may be asked soon.
     Prepare(Box<ChatRequest>),
+    /// Make these the characters of the conversation.
+    Cast {
+        character_ids: Vec<String>,
+        reference: Option<String>,
+    },
     /// Step with [`Event::Woken`] then.
     WakeAt(Instant),
     /// Write a summary, after a pause.
@@ -117,6 +127,8 @@ pub(super) struct Machine {
     /// Rides with every request to a model.
     caller: Caller,
     cast: Cast,
+    /// The server's settings and what the client has changed.
+    base: Base,
     settings: Settings,
     paced: bool,
     history: History,
@@ -145,15 +157,18 @@ impl Machine {
         conversation_id: String,
         caller: Caller,
         players: Vec<Player>,
-        settings: Settings,
+        base: Base,
         paced: bool,
         history: History,
         new_id: Box<dyn FnMut() -> String + Send>,
     ) -> Self {
+        // The first one's count for the whole session.
+        let settings = players.first().map_or_else(|| base.settings.clone(), |player| player.settings.clone());
         Self {
             conversation_id,
             caller,
             cast: Cast::new(players),
+            base,
             settings,
             paced,
             history,
@@ -187,6 +202,7 @@ impl Machine {
             Event::Stored { save, outcome } => self.stored(*save, outcome),
             Event::Summarized { number, outcome } => self.summarized(number, outcome),
             Event::Woken => self.woken(now),
+            Event::Cast { reference, outcome } => self.recast(now, reference, outcome),
         }
         self.summarize_when_idle();
         std::mem::take(&mut self.effects)

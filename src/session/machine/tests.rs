@@ -66,8 +66,8 @@ pub(super) fn machine_of(players: &[Character], window: Option<usize>) -> Machin
     let history = History::of(&OpenConversation { conversation, characters: Vec::new(), messages: Vec::new() }, window);
     let players =
         players.iter().map(|character| Player { character: character.clone(), settings: Settings::default() });
-    let (caller, settings) = (Caller::default(), Settings::default());
-    Machine::new("c1".to_owned(), caller, players.collect(), settings, true, history, Box::new(new_id))
+    let base = Base { settings: Settings::default(), languages: vec!["en".to_owned()] };
+    Machine::new("c1".to_owned(), Caller::default(), players.collect(), base, true, history, Box::new(new_id))
 }
 
 fn ms(millis: u64) -> Duration {
@@ -208,6 +208,7 @@ pub(super) fn line(effect: &Effect) -> String {
         Effect::GiveFloor { turn } => format!("give_floor {}", turn.0),
         Effect::Stop => "stop".to_owned(),
         Effect::WakeAt(_) => "wake_at".to_owned(),
+        Effect::Cast { character_ids, .. } => format!("cast {character_ids:?}"),
         Effect::Prepare(_) => "prepare".to_owned(),
         Effect::Summarize { number, .. } => format!("summarize {number}"),
         Effect::StopSummary => "stop_summary".to_owned(),
@@ -444,6 +445,23 @@ fn while_one_character_speaks_the_next_one_is_made_ready() {
 }
 
 #[test]
+fn who_leaves_says_no_more_and_who_joins_is_heard() {
+    let mut machine = machine_of(&company()[..2], None);
+    let now = Instant::now();
+    let effects = run(&mut machine, now, vec![asked(Input::Characters { character_ids: vec!["x".to_owned()] })]);
+    assert_eq!(effects, ["cast [\"x\"]"]);
+    let unknown = Err(RecordError::NotFound { what: "character", id: "x".to_owned() });
+    let effects = run(&mut machine, now, vec![Event::Cast { reference: None, outcome: unknown }]);
+    assert_eq!(effects, ["error character_not_found None"]);
+    run(&mut machine, now, vec![text("Max and Olivia, hello."), wrote(1, 0, "I am Max.")]);
+    let [olivia, _, zoe] = company();
+    let effects = run(&mut machine, now, vec![Event::Cast { reference: None, outcome: Ok(vec![zoe, olivia]) }]);
+    assert!(effects[0] == "stop" && effects.last().unwrap().contains("Zoe"), "{effects:?}");
+    let effects = run(&mut machine, now, vec![text("Max and Zoe, are you there?")]);
+    assert_eq!(effects[1], "speaker_changed Some(\"zoe-001\")");
+}
+
+#[test]
 fn an_interruption_takes_back_the_one_who_waits_without_a_trace() {
     let mut machine = machine_of(&company()[..2], None);
     let now = Instant::now();
@@ -640,6 +658,11 @@ impl World {
             10 => asked(Input::PlaybackAck { item_id: item, played_ms: it.number }),
             11 => asked(Input::Regenerate { item_id: item, settings: SettingsPatch::default() }),
             12 if it.which == 2 => Event::Woken,
+            12 if it.which == 3 => {
+                let all = company().into_iter().cycle().skip(it.number as usize % 3);
+                let outcome = Ok(all.take(1 + it.number as usize % 2).collect());
+                Event::Cast { reference: None, outcome }
+            }
             12 if it.which == 1 => asked(Input::NextSpeaker {
                 character_id: ["olivia-001", "max-001", "nobody"][it.number as usize % 3].to_owned(),
             }),
@@ -729,7 +752,7 @@ impl World {
                     self.summary = Some(number);
                 }
                 Effect::StopSummary => self.summary = None,
-                Effect::WakeAt(_) => {}
+                Effect::WakeAt(_) | Effect::Cast { .. } => {}
                 Effect::Prepare(request) => assert_eq!(request.messages[0].role, Role::System),
                 Effect::Speak { turn, .. } | Effect::Spoken { turn } => {
                     assert!([self.running, self.waiting].contains(&Some(turn)));

@@ -41,7 +41,8 @@ async fn embed(target: Target, request: EmbedRequest) -> Result<Embeddings, Prov
         tracing::warn!(what = %target.what, reason, "the vectors cannot be used");
         target.failed()
     };
-    let Answer { mut data, usage } = serde_json::from_value(answer).map_err(|_| wrong("they are no list of vectors"))?;
+    let Answer { mut data, usage } =
+        serde_json::from_value(answer).map_err(|_| wrong("they are no list of vectors"))?;
     data.sort_by_key(|row| row.index);
     let length = data.first().map_or(0, |row| row.embedding.len());
     let in_order = data.iter().enumerate().all(|(place, row)| row.index == place && row.embedding.len() == length);

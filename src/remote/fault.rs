@@ -84,8 +84,8 @@ impl Complaint {
 
     /// The error that it is, and whether to ask again.
     pub(super) fn fault(&self, accused: Accused<'_>, retry_after: Option<Duration>) -> Fault {
-        let code: String = self.code.chars().filter(|c| c.is_ascii_alphanumeric() || "_-.".contains(*c)).collect();
-        let code = hidden(&code, accused.key);
+        let code = hidden(&self.code, accused.key);
+        let code: String = code.chars().filter(|c| c.is_ascii_alphanumeric() || "_-.".contains(*c)).collect();
         tracing::warn!(what = accused.what, status = self.status, code = %cut(&code, LOGGED), "the service complains");
         let quota = self.code == "insufficient_quota";
         let again = match (self.status, retry_after) {
@@ -102,7 +102,9 @@ impl Complaint {
         let refused = |reason: String| ProviderError::Refused { what: what.clone(), reason };
         match (self.status, retry_after) {
             (401, _) => refused(format!("it does not accept the API key of {}", accused.service)),
-            (403, _) => refused(format!("the API key of {} may not do this, or its policy forbids it", accused.service)),
+            (403, _) => {
+                refused(format!("the API key of {} may not do this, or its policy forbids it", accused.service))
+            }
             (402, _) => refused(format!("the credit of {} is used up", accused.service)),
             (429, _) if quota => refused(format!("the quota of {} is used up", accused.service)),
             (429, wait) => ProviderError::Overloaded { what, retry_after: wait.unwrap_or(UNSAID) },

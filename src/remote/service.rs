@@ -154,8 +154,10 @@ impl Service {
         if let Some(key) = &key {
             sent.insert(AUTHORIZATION, bearer(key).ok_or_else(|| ServiceError::Key { name: name.clone() })?);
         }
-        let mut builder =
-            reqwest::Client::builder().redirect(redirect::Policy::none()).connect_timeout(bounds.connect).referer(false);
+        let mut builder = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .connect_timeout(bounds.connect)
+            .referer(false);
         if is_loopback(&url) {
             // What runs on this machine is not reached through another.
             builder = builder.no_proxy();
@@ -294,7 +296,9 @@ impl Target {
             };
             let wait = match fault.again {
                 Again::Never => return Err(fault.error),
-                Again::Soon => (bounds.backoff * 2u32.pow(attempt)).mul_f64(1.0 - chance() as f64 / u64::MAX as f64 / 2.0),
+                Again::Soon => {
+                    (bounds.backoff * 2u32.pow(attempt)).mul_f64(1.0 - chance() as f64 / u64::MAX as f64 / 2.0)
+                }
                 Again::After(wait) => wait,
             };
             if attempt == RETRIES || wait > bounds.longest_wait {
@@ -360,7 +364,8 @@ impl Target {
 
 fn base(text: &str) -> Option<Url> {
     let url = Url::parse(text.trim()).ok()?;
-    let bare = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+    let bare =
+        url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
     (bare && url.has_host() && matches!(url.scheme(), "http" | "https")).then_some(url)
 }
 

@@ -134,7 +134,7 @@ async fn pcm(target: &Target, body: Body) -> Result<Body, ProviderError> {
     let rates = parameters.split(';').filter_map(|parameter| parameter.trim().strip_prefix("rate="));
     let other_rate = rates.filter_map(|rate| rate.parse::<u32>().ok()).any(|rate| rate != SPEECH_HZ);
     if !raw || other_rate {
-        tracing::warn!(what = %target.what, media_type, "the answer is not the PCM that was asked for");
+        tracing::warn!(what = %target.what, "the answer is not the PCM that was asked for");
         return Err(target.failed());
     }
     Ok(body.at_most(audio_bytes))

@@ -193,6 +193,7 @@ impl Answer {
             no_speech: segment.no_speech_prob.unwrap_or(0.0),
         };
         let mut segments: Vec<_> = self.segments.unwrap_or_default().into_iter().map(segment).collect();
+        segments.sort_by_key(|segment| segment.start);
         if segments.is_empty() {
             let text = text.to_owned();
             let (log_probability, no_speech) = (0.0, 0.0);

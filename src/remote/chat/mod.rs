@@ -40,9 +40,9 @@ impl RemoteChat {
 impl ChatModel for RemoteChat {
     fn reply(&self, request: ChatRequest) -> Flow<Delta> {
         let target = self.target.clone();
-        let asked = target.admit(&request.caller).and_then(|()| {
-            request::body(target.service.dialect(), &target.model, &request)
-        });
+        let asked = target
+            .admit(&request.caller)
+            .and_then(|()| request::body(target.service.dialect(), &target.model, &request));
         let json = match asked {
             Ok(json) => json,
             Err(error) => return refused(error),

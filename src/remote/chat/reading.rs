@@ -184,8 +184,11 @@ impl Reading {
             }
         }
         // Who counts nothing is counted: a reply that costs nothing would pass every budget.
-        let counted =
-            || Spent { prompt: self.prompt_bytes.div_ceil(BYTES_PER_TOKEN), completion: self.pieces, ..Spent::default() };
+        let counted = || Spent {
+            prompt: self.prompt_bytes.div_ceil(BYTES_PER_TOKEN),
+            completion: self.pieces,
+            ..Spent::default()
+        };
         Ok((deltas, reason, self.spent.unwrap_or_else(counted)))
     }
 }

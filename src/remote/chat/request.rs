@@ -80,7 +80,9 @@ fn tool_choice(choice: &ToolChoice) -> Value {
 /// How a service is told whether to think.
 fn thinking(dialect: Dialect, model: &str, think: bool) -> Option<(&'static str, Value)> {
     match dialect {
-        Dialect::OpenAi if always_thinks(model) => Some(("reasoning_effort", if think { "medium" } else { "low" }.into())),
+        Dialect::OpenAi if always_thinks(model) => {
+            Some(("reasoning_effort", if think { "medium" } else { "low" }.into()))
+        }
         Dialect::OpenAi => None,
         // Models that cannot but think refuse to be told not to: what they think is only kept back.
         Dialect::OpenRouter if think => Some(("reasoning", json!({ "enabled": true }))),
@@ -100,7 +102,8 @@ fn put_shape(
     raw: bool,
     shape: &OutputShape,
 ) -> Result<(), ProviderError> {
-    let refused = |message: &str| ProviderError::InvalidRequest { field: "response_format", message: message.to_owned() };
+    let refused =
+        |message: &str| ProviderError::InvalidRequest { field: "response_format", message: message.to_owned() };
     let guided = match shape {
         OutputShape::Json if !raw => {
             body.insert("response_format".to_owned(), json!({ "type": "json_object" }));
@@ -156,7 +159,8 @@ fn put_sampling(
             put("repetition_penalty", decimal(sampling.repetition_penalty));
         }
     }
-    let beyond = if sampling.ignore_eos { Some("ignore_eos") } else { (sampling.min_tokens > 0).then_some("min_tokens") };
+    let beyond =
+        if sampling.ignore_eos { Some("ignore_eos") } else { (sampling.min_tokens > 0).then_some("min_tokens") };
     match beyond {
         Some(field) if dialect != Dialect::Vllm => {
             let message = "this service does not know it; leave it out".to_owned();

@@ -53,7 +53,6 @@ impl Floor {
         self.rounds = 0;
         let named = self.named(text);
         match policy {
-            TurnTaking::Manual => named,
             TurnTaking::All => {
                 let mut all = named;
                 let others: Vec<usize> = (0..self.seats.len()).filter(|seat| !all.contains(seat)).collect();
@@ -62,7 +61,7 @@ impl Floor {
             }
             TurnTaking::Mention if named.is_empty() => vec![self.last.unwrap_or(0)],
             TurnTaking::Natural if named.is_empty() => vec![self.readiest()],
-            TurnTaking::Mention | TurnTaking::Natural => named,
+            TurnTaking::Mention | TurnTaking::Natural | TurnTaking::Manual => named,
         }
     }
 

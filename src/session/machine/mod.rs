@@ -240,11 +240,11 @@ impl Machine {
                 let Transcription { item_id, text, at, .. } = &utterance.transcription;
                 let (item_id, at) = (item_id.clone(), *at);
                 self.judge(now, &item_id, text);
-                if self.acquits(&item_id) { self.nothing(now, item_id, at) } else { self.said(now, *utterance) }
+                if self.acquits(&item_id) { self.nothing(now, &item_id, at) } else { self.said(now, *utterance) }
             }
             Heard::Nothing { item_id, at } => {
                 self.acquits(&item_id);
-                self.nothing(now, item_id, at);
+                self.nothing(now, &item_id, at);
             }
             Heard::Failed { item_id, error } => {
                 self.acquits(&item_id);
@@ -257,9 +257,9 @@ impl Machine {
     }
 
     /// An utterance turned out to be none.
-    fn nothing(&mut self, now: Instant, item_id: String, at: Samples<MIC_HZ>) {
+    fn nothing(&mut self, now: Instant, item_id: &str, at: Samples<MIC_HZ>) {
         self.tell(Output::Transcription(Transcription {
-            item_id: item_id.clone(),
+            item_id: item_id.to_owned(),
             is_final: true,
             text: String::new(),
             stable_chars: 0,
@@ -267,7 +267,7 @@ impl Machine {
             language: None,
             words: Vec::new(),
         }));
-        self.heard_out(now, &item_id);
+        self.heard_out(now, item_id);
     }
 
     fn said(&mut self, now: Instant, utterance: Utterance) {

@@ -22,7 +22,7 @@ impl Machine {
                 match self.speakers(&character_ids, &text) {
                     Ok(speakers) => {
                         let patch = SettingsPatch { output, ..SettingsPatch::default() };
-                        let cause = Cause { speakers, patch, ..Cause::new(now) };
+                        let cause = Cause { patch, speakers, ..Cause::new(now) };
                         self.text(now, text, client_message_id, cause, reference);
                     }
                     Err(complaint) => self.complain(complaint, reference),

@@ -45,7 +45,7 @@ impl Machine {
         reply.held = waits.then(Vec::new);
         let voicing = reply.voicing(self.paced, &self.caller);
         let name = reply.character().name.clone();
-        let company = (!others.is_empty()).then(|| Company { name, others });
+        let company = (!others.is_empty()).then_some(Company { name, others });
         self.replies.push_back(reply);
         self.effects.push(Effect::Think { turn: self.turn, request, voicing, company, waits });
     }

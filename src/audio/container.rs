@@ -334,3 +334,7 @@ fn is_end(error: &std::io::Error) -> bool {
 #[cfg(test)]
 #[path = "container_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile_tests;

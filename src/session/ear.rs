@@ -20,7 +20,7 @@ use super::settings::Settings;
 use crate::audio::vad::{EndPointer, VadEvent, VadSettings};
 use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::provider::{
-    FinalTranscript, ProviderError, Segment, SpeechToText, SttOptions, Transcript, VAD_FRAME, VoiceActivity,
+    Caller, FinalTranscript, ProviderError, Segment, SpeechToText, SttOptions, Transcript, VAD_FRAME, VoiceActivity,
 };
 
 /// One utterance, and with push-to-talk one press, lasts at most so long.
@@ -92,6 +92,7 @@ pub(super) struct Ear {
     stt: Arc<dyn SpeechToText>,
     activity: Detector,
     settings: Settings,
+    caller: Caller,
     new_id: fn() -> String,
     pointer: EndPointer,
     /// Where `pointer` began to count.
@@ -137,6 +138,7 @@ impl Ear {
         stt: Arc<dyn SpeechToText>,
         activity: Arc<dyn VoiceActivity>,
         settings: Settings,
+        caller: Caller,
         new_id: fn() -> String,
     ) -> Self {
         Self {
@@ -144,6 +146,7 @@ impl Ear {
             activity: Detector::new(activity),
             pointer: EndPointer::new(pointer_settings(&settings)),
             settings,
+            caller,
             new_id,
             pointer_from: Samples(0),
             received: Samples(0),
@@ -284,6 +287,7 @@ impl Ear {
             languages: self.settings.languages.clone(),
             partials: true,
             word_times: true,
+            caller: self.caller.clone(),
             ..SttOptions::default()
         };
         let audio = stream::poll_fn(move |context| audio.poll_recv(context)).boxed();

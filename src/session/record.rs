@@ -51,6 +51,8 @@ pub struct Conversation {
     pub id: String,
     pub title: String,
     pub character_ids: Vec<String>,
+    /// What is said in it stays on this machine.
+    pub private: bool,
     /// RFC 3339, UTC.
     pub created_at: String,
     pub updated_at: String,
@@ -70,6 +72,10 @@ pub struct Character {
     pub languages: Vec<String>,
     /// Sampling settings that differ from the defaults, by their wire names.
     pub parameters: Value,
+    /// The language model, as a request names it. None: the server's own.
+    pub model: Option<String>,
+    /// How readily it speaks up among several, 0 to 1.
+    pub talkativeness: f32,
     pub is_active: bool,
 }
 

@@ -33,6 +33,8 @@ pub(super) fn character(row: &AnyRow) -> Result<Character, sqlx::Error> {
         voice: row.try_get("voice")?,
         languages: json(row, "languages")?,
         parameters: json(row, "parameters")?,
+        model: row.try_get("model")?,
+        talkativeness: row.try_get::<f64, _>("talkativeness")? as f32,
         is_active: row.try_get::<i64, _>("is_active")? == 1,
     })
 }

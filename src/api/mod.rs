@@ -5,7 +5,11 @@
 //! OpenAI client knows, `rest` our own.
 
 mod access;
+mod asker;
+#[cfg(test)]
+mod fixture;
 mod health;
+mod narration;
 mod openai;
 mod problem;
 mod rest;

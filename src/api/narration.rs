@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderMap;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use tokio::time::sleep;
@@ -44,12 +43,6 @@ pub(super) struct Narration {
     pub(super) served_by: Arc<str>,
     /// In order; an error is its last item.
     pub(super) audio: BoxStream<'static, Result<Speech, ProviderError>>,
-}
-
-/// On whose behalf a request speaks.
-pub(super) fn caller(headers: &HeaderMap) -> Caller {
-    let request_id = headers.get("x-request-id").and_then(|id| id.to_str().ok()).map(Arc::from);
-    Caller { request_id, ..Caller::default() }
 }
 
 /// Begins to speak, and waits for the first audio. `field` is the text's name in the request.
@@ -129,7 +122,7 @@ impl Reader {
             waiting,
             speaking: VecDeque::new(),
             stretch: (engine_speed != script.speed).then(|| Stretch::new(rest)),
-            served_by: Arc::from(""),
+            served_by: "".into(),
             begun: false,
         }
     }

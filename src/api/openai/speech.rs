@@ -6,7 +6,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State as Extract;
 use axum::extract::rejection::JsonRejection;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::House;
+use crate::api::asker::Asker;
 use crate::api::narration::{self, Narration, Script};
 use crate::api::problem::Problem;
 use crate::audio::{EncodeError, Encoder, Format, Samples, Speech};
@@ -46,7 +47,7 @@ enum Voice {
 
 pub(super) async fn create(
     Extract(house): Extract<Arc<House>>,
-    headers: HeaderMap,
+    Asker(caller): Asker,
     body: Result<Json<Request>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Json(request) = body.map_err(|error| unreadable(&error))?;
@@ -67,7 +68,7 @@ pub(super) async fn create(
         speed: request.speed.unwrap_or(1.0),
         model: request.model.as_deref().and_then(super::alias),
         urgency: Urgency::First,
-        caller: narration::caller(&headers),
+        caller,
     };
     let Narration { served_by, audio } = narration::narrate(&house.state.parts.speech, script, "input").await?;
     let (kind, body) = if as_events {
@@ -79,10 +80,7 @@ pub(super) async fn create(
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    if let Ok(name) = HeaderValue::from_str(&served_by) {
-        headers.insert("x-served-by", name);
-    }
-    Ok(response)
+    Ok(super::served_by(response, &served_by))
 }
 
 fn unreadable(error: &JsonRejection) -> Problem {

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::Json;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path as Segment, State as Extract};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
@@ -24,9 +25,10 @@ use tokio_util::io::ReaderStream;
 use uuid::Uuid;
 
 use crate::api::House;
+use crate::api::asker::Asker;
 use crate::api::narration::{self, Narration, Script};
 use crate::api::problem::Problem;
-use crate::audio::{Format, Samples};
+use crate::audio::{Encoder, Format, Samples};
 use crate::provider::Urgency;
 
 const KEPT: Duration = Duration::from_hours(24);
@@ -37,17 +39,21 @@ const SWEPT_EVERY: Duration = Duration::from_mins(10);
 const UNFINISHED: &str = "part";
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Request {
+struct Request {
     text: String,
     voice: Option<String>,
     format: Option<String>,
     speed: Option<f32>,
 }
 
+pub(super) fn routes() -> Router<Arc<House>> {
+    Router::new().route("/speech", post(create)).route("/speech/{file}", get(fetch))
+}
+
 /// `POST /api/speech`.
-pub(super) async fn create(
+async fn create(
     Extract(house): Extract<Arc<House>>,
-    headers: HeaderMap,
+    Asker(caller): Asker,
     body: Result<Json<Request>, JsonRejection>,
 ) -> Result<Response, Problem> {
     let Json(request) = body.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_json", error.body_text()))?;
@@ -62,7 +68,7 @@ pub(super) async fn create(
         speed: request.speed.unwrap_or(1.0),
         model: None,
         urgency: Urgency::Later,
-        caller: narration::caller(&headers),
+        caller,
     };
     let folder = folder(&house.state.data_dir);
     let mut unfinished = Unfinished::new(&folder, format).await.map_err(|error| disk(&error))?;
@@ -85,7 +91,7 @@ pub(super) async fn create(
 }
 
 /// `GET /api/speech/{file}`, whole or in part.
-pub(super) async fn fetch(
+async fn fetch(
     Extract(house): Extract<Arc<House>>,
     Segment(name): Segment<String>,
     headers: HeaderMap,
@@ -223,7 +229,7 @@ impl Unfinished {
     async fn write(
         &mut self,
         mut narration: Narration,
-        mut encoder: Box<dyn crate::audio::Encoder>,
+        mut encoder: Box<dyn Encoder>,
     ) -> Result<Samples<24_000>, Problem> {
         let failed = |error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding_failed", format!("{error}"));
         let mut length = Samples::default();

@@ -167,7 +167,7 @@ const BANNED: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Compiled for tests only.
-const TEST_FILES: &[&str] = &["tests.rs", "testing.rs", "fake.rs"];
+const TEST_FILES: &[&str] = &["tests.rs", "testing.rs", "fake.rs", "fixture.rs"];
 
 const ORDINARY_FILE: usize = 400;
 const MODEL_FILE: usize = 800;

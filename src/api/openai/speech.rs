@@ -178,3 +178,7 @@ fn usage(characters: usize, length: Samples<24_000>) -> Value {
     let output = length.0.div_ceil(TOKEN.0);
     json!({"input_tokens": characters, "output_tokens": output, "total_tokens": characters as u64 + output})
 }
+
+#[cfg(test)]
+#[path = "speech_tests.rs"]
+mod tests;

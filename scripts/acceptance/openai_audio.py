@@ -14,7 +14,7 @@ import argparse, base64, io, json, re, subprocess, sys, time, urllib.error, urll
 import jiwer, openai
 
 SENTENCES = [
-    "The quick brown fox jumps over the lazy dog near the river bank.",
+    "The quick brown fox jumps over the lazy dog behind the old barn.",
     "Please call the station and ask when the next train leaves for the city.",
     "My sister bought fresh bread and a bottle of milk on her way home.",
 ]

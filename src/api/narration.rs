@@ -28,7 +28,7 @@ const ATTEMPTS: usize = 4;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What to say, and how.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Script {
     pub(super) text: String,
     pub(super) voice: Option<String>,
@@ -105,7 +105,7 @@ impl Reader {
         let voice = script.voice.as_deref();
         let voices = speech.voices();
         let language = voices.iter().find(|known| Some(known.name.as_str()) == voice);
-        let waiting = sentences(&script.text, language.map_or("en", |voice| &voice.language));
+        let waiting = sentences(&script.text, language.map_or("en", |voice| voice.language.as_str()));
         let engine_speed = script.speed.clamp(ENGINE_SPEEDS.0, ENGINE_SPEEDS.1);
         let rest = script.speed / engine_speed;
         let request = SpeakRequest {

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path as Segment, State as Extract};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
@@ -70,10 +70,10 @@ async fn create(
         urgency: Urgency::Later,
         caller,
     };
-    let folder = folder(&house.state.data_dir);
-    let mut unfinished = Unfinished::new(&folder, format).await.map_err(|error| disk(&error))?;
     let encoder = format.encoder().map_err(|error| Problem::bad_field("format", error))?;
     let narration = narration::narrate(&house.state.parts.speech, script, "text").await?;
+    let folder = folder(&house.state.data_dir);
+    let mut unfinished = Unfinished::new(&folder, format).await.map_err(|error| disk(&error))?;
     let served_by = HeaderValue::from_str(&narration.served_by).ok();
     let length = unfinished.write(narration, encoder).await?;
     let name = unfinished.keep().await.map_err(|error| disk(&error))?;
@@ -103,9 +103,9 @@ async fn fetch(
     let found = async {
         let file = File::open(path).await?;
         let metadata = file.metadata().await?;
-        Ok((file, metadata.len(), metadata.modified()?))
+        Ok::<_, std::io::Error>((file, metadata.len(), metadata.modified()?))
     };
-    let (mut file, bytes, made) = found.await.map_err(|error: std::io::Error| match error.kind() {
+    let (mut file, bytes, made) = found.await.map_err(|error| match error.kind() {
         ErrorKind::NotFound => gone(),
         _ => disk(&error),
     })?;

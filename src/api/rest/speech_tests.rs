@@ -44,7 +44,8 @@ async fn a_text_becomes_an_address_that_plays() {
         let seconds = speech["seconds"].as_f64().unwrap();
         assert!((seconds - 0.01..seconds + 0.2).contains(&audio.len().seconds()), "{speech}");
         if format == Format::Wav {
-            assert_eq!(bytes, crate::audio::wav::encode(&audio), "its header says its length");
+            let header = crate::audio::wav::header(24_000, Some(bytes.len() as u32 - 44));
+            assert_eq!(bytes[..44], header, "its header says its length");
         }
     }
     let files = std::fs::read_dir(folder(&data_dir)).unwrap().count();

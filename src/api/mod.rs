@@ -9,6 +9,7 @@ mod asker;
 #[cfg(test)]
 mod fixture;
 mod health;
+mod narration;
 mod openai;
 mod problem;
 mod rest;

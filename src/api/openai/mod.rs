@@ -12,6 +12,7 @@ mod models;
 mod replies;
 mod settings;
 mod stream;
+mod speech;
 
 use std::sync::Arc;
 
@@ -45,6 +46,7 @@ pub(super) fn routes() -> Router<Arc<House>> {
         .route("/models/{*id}", get(models::one))
         .route("/chat/completions", post(chat::create))
         .route("/completions", post(completions::create))
+        .route("/audio/speech", post(speech::create))
 }
 
 /// The model that a name on the wire means. None: the server's own.

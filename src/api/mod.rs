@@ -5,6 +5,9 @@
 //! OpenAI client knows, `rest` our own.
 
 mod access;
+mod asker;
+#[cfg(test)]
+mod fixture;
 mod health;
 mod openai;
 mod problem;

@@ -8,6 +8,7 @@ mod english;
 mod markdown;
 mod quantity;
 pub mod speakable;
+pub mod subtitle;
 
 pub use chunk::{Chunker, Piece};
 pub use speakable::speakable;

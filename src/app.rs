@@ -5,28 +5,32 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, anyhow};
+use futures::future::FutureExt;
 
 use crate::catalog::{Catalog, Choice, HubOptions, Kind};
 use crate::config::{self, Config};
 use crate::engine::EngineError;
 use crate::engine::chat::ChatEngine;
 use crate::engine::device::{self, DeviceChoice};
+use crate::engine::embedding::{BertEngine, LazyEmbedder};
 use crate::engine::memory::MemoryLedger;
 use crate::engine::precedence::Precedence;
 use crate::engine::speech::KokoroEngine;
 use crate::engine::stt::WhisperEngine;
 use crate::engine::vad::SileroVad;
 use crate::provider::limit::LimitedSpeech;
-use crate::provider::missing::Missing;
 use crate::provider::{
-    Capability, ChatModel, ModelCard, ProviderReport, ProviderState, Roster, SpeechSynthesizer, SpeechToText,
-    TextEmbedder, VoiceActivity,
+    Capability, ChatModel, ModelCard, ProviderError, ProviderReport, ProviderState, Roster, SpeechSynthesizer,
+    SpeechToText, TextEmbedder, VoiceActivity,
 };
 use crate::session::Parts;
 use crate::store::Store;
 
 /// Share of the device's free memory that models may take; the rest is for activations that nobody foresaw.
 const BUDGET_PERCENT: u64 = 90;
+
+/// Where `EMBEDDING_MODEL` names none.
+const EMBEDDING_MODEL: &str = "all-minilm-l6-v2";
 
 /// What every command starts from: settings, and which models they mean.
 pub struct App {
@@ -137,8 +141,20 @@ impl App {
         Ok(Arc::new(loaded.map_err(|error| with_remedy(self.vad_model(), error))?))
     }
 
+    pub fn embedding_model(&self) -> &str {
+        self.config.embedding_model.as_deref().unwrap_or(EMBEDDING_MODEL)
+    }
+
+    /// Loaded when it is first asked: few conversations need it.
     pub fn embedder(&self) -> Arc<dyn TextEmbedder> {
-        Arc::new(Missing::new("an embedding model", "this server has none"))
+        let source = EmbeddingSource {
+            name: self.embedding_model().to_owned(),
+            catalog: self.catalog.clone(),
+            device: self.device,
+            ledger: self.ledger.clone(),
+            precedence: self.precedence.clone(),
+        };
+        Arc::new(LazyEmbedder::new(Arc::new(move || source.clone().load().boxed())))
     }
 
     /// The loaded models.
@@ -229,6 +245,41 @@ impl Roster for Loaded {
             state: ProviderState::Ready,
         };
         self.0.iter().map(report).collect()
+    }
+}
+
+/// All that loading the embedding model later takes.
+#[derive(Clone)]
+struct EmbeddingSource {
+    name: String,
+    catalog: Catalog,
+    device: DeviceChoice,
+    ledger: MemoryLedger,
+    precedence: Precedence,
+}
+
+impl EmbeddingSource {
+    async fn load(self) -> Result<Arc<dyn TextEmbedder>, ProviderError> {
+        let Self { name, catalog, device, ledger, precedence } = self;
+        let unavailable = |remedy: String| ProviderError::Unavailable { what: name.clone(), remedy };
+        if catalog.manifest(&name).is_ok_and(|manifest| manifest.kind != Kind::Embedding) {
+            return Err(unavailable(format!("it embeds no text; set EMBEDDING_MODEL={EMBEDDING_MODEL}")));
+        }
+        let folder = catalog.locate(&name).map_err(|_| unavailable(format!("fetch it with `aichat pull {name}`")))?;
+        let model = name.clone();
+        let loading = tokio::task::spawn_blocking(move || {
+            let bytes = BertEngine::memory_estimate(&folder)?;
+            let book = Book { ledger, device };
+            book.enter(&model, bytes, || BertEngine::load(&model, &folder, &device::open(device)?, precedence))
+        });
+        let loaded = loading.await.map_err(|_| ProviderError::Failed { what: name.clone() })?;
+        let engine = loaded.map_err(|error| {
+            let error = with_remedy(&name, error);
+            tracing::error!(model = name, error = format!("{error:#}"), "not loaded");
+            unavailable("it could not be loaded; the server's log says why".to_owned())
+        })?;
+        tracing::info!(model = name, %device, "loaded");
+        Ok(Arc::new(engine))
     }
 }
 

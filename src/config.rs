@@ -49,6 +49,9 @@ pub struct Flags {
     /// Speech synthesiser, instead of the profile's
     #[arg(long, env = "TTS_MODEL", global = true, hide_env_values = true)]
     pub tts_model: Option<String>,
+    /// Embedding model, loaded when it is first asked [default: all-minilm-l6-v2]
+    #[arg(long, env = "EMBEDDING_MODEL", global = true, hide_env_values = true)]
+    pub embedding_model: Option<String>,
     /// How many sentences may be generated at once [default: 3]
     #[arg(long, env = "MAX_CONCURRENT_TTS", global = true, hide_env_values = true)]
     pub max_concurrent_tts: Option<usize>,
@@ -97,6 +100,7 @@ struct File {
     stt_model: Option<String>,
     llm_model: Option<String>,
     tts_model: Option<String>,
+    embedding_model: Option<String>,
     max_concurrent_tts: Option<usize>,
     api_key: Option<String>,
     allowed_origins: Option<Vec<String>>,
@@ -114,6 +118,7 @@ pub struct Config {
     pub stt_model: Option<String>,
     pub llm_model: Option<String>,
     pub tts_model: Option<String>,
+    pub embedding_model: Option<String>,
     pub max_concurrent_tts: usize,
     pub api_key: Option<String>,
     pub allowed_origins: Vec<String>,
@@ -189,6 +194,7 @@ impl Config {
             stt_model: named(flags.stt_model.clone().or(file.stt_model)),
             llm_model: named(flags.llm_model.clone().or(file.llm_model)),
             tts_model: named(flags.tts_model.clone().or(file.tts_model)),
+            embedding_model: named(flags.embedding_model.clone().or(file.embedding_model)),
             max_concurrent_tts,
             api_key: named(flags.api_key.clone().or(file.api_key)),
             allowed_origins: flags.allowed_origins.clone().or(file.allowed_origins).unwrap_or_default(),

@@ -112,6 +112,22 @@ pub fn decode_bytes<const HZ: u32>(
     Decoder::from_bytes(bytes, limits)?.decode()
 }
 
+/// Refuses what is longer than `limits` allow by its packets' own account, without decoding it: in a second or two
+/// instead of when the time has come. What a damaged file holds is for the decoder to say. Reads from where `file` is.
+pub fn refuse_too_long(file: File, limits: Limits) -> Result<(), AudioError> {
+    guarded(|| {
+        let mut track = Track::open(Box::new(file))?;
+        let mut seconds = 0.0;
+        while let Ok(Some(packet)) = track.next_packet() {
+            seconds += track.seconds(packet.dur.get());
+            if seconds > limits.duration.as_secs_f64() {
+                return Err(AudioError::TooLong { limit: limits.duration });
+            }
+        }
+        Ok(())
+    })
+}
+
 /// A file's audio as an iterator of blocks, a packet's worth each (usually 10 to 100 ms). It blocks while it reads and
 /// decodes. An error is the last item.
 pub struct Decoder<const HZ: u32> {
@@ -131,7 +147,11 @@ pub struct Decoder<const HZ: u32> {
 
 impl<const HZ: u32> Decoder<HZ> {
     pub fn open(path: &Path, limits: Limits) -> Result<Self, AudioError> {
-        let file = File::open(path)?;
+        Self::from_file(File::open(path)?, limits)
+    }
+
+    /// Reads from where `file` is.
+    pub fn from_file(file: File, limits: Limits) -> Result<Self, AudioError> {
         let metadata = file.metadata()?;
         if metadata.is_dir() {
             return Err(AudioError::Io(ErrorKind::IsADirectory.into()));
@@ -327,6 +347,13 @@ impl Track {
             })?;
         let (id, tick, decoder) = choose(&*reader)?;
         Ok(Self { reader, id, decoder, tick, bytes_left, empty: 0 })
+    }
+
+    /// A length in the track's own units, in seconds; 0 where they are unknown.
+    fn seconds(&self, units: u64) -> f64 {
+        let track = self.reader.tracks().iter().find(|track| track.id == self.id);
+        let base = track.and_then(|track| track.time_base);
+        base.map_or(0.0, |base| units as f64 * f64::from(base.numer.get()) / f64::from(base.denom.get()))
     }
 
     /// The track's next packet.

@@ -44,7 +44,7 @@ fn a_wrong_setting_is_named() {
 }
 
 /// Every setting there is, set to nothing.
-const EMPTY: [&str; 18] = [
+const EMPTY: [&str; 19] = [
     "HOST",
     "PORT",
     "DATABASE_URL",
@@ -55,6 +55,7 @@ const EMPTY: [&str; 18] = [
     "STT_MODEL",
     "LLM_MODEL",
     "TTS_MODEL",
+    "EMBEDDING_MODEL",
     "MAX_CONCURRENT_TTS",
     "AICHAT_API_KEY",
     "ALLOWED_ORIGINS",

@@ -139,6 +139,8 @@ const ROOMS: &[Room] = &[
             "futures",
             "serde_json",
             "base64",
+            "flate2",
+            "tempfile",
             "sha2",
             "metrics",
             "metrics_exporter_prometheus",

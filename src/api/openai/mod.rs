@@ -13,6 +13,9 @@ mod replies;
 mod settings;
 mod stream;
 mod speech;
+mod embeddings;
+mod transcriptions;
+mod upload;
 
 use std::sync::Arc;
 
@@ -47,6 +50,9 @@ pub(super) fn routes() -> Router<Arc<House>> {
         .route("/chat/completions", post(chat::create))
         .route("/completions", post(completions::create))
         .route("/audio/speech", post(speech::create))
+        .route("/audio/transcriptions", transcriptions::transcriptions())
+        .route("/audio/translations", transcriptions::translations())
+        .route("/embeddings", post(embeddings::create))
 }
 
 /// The model that a name on the wire means. None: the server's own.

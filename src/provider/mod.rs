@@ -15,10 +15,12 @@ pub mod embedding;
 pub mod error;
 #[cfg(test)]
 pub mod fake;
+pub mod fallback;
 pub mod limit;
 mod meter;
 pub mod missing;
 pub mod roster;
+pub mod route;
 pub mod speech;
 pub(crate) mod task;
 pub mod transcript;

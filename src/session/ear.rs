@@ -20,7 +20,7 @@ use super::settings::Settings;
 use crate::audio::vad::{EndPointer, VadEvent, VadSettings};
 use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::provider::{
-    FinalTranscript, ProviderError, Segment, SpeechToText, SttOptions, Transcript, VAD_FRAME, VoiceActivity,
+    Caller, FinalTranscript, ProviderError, Segment, SpeechToText, SttOptions, Transcript, VAD_FRAME, VoiceActivity,
 };
 
 /// One utterance, and with push-to-talk one press, lasts at most so long.
@@ -93,6 +93,8 @@ pub(super) struct Ear {
     activity: Detector,
     settings: Settings,
     new_id: fn() -> String,
+    /// Rides with every utterance.
+    caller: Caller,
     pointer: EndPointer,
     /// Where `pointer` began to count.
     pointer_from: Samples<MIC_HZ>,
@@ -138,6 +140,7 @@ impl Ear {
         activity: Arc<dyn VoiceActivity>,
         settings: Settings,
         new_id: fn() -> String,
+        caller: Caller,
     ) -> Self {
         Self {
             stt,
@@ -145,6 +148,7 @@ impl Ear {
             pointer: EndPointer::new(pointer_settings(&settings)),
             settings,
             new_id,
+            caller,
             pointer_from: Samples(0),
             received: Samples(0),
             rest: Vec::new(),
@@ -284,6 +288,7 @@ impl Ear {
             languages: self.settings.languages.clone(),
             partials: true,
             word_times: true,
+            caller: self.caller.clone(),
             ..SttOptions::default()
         };
         let audio = stream::poll_fn(move |context| audio.poll_recv(context)).boxed();

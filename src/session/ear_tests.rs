@@ -32,7 +32,7 @@ async fn hear_by(
     inputs: Vec<Input>,
 ) -> (Vec<Heard>, Arc<FakeHearing>) {
     let stt = Arc::new(FakeHearing::new(texts));
-    let ear = Ear::new(Arc::<FakeHearing>::clone(&stt), activity, settings, new_id);
+    let ear = Ear::new(Arc::<FakeHearing>::clone(&stt), activity, settings, new_id, Caller::default());
     let (inbox, requests) = mpsc::channel(8);
     let (turn, mut events) = mpsc::channel(8);
     let task = tokio::spawn(ear.run(requests, turn));
@@ -126,7 +126,7 @@ async fn the_second_utterance_does_not_wait_for_the_firsts_transcript() {
     let stt_delay = Duration::from_secs(2);
     let mut stt = FakeHearing::new(&["First.", "Second."]);
     stt.delay = stt_delay;
-    let ear = Ear::new(Arc::new(stt), Arc::new(FakeActivity), Settings::default(), new_id);
+    let ear = Ear::new(Arc::new(stt), Arc::new(FakeActivity), Settings::default(), new_id, Caller::default());
     let (inbox, requests) = mpsc::channel(64);
     let (turn, mut events) = mpsc::channel(64);
     let task = Task::spawn("ear", ear.run(requests, turn));
@@ -249,7 +249,7 @@ async fn a_recogniser_that_fails_panics_or_sleeps_is_told_of_once() {
         let mut stt = FakeHearing::new(&[]);
         stt.texts.lock().unwrap().push_back(text);
         stt.delay = delay;
-        let ear = Ear::new(Arc::new(stt), Arc::new(FakeActivity), Settings::default(), new_id);
+        let ear = Ear::new(Arc::new(stt), Arc::new(FakeActivity), Settings::default(), new_id, Caller::default());
         let (inbox, requests) = mpsc::channel(8);
         let (turn, mut events) = mpsc::channel(8);
         let _task = Task::spawn("ear", ear.run(requests, turn));

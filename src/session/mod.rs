@@ -118,10 +118,11 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     // The lane is new: there is room.
     let _ = control.try_send(Output::SessionStarted(Box::new(started)).into());
 
-    let ear = Ear::new(Arc::clone(&parts.stt), Arc::clone(&parts.vad), settings.clone(), new_id);
+    let caller = conversation.conversation.caller();
+    let ear = Ear::new(Arc::clone(&parts.stt), Arc::clone(&parts.vad), settings.clone(), new_id, caller);
     let room = turn::Room {
         ear: Task::spawn("ear", ear.run(requests, events.clone())),
-        machine: Machine::new(conversation_id, character, settings, opening.paced, history, Box::new(new_id)),
+        machine: Machine::new(&conversation.conversation, character, settings, opening.paced, history, Box::new(new_id)),
         saves: turn::Saves::new(Arc::clone(&parts.records)),
         late: None,
         parts,

@@ -18,7 +18,7 @@ use super::guard::guarded;
 use super::machine::Event;
 use super::settings::AudioFormat;
 use crate::audio::{Samples, Speech};
-use crate::provider::{Language, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, WordMark};
+use crate::provider::{Caller, Language, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, WordMark};
 
 /// Sentences that may wait to be spoken. The text of a whole reply at the most tokens a client may ask for, at 16 a
 /// sentence: the reply is written much faster than it is spoken, and its text must not wait for its audio.
@@ -43,6 +43,7 @@ pub(super) struct Voicing {
     pub(super) speed: f32,
     pub(super) seed: Option<u64>,
     pub(super) format: AudioFormat,
+    pub(super) caller: Caller,
     /// How far audio may run ahead of its playback. None: as far as it is taken.
     pub(super) lead: Option<Duration>,
 }
@@ -200,6 +201,7 @@ impl Mouth {
             speed: self.voicing.speed,
             urgency: sentence.urgency,
             seed: self.voicing.seed,
+            caller: self.voicing.caller.clone(),
             ..SpeakRequest::default()
         };
         let number = sentence.sequence_number;

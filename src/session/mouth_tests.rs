@@ -20,6 +20,7 @@ fn stage(fake: FakeSpeech, lead: Option<Duration>) -> Stage {
         speed: 1.0,
         seed: None,
         format: AudioFormat::Pcm,
+        caller: Caller::default(),
         lead,
     };
     let (sentences, inbox) = mpsc::channel(INBOX);

@@ -51,6 +51,7 @@ async fn create_conversation(store: &Store, mut character_ids: Vec<String>) -> R
         id: Uuid::now_v7().to_string(),
         title: String::new(),
         character_ids,
+        private: false,
         created_at: now.clone(),
         updated_at: now,
     };
@@ -85,7 +86,7 @@ async fn insert_conversation(lock: &mut Transaction<'_, Any>, new: &Conversation
 async fn open_conversation(store: &Store, id: String, history: usize) -> Result<OpenConversation, Fault> {
     let mut moment = store.readers.begin().await?;
     let found = sqlx::query(
-        "SELECT id, title, created_at, updated_at FROM conversations WHERE id = $1 AND status <> 'deleted'",
+        "SELECT id, title, private, created_at, updated_at FROM conversations WHERE id = $1 AND status <> 'deleted'",
     )
     .bind(id.clone())
     .fetch_optional(&mut *moment)
@@ -96,6 +97,7 @@ async fn open_conversation(store: &Store, id: String, history: usize) -> Result<
         id: found.try_get("id")?,
         title: found.try_get("title")?,
         character_ids: members.iter().map(|member| member.id.clone()).collect(),
+        private: found.try_get::<i64, _>("private")? == 1,
         created_at: found.try_get("created_at")?,
         updated_at: found.try_get("updated_at")?,
     };
@@ -110,7 +112,7 @@ async fn open_conversation(store: &Store, id: String, history: usize) -> Result<
 
 async fn members(connection: &mut AnyConnection, conversation_id: &str) -> Result<Vec<Character>, Fault> {
     let rows = sqlx::query(
-        "SELECT c.id, c.name, c.description, c.system_prompt, c.voice, c.languages, c.parameters, c.is_active
+        "SELECT c.id, c.name, c.description, c.system_prompt, c.voice, c.model, c.languages, c.parameters, c.is_active
          FROM conversation_characters AS m JOIN characters AS c ON c.id = m.character_id
          WHERE m.conversation_id = $1 ORDER BY m.position",
     )
@@ -149,7 +151,7 @@ async fn characters(store: &Store, ids: Vec<String>) -> Result<Vec<Character>, F
 
 async fn character(connection: &mut AnyConnection, id: &str) -> Result<Character, Fault> {
     let found = sqlx::query(
-        "SELECT id, name, description, system_prompt, voice, languages, parameters, is_active
+        "SELECT id, name, description, system_prompt, voice, model, languages, parameters, is_active
          FROM characters WHERE id = $1",
     )
     .bind(id.to_owned())
@@ -162,7 +164,7 @@ async fn character(connection: &mut AnyConnection, id: &str) -> Result<Character
 /// The oldest active character: the one that came with the schema, until its owner turns it off.
 async fn default_character(connection: &mut AnyConnection) -> Result<Character, Fault> {
     let found = sqlx::query(
-        "SELECT id, name, description, system_prompt, voice, languages, parameters, is_active
+        "SELECT id, name, description, system_prompt, voice, model, languages, parameters, is_active
          FROM characters WHERE is_active = 1 ORDER BY created_at, id LIMIT 1",
     )
     .fetch_optional(connection)

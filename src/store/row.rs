@@ -31,6 +31,7 @@ pub(super) fn character(row: &AnyRow) -> Result<Character, sqlx::Error> {
         description: row.try_get("description")?,
         system_prompt: row.try_get("system_prompt")?,
         voice: row.try_get("voice")?,
+        model: row.try_get::<Option<String>, _>("model")?.filter(|name| !name.is_empty()),
         languages: json(row, "languages")?,
         parameters: json(row, "parameters")?,
         is_active: row.try_get::<i64, _>("is_active")? == 1,

@@ -35,6 +35,7 @@ fn a_reply_is_told_as_far_as_it_was_heard() {
                 id: "c".to_owned(),
                 title: String::new(),
                 character_ids: Vec::new(),
+                private: false,
                 created_at: String::new(),
                 updated_at: String::new(),
             },

@@ -18,13 +18,13 @@ use tokio::time::Instant;
 
 use self::reply::{Cause, Reply};
 use self::summary::Summaries;
-use crate::provider::{ChatRequest, ProviderError, Role, Urgency};
+use crate::provider::{Caller, ChatRequest, ProviderError, Role, Urgency};
 use crate::session::ear::{Heard, Utterance};
 use crate::session::event::{Complaint, ErrorCode, Output, Told, Transcription, Turn};
 use crate::session::history::{Entry, History};
 use crate::session::mind::{self, Thought};
 use crate::session::mouth::{Progress, Sentence, Voicing};
-use crate::session::record::{Character, Message, MessageStatus, RecordError};
+use crate::session::record::{Character, Conversation, Message, MessageStatus, RecordError};
 use crate::session::settings::{BadField, OutputKind, Settings};
 
 /// What happens to a session.
@@ -77,6 +77,8 @@ pub(super) type Effects = Vec<Effect>;
 /// The state of a session.
 pub(super) struct Machine {
     conversation_id: String,
+    /// Rides with every request.
+    caller: Caller,
     character: Character,
     settings: Settings,
     paced: bool,
@@ -96,7 +98,7 @@ pub(super) struct Machine {
 
 impl Machine {
     pub(super) fn new(
-        conversation_id: String,
+        conversation: &Conversation,
         character: Character,
         settings: Settings,
         paced: bool,
@@ -104,7 +106,8 @@ impl Machine {
         new_id: Box<dyn FnMut() -> String + Send>,
     ) -> Self {
         Self {
-            conversation_id,
+            conversation_id: conversation.id.clone(),
+            caller: conversation.caller(),
             character,
             settings,
             paced,
@@ -256,7 +259,7 @@ impl Machine {
         let item_id = cause.again.clone().unwrap_or_else(|| (self.new_id)());
         let request = Box::new(self.request(&cause.settings, cause.again.as_deref()));
         let reply = Reply::new(self.turn, item_id, cause, now, self.sequence_number + 1);
-        let voicing = reply.voicing(&self.character, self.paced);
+        let voicing = reply.voicing(&self.character, self.paced, &self.caller);
         self.reply = Some(reply);
         self.tell(Output::SpeakerChanged { character_id: Some(self.character.id.clone()) });
         self.effects.push(Effect::Think { turn: self.turn, request, voicing });
@@ -269,7 +272,8 @@ impl Machine {
 
     fn request(&self, settings: &Settings, until: Option<&str>) -> ChatRequest {
         let messages = self.history.messages(self.system_prompt(settings), until, settings.summarize_history);
-        ChatRequest { messages, sampling: settings.sampling(), ..ChatRequest::default() }
+        let (model, caller) = (self.character.model.clone(), self.caller.clone());
+        ChatRequest { messages, model, caller, sampling: settings.sampling(), ..ChatRequest::default() }
     }
 
     fn system_prompt(&self, settings: &Settings) -> String {

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::heard::Ledger;
-use crate::provider::{Role, Usage};
+use crate::provider::{Caller, Role, Usage};
 use crate::session::event::{ServedBy, Timings, Turn, TurnReport};
 use crate::session::mouth::{SentPiece, Voicing};
 use crate::session::record::{Character, Message, MessageStatus};
@@ -75,7 +75,7 @@ impl Reply {
     }
 
     /// How to speak it. None: it is only written.
-    pub(super) fn voicing(&self, character: &Character, paced: bool) -> Option<Box<Voicing>> {
+    pub(super) fn voicing(&self, character: &Character, paced: bool, caller: &Caller) -> Option<Box<Voicing>> {
         let settings = &self.cause.settings;
         self.is_spoken.then(|| {
             Box::new(Voicing {
@@ -87,6 +87,7 @@ impl Reply {
                 speed: settings.speed,
                 seed: settings.seed,
                 format: settings.audio_format,
+                caller: caller.clone(),
                 lead: paced.then(|| Duration::from_millis(settings.lead_ms)),
             })
         })

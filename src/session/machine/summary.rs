@@ -5,7 +5,7 @@
 //! is tried again after the next turn, with fewer messages.
 
 use super::{Effect, Machine};
-use crate::provider::ProviderError;
+use crate::provider::{ChatRequest, ProviderError};
 use crate::session::event::Turn;
 use crate::session::history::Fold;
 
@@ -39,6 +39,8 @@ impl Machine {
         let prompt = self.system_prompt(&self.settings).len();
         let fold = self.history.fold(prompt, &self.character.name, self.summaries.failures);
         if let Some(Fold { request, until }) = fold {
+            let (model, caller) = (self.character.model.clone(), self.caller.clone());
+            let request = ChatRequest { model, caller, ..request };
             self.summaries.number += 1;
             self.summaries.until = Some(until);
             self.effects.push(Effect::Summarize { number: self.summaries.number, request: Box::new(request) });

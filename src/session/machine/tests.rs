@@ -21,6 +21,7 @@ fn character() -> Character {
         description: String::new(),
         system_prompt: "You are Olivia.".to_owned(),
         voice: Some("af_heart".to_owned()),
+        model: None,
         languages: Vec::new(),
         parameters: Value::Null,
         is_active: true,
@@ -42,11 +43,13 @@ pub(super) fn machine_for(window: Option<usize>) -> Machine {
         id: "c1".to_owned(),
         title: String::new(),
         character_ids: Vec::new(),
+        private: false,
         created_at: String::new(),
         updated_at: String::new(),
     };
-    let history = History::of(&OpenConversation { conversation, characters: Vec::new(), messages: Vec::new() }, window);
-    Machine::new("c1".to_owned(), character(), Settings::default(), true, history, Box::new(new_id))
+    let opened = OpenConversation { conversation, characters: Vec::new(), messages: Vec::new() };
+    let history = History::of(&opened, window);
+    Machine::new(&opened.conversation, character(), Settings::default(), true, history, Box::new(new_id))
 }
 
 fn ms(millis: u64) -> Duration {

@@ -28,7 +28,7 @@ use tower_http::trace::TraceLayer;
 use crate::provider::{Roster, TextEmbedder};
 use crate::session::Parts;
 use crate::session::settings::Settings;
-use crate::store::Store;
+use crate::store::{Store, StoredLedger};
 pub use access::{Access, ApiKey};
 pub use health::{PartReport, PartState};
 pub use server::serve;
@@ -47,6 +47,8 @@ pub struct State {
     pub roster: Arc<dyn Roster>,
     /// For `/readyz`; the sessions' own records are in `parts`.
     pub store: Store,
+    /// What requests took and cost.
+    pub ledger: StoredLedger,
     /// The folder for files that outlive a request.
     pub data_dir: PathBuf,
     /// How the engines are, for `/readyz`. Its sender changes it while they load or after one has failed.

@@ -27,7 +27,7 @@ use crate::provider::{ModelCard, ProviderReport, Roster};
 use crate::session::Parts;
 use crate::session::record::{MessageStatus, Records};
 use crate::session::settings::Settings;
-use crate::store::Store;
+use crate::store::{Budgets, Store, StoredLedger};
 
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -74,6 +74,7 @@ async fn server_with(configure: impl FnOnce(&mut State)) -> Server {
         },
         embedder: Arc::new(Missing::new("an embedding model", "none here")),
         roster: Arc::new(NoModels),
+        ledger: StoredLedger::new(store.clone(), Budgets::default()),
         data_dir: folder.path().to_owned(),
         store: store.clone(),
         engines: reports,

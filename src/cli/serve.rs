@@ -14,6 +14,7 @@ use crate::api::{self, Access, ApiKey, Limits, PartReport, PartState, State};
 use crate::app::App;
 use crate::config::Config;
 use crate::session::settings::Settings;
+use crate::store::{Budgets, StoredLedger};
 use crate::telemetry;
 
 /// Serve voice chat over WebSocket
@@ -34,12 +35,15 @@ impl Serve {
             .with_context(|| format!("listening on {}", app.config.listen))?;
         let address = listener.local_addr()?;
         let store = app.store().await?;
+        let ledger = StoredLedger::new(store.clone(), Budgets::default());
+        ledger.recover().await;
         let parts = app.parts(&store).await?;
         let (_engines, reports) = watch::channel(part_reports(&app));
         let state = State {
             parts,
             embedder: app.embedder(),
             roster: app.roster(),
+            ledger,
             data_dir: app.config.data_dir.clone(),
             store: store.clone(),
             engines: reports,

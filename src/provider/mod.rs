@@ -9,10 +9,12 @@
 //! - dropping the stream cancels the work and frees its slot;
 //! - a stream never blocks a tokio thread.
 
+pub mod account;
 pub mod caller;
 pub mod chat;
 pub mod embedding;
 pub mod error;
+pub mod filter;
 #[cfg(test)]
 pub mod fake;
 pub mod fallback;

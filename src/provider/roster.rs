@@ -12,6 +12,17 @@ pub enum Capability {
     Embedding,
 }
 
+impl Capability {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transcription => "transcription",
+            Self::Chat => "chat",
+            Self::Speech => "speech",
+            Self::Embedding => "embedding",
+        }
+    }
+}
+
 /// A model that a request may name.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ModelCard {

@@ -92,9 +92,8 @@ pub(super) struct Ear {
     stt: Arc<dyn SpeechToText>,
     activity: Detector,
     settings: Settings,
-    new_id: fn() -> String,
-    /// Rides with every utterance.
     caller: Caller,
+    new_id: fn() -> String,
     pointer: EndPointer,
     /// Where `pointer` began to count.
     pointer_from: Samples<MIC_HZ>,
@@ -139,16 +138,16 @@ impl Ear {
         stt: Arc<dyn SpeechToText>,
         activity: Arc<dyn VoiceActivity>,
         settings: Settings,
-        new_id: fn() -> String,
         caller: Caller,
+        new_id: fn() -> String,
     ) -> Self {
         Self {
             stt,
             activity: Detector::new(activity),
             pointer: EndPointer::new(pointer_settings(&settings)),
             settings,
-            new_id,
             caller,
+            new_id,
             pointer_from: Samples(0),
             received: Samples(0),
             rest: Vec::new(),

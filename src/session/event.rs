@@ -49,6 +49,12 @@ pub enum Input {
         client_message_id: Option<String>,
         /// For this reply only. None: as the settings say.
         output: Option<OutputKind>,
+        /// Who answers, in this order. Empty: as the text and the settings say.
+        character_ids: Vec<String>,
+    },
+    /// This character speaks next, once.
+    NextSpeaker {
+        character_id: String,
     },
     /// The open utterance ends here.
     Commit,
@@ -279,6 +285,7 @@ impl Complaint {
 pub enum ErrorCode {
     BadField,
     BadAudio,
+    CharacterNotFound,
     ItemNotFound,
     ModelUnavailable,
     VoiceUnavailable,
@@ -295,6 +302,7 @@ impl ErrorCode {
         match self {
             Self::BadField => "bad_field",
             Self::BadAudio => "bad_audio",
+            Self::CharacterNotFound => "character_not_found",
             Self::ItemNotFound => "item_not_found",
             Self::ModelUnavailable => "model_unavailable",
             Self::VoiceUnavailable => "voice_unavailable",

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::event::Turn;
 use super::guard::guarded;
 use super::machine::Event;
+use super::own_lines::OwnLines;
 use super::settings::OutputKind;
 use crate::provider::{ChatModel, ChatRequest, Delta, FinishReason, ProviderError, Usage};
 use crate::text::{Chunker, Piece, speakable};
@@ -49,41 +50,78 @@ pub(super) enum Thought {
     Failed(ProviderError),
 }
 
-/// A character's prompt for one kind of output.
-pub(super) fn system_prompt(prompt: &str, output: OutputKind) -> String {
+/// Who else takes part in a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Company {
+    /// The speaker's own name.
+    pub(super) name: String,
+    pub(super) others: Vec<String>,
+}
+
+/// A character's prompt for one kind of output, and for the company of `others`.
+pub(super) fn system_prompt(prompt: &str, output: OutputKind, name: &str, others: &[String]) -> String {
+    let mut prompt = prompt.to_owned();
+    if !others.is_empty() {
+        let others = others.join(", ");
+        prompt =
+            format!("{prompt}\n\nYou are {name}. You are talking with the user and {others}. Say only your own words.");
+    }
     match output {
         OutputKind::Audio => format!("{prompt}\n\n{VOICE_STYLE}").trim_start().to_owned(),
-        OutputKind::Text => prompt.to_owned(),
+        OutputKind::Text => prompt.trim_start().to_owned(),
     }
 }
 
 /// Writes a reply to its end.
 ///
-/// `language` is what it is to be spoken in.
+/// `language` is what it is to be spoken in. A reply that begins to speak for somebody of its `company` ends there.
 pub(super) async fn think(
     chat: Arc<dyn ChatModel>,
     turn: Turn,
     request: ChatRequest,
     language: String,
+    company: Option<Company>,
     inbox: mpsc::Sender<Event>,
 ) {
     let mut flow = guarded(LANGUAGE_MODEL, || chat.reply(request), is_last);
     let mut sentences = Chunker::default();
-    let last = |end: Thought, piece: Option<Piece>| thoughts(piece, &language).into_iter().chain([end]).collect();
+    let mut own = company.as_ref().map(OwnLines::new);
+    let last = |end: Thought, piece: Option<Piece>| -> Vec<Thought> {
+        thoughts(piece, &language).into_iter().chain([end]).collect()
+    };
     while let Some(delta) = flow.next().await {
         let next: Vec<Thought> = match delta {
             Ok(Delta::Begin { served_by }) => vec![Thought::Began { served_by }],
-            Ok(Delta::Text(text)) => thoughts(sentences.push(&text), &language),
+            Ok(Delta::Text(text)) => {
+                let text = own.as_mut().map_or(text.clone(), |own| own.push(&text));
+                let next = thoughts(sentences.push(&text), &language);
+                if own.as_ref().is_some_and(OwnLines::is_over) {
+                    // What follows is somebody else's. Dropping the flow stops the model.
+                    let usage = Usage::default();
+                    next.into_iter().chain(last(Thought::Done { usage }, sentences.finish())).collect()
+                } else {
+                    next
+                }
+            }
             // Thoughts are neither spoken nor written, and a session asks for no tools and no probabilities.
             Ok(Delta::Thought(_) | Delta::ToolCall(_) | Delta::Logprobs(_)) => continue,
-            Ok(Delta::Done { usage, .. }) => last(Thought::Done { usage }, sentences.finish()),
+            Ok(Delta::Done { usage, .. }) => {
+                let rest = own.take().map(OwnLines::finish).unwrap_or_default();
+                let mut next = thoughts(sentences.push(&rest), &language);
+                next.extend(last(Thought::Done { usage }, sentences.finish()));
+                next
+            }
             // What was written so far is still spoken.
             Err(error) => last(Thought::Failed(error), sentences.finish()),
         };
+        let is_over = next.iter().any(|thought| matches!(thought, Thought::Done { .. } | Thought::Failed(_)));
         for thought in next {
             if inbox.send(Event::Thought { turn, thought }).await.is_err() {
                 return;
             }
+        }
+        if is_over {
+            return;
         }
     }
 }

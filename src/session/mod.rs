@@ -8,12 +8,14 @@
 mod detector;
 mod ear;
 pub mod event;
+mod floor;
 mod guard;
 mod history;
 mod machine;
 mod mind;
 mod mouth;
 mod outbox;
+mod own_lines;
 pub mod record;
 pub mod settings;
 mod turn;
@@ -25,14 +27,15 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::provider::task::{self, Task};
-use crate::provider::{ChatModel, SpeechSynthesizer, SpeechToText, VoiceActivity};
+use crate::provider::{Caller, ChatModel, SpeechSynthesizer, SpeechToText, VoiceActivity};
 use ear::Ear;
 pub use ear::LONGEST_UTTERANCE;
 use event::{Output, Participant, Request, Started};
 use history::History;
-use machine::Machine;
+use machine::{Machine, Player};
+use mouth::Voice;
 pub use outbox::Outbox;
-use record::{Character, OpenConversation, RecordError, Records};
+use record::{Character, Conversation, OpenConversation, RecordError, Records};
 use settings::{Settings, SettingsPatch};
 
 /// What a session is made of.
@@ -100,10 +103,15 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     let conversation = open(&*parts.records, &opening).await?;
     let conversation_id = conversation.conversation.id.clone();
     let history = History::of(&conversation, parts.chat.window());
-    // One character for now, the first.
-    let character = conversation.characters.into_iter().next();
-    let character = character.ok_or_else(|| StartError::NoCharacter(conversation_id.clone()))?;
-    let settings = settings_of(&character, opening.settings, &parts.stt.languages());
+    let languages = parts.stt.languages();
+    let play = |character: &Character| Player {
+        settings: settings_of(character, opening.settings.clone(), &languages),
+        character: character.clone(),
+    };
+    let players: Vec<Player> = conversation.characters.iter().map(play).collect();
+    // The first one's count for the whole session.
+    let settings = players.first().map(|player| player.settings.clone());
+    let settings = settings.ok_or_else(|| StartError::NoCharacter(conversation_id.clone()))?;
 
     let (inbox, requests) = mpsc::channel(INBOX);
     let (events, happened) = mpsc::channel(turn::INBOX);
@@ -112,24 +120,26 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     let started = Started {
         session_id: new_id(),
         conversation_id: conversation_id.clone(),
-        characters: vec![participant(&character)],
+        characters: (0..).zip(&conversation.characters).map(participant).collect(),
         settings: settings.clone(),
     };
     // The lane is new: there is room.
     let _ = control.try_send(Output::SessionStarted(Box::new(started)).into());
 
-    let caller = conversation.conversation.caller();
-    let ear = Ear::new(Arc::clone(&parts.stt), Arc::clone(&parts.vad), settings.clone(), new_id, caller);
+    let caller = caller_of(&conversation.conversation);
+    let ear = Ear::new(Arc::clone(&parts.stt), Arc::clone(&parts.vad), settings.clone(), caller.clone(), new_id);
     let room = turn::Room {
         ear: Task::spawn("ear", ear.run(requests, events.clone())),
-        machine: Machine::new(&conversation.conversation, character, settings, opening.paced, history, Box::new(new_id)),
+        machine: Machine::new(conversation_id, caller, players, settings, opening.paced, history, Box::new(new_id)),
         saves: turn::Saves::new(Arc::clone(&parts.records)),
         late: None,
+        voice: Voice::new(Arc::clone(&parts.speech)),
         parts,
         events,
         control,
         audio,
         reply: None,
+        waiting: None,
         summary: None,
     };
     // It outlives its client until all is stored.
@@ -174,8 +184,14 @@ fn settings_of(character: &Character, settings: Settings, languages: &[String]) 
     })
 }
 
-fn participant(character: &Character) -> Participant {
-    Participant { id: character.id.clone(), name: character.name.clone(), voice: character.voice.clone(), index: 0 }
+fn participant((index, character): (u16, &Character)) -> Participant {
+    Participant { id: character.id.clone(), name: character.name.clone(), voice: character.voice.clone(), index }
+}
+
+/// Rides with every request to a model.
+fn caller_of(conversation: &Conversation) -> Caller {
+    let conversation_id = Some(conversation.id.as_str().into());
+    Caller { private: conversation.private, conversation_id, ..Caller::default() }
 }
 
 fn new_id() -> String {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::event::{AudioPiece, Turn};
@@ -18,7 +18,9 @@ use super::guard::guarded;
 use super::machine::Event;
 use super::settings::AudioFormat;
 use crate::audio::{Samples, Speech};
-use crate::provider::{Caller, Language, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, WordMark};
+use crate::provider::{
+    Caller, Language, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, WordMark,
+};
 
 /// Sentences that may wait to be spoken. The text of a whole reply at the most tokens a client may ask for, at 16 a
 /// sentence: the reply is written much faster than it is spoken, and its text must not wait for its audio.
@@ -43,9 +45,23 @@ pub(super) struct Voicing {
     pub(super) speed: f32,
     pub(super) seed: Option<u64>,
     pub(super) format: AudioFormat,
-    pub(super) caller: Caller,
     /// How far audio may run ahead of its playback. None: as far as it is taken.
     pub(super) lead: Option<Duration>,
+    pub(super) caller: Caller,
+}
+
+/// What a session's mouths share.
+#[derive(Clone)]
+pub(super) struct Voice {
+    pub(super) speech: Arc<dyn SpeechSynthesizer>,
+    /// One session's permits to have a sentence generated: [`AT_ONCE`].
+    permits: Arc<Semaphore>,
+}
+
+impl Voice {
+    pub(super) fn new(speech: Arc<dyn SpeechSynthesizer>) -> Self {
+        Self { speech, permits: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
 }
 
 /// A sentence to speak.
@@ -83,21 +99,25 @@ pub(super) struct SentPiece {
     pub(super) first_audio: Duration,
 }
 
-/// Speaks a reply to its end.
+/// Speaks a reply to its end. With a `floor` its first sentence is made ready, and nothing leaves before the floor is
+/// given.
 pub(super) async fn speak(
-    speech: Arc<dyn SpeechSynthesizer>,
+    voice: Voice,
     voicing: Voicing,
+    floor: Option<oneshot::Receiver<()>>,
     inbox: mpsc::Receiver<Sentence>,
     lane: mpsc::Sender<AudioPiece>,
     turn: mpsc::Sender<Event>,
 ) {
     let mouth = Mouth {
-        speech,
+        voice,
         voicing,
+        floor,
         lane,
         turn,
         generating: SelectAll::new(),
         unfinished: 0,
+        permit: None,
         queue: VecDeque::new(),
         buffered: Duration::ZERO,
         pts: Duration::ZERO,
@@ -118,13 +138,17 @@ impl<T> From<mpsc::error::SendError<T>> for Gone {
 }
 
 struct Mouth {
-    speech: Arc<dyn SpeechSynthesizer>,
+    voice: Voice,
     voicing: Voicing,
+    /// Tells when it may speak. None: it may.
+    floor: Option<oneshot::Receiver<()>>,
     lane: mpsc::Sender<AudioPiece>,
     turn: mpsc::Sender<Event>,
     /// Chunks of the sentences that are being generated, with their numbers.
     generating: SelectAll<BoxStream<'static, (u64, Result<SpeechChunk, ProviderError>)>>,
     unfinished: usize,
+    /// For the next sentence.
+    permit: Option<OwnedSemaphorePermit>,
     /// In the order of their numbers; the first one is being sent.
     queue: VecDeque<Spoken>,
     buffered: Duration,
@@ -143,7 +167,14 @@ struct Spoken {
     /// Where its audio begins, from the item's first sample, once its first piece was sent.
     begins: Option<Duration>,
     pieces: VecDeque<Piece>,
-    generated: bool,
+    /// Until it is generated.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Spoken {
+    const fn is_generated(&self) -> bool {
+        self.permit.is_none()
+    }
 }
 
 struct Piece {
@@ -161,16 +192,27 @@ impl Mouth {
             let due = self.due();
             // A sentence that cannot be sent yet must be generated, whatever waits behind it.
             let hungry = self.unfinished > 0 && (self.buffered < AHEAD || due.is_none());
+            // Who waits for the floor makes one sentence ready: the speaker needs the permits more.
+            let wanted = if self.floor.is_some() { usize::from(self.queue.is_empty()) } else { AT_ONCE };
+            let wants = more && self.unfinished < wanted;
             tokio::select! {
                 biased;
+                _ = floor(&mut self.floor), if self.floor.is_some() => self.floor = None,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.send().await?,
                 Some((number, chunk)) = self.generating.next(), if hungry => self.take(number, chunk).await?,
-                sentence = inbox.recv(), if more && self.unfinished < AT_ONCE => match sentence {
+                sentence = inbox.recv(), if wants && self.permit.is_some() => match sentence {
                     Some(sentence) => self.begin(sentence),
-                    None => more = false,
+                    None => {
+                        more = false;
+                        self.permit = None;
+                    }
                 },
+                // The semaphore is never closed.
+                Ok(permit) = Arc::clone(&self.voice.permits).acquire_owned(), if wants && self.permit.is_none() => {
+                    self.permit = Some(permit);
+                }
             }
-            while self.queue.front().is_some_and(|it| it.generated && it.pieces.is_empty()) {
+            while self.queue.front().is_some_and(|it| it.is_generated() && it.pieces.is_empty()) {
                 self.queue.pop_front();
             }
         }
@@ -182,7 +224,7 @@ impl Mouth {
 
     /// When the next piece may leave. None: there is none.
     fn due(&self) -> Option<Instant> {
-        self.queue.front()?.pieces.front()?;
+        self.queue.front().filter(|_| self.floor.is_none())?.pieces.front()?;
         Some(match (self.playhead, self.voicing.lead) {
             // An instant so early that it cannot be said is past.
             (Some(playhead), Some(lead)) => playhead.checked_sub(lead).unwrap_or_else(Instant::now),
@@ -191,6 +233,7 @@ impl Mouth {
     }
 
     fn begin(&mut self, sentence: Sentence) {
+        let permit = self.permit.take();
         if self.failures >= FAILURES {
             return;
         }
@@ -205,7 +248,7 @@ impl Mouth {
             ..SpeakRequest::default()
         };
         let number = sentence.sequence_number;
-        let flow = guarded("speech", || self.speech.speak(request), |chunk| chunk.last);
+        let flow = guarded("speech", || self.voice.speech.speak(request), |chunk| chunk.last);
         self.generating.push(flow.map(move |chunk| (number, chunk)).boxed());
         self.unfinished += 1;
         self.queue.push_back(Spoken {
@@ -214,7 +257,7 @@ impl Mouth {
             first_audio: None,
             begins: None,
             pieces: VecDeque::new(),
-            generated: false,
+            permit,
         });
     }
 
@@ -223,14 +266,16 @@ impl Mouth {
         match chunk {
             Ok(chunk) => {
                 spoken.first_audio.get_or_insert_with(|| spoken.asked.elapsed());
-                spoken.generated = chunk.last;
+                if chunk.last {
+                    spoken.permit = None;
+                }
                 self.unfinished -= usize::from(chunk.last);
                 self.buffered += chunk.audio.duration();
                 spoken.pieces.extend(cut(chunk));
                 Ok(())
             }
             Err(error) => {
-                spoken.generated = true;
+                spoken.permit = None;
                 self.unfinished -= 1;
                 let passing = matches!(
                     error,
@@ -293,6 +338,14 @@ impl Mouth {
     async fn report(&mut self, progress: Progress) -> Result<(), Gone> {
         self.turn.send(Event::Progress { turn: self.voicing.turn, progress }).await?;
         Ok(())
+    }
+}
+
+/// Waits for the floor. A session that is over gives it to nobody, and ends its mouths.
+async fn floor(floor: &mut Option<oneshot::Receiver<()>>) -> Result<(), oneshot::error::RecvError> {
+    match floor {
+        Some(floor) => floor.await,
+        None => Ok(()),
     }
 }
 

@@ -9,9 +9,8 @@ struct Stage {
     task: tokio::task::JoinHandle<()>,
 }
 
-fn stage(fake: FakeSpeech, lead: Option<Duration>) -> Stage {
-    let fake = Arc::new(fake);
-    let voicing = Voicing {
+fn voicing(lead: Option<Duration>) -> Voicing {
+    Voicing {
         turn: Turn(1),
         character_id: "c".to_owned(),
         item_id: "i".to_owned(),
@@ -20,14 +19,19 @@ fn stage(fake: FakeSpeech, lead: Option<Duration>) -> Stage {
         speed: 1.0,
         seed: None,
         format: AudioFormat::Pcm,
-        caller: Caller::default(),
         lead,
-    };
+        caller: Caller::default(),
+    }
+}
+
+fn stage(fake: FakeSpeech, lead: Option<Duration>) -> Stage {
+    let fake = Arc::new(fake);
+    let voicing = voicing(lead);
     let (sentences, inbox) = mpsc::channel(INBOX);
     let (lane, audio) = mpsc::channel(4);
     let (turn, events) = mpsc::channel(1024);
     let speech: Arc<dyn SpeechSynthesizer> = Arc::<FakeSpeech>::clone(&fake);
-    let task = tokio::spawn(speak(speech, voicing, inbox, lane, turn));
+    let task = tokio::spawn(speak(Voice::new(speech), voicing, None, inbox, lane, turn));
     Stage { sentences, audio, events, fake, task }
 }
 
@@ -158,4 +162,35 @@ async fn a_slow_listener_bounds_what_is_made() {
     stage.task.abort();
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(stage.fake.load.now(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_floor_makes_one_sentence_ready_and_is_silent() {
+    let fake = Arc::new(FakeSpeech::default());
+    let voice = Voice::new(Arc::<FakeSpeech>::clone(&fake));
+    let (sentences, inbox) = mpsc::channel(INBOX);
+    let (lane, mut audio) = mpsc::channel(64);
+    let (turn, mut events) = mpsc::channel(64);
+    let (give, floor) = oneshot::channel();
+    let voicing = voicing(LEAD);
+    let task = tokio::spawn(speak(voice, voicing, Some(floor), inbox, lane, turn));
+    for (number, text) in (1..).zip(["One.", "Two.", "Three."]) {
+        let sentence = Sentence { sequence_number: number, text: text.to_owned(), urgency: Urgency::Later };
+        sentences.send(sentence).await.unwrap();
+    }
+    drop(sentences);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(fake.asked.lock().unwrap().len(), 1);
+    assert!(audio.try_recv().is_err() && events.try_recv().is_err());
+    let given = Instant::now();
+    give.send(()).unwrap();
+    audio.recv().await.unwrap();
+    assert_eq!(given.elapsed(), Duration::ZERO, "the first sentence was ready");
+    let mut numbers: Vec<u64> = vec![1];
+    while let Some(piece) = audio.recv().await {
+        numbers.push(piece.sequence_number);
+    }
+    numbers.dedup();
+    assert_eq!(numbers, [1, 2, 3]);
+    task.await.unwrap();
 }

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::provider::{Caller, Role};
+use crate::provider::Role;
 
 /// Where conversations live.
 pub trait Records: Send + Sync {
@@ -51,18 +51,11 @@ pub struct Conversation {
     pub id: String,
     pub title: String,
     pub character_ids: Vec<String>,
-    /// Nothing of it leaves this machine.
+    /// What is said in it stays on this machine.
     pub private: bool,
     /// RFC 3339, UTC.
     pub created_at: String,
     pub updated_at: String,
-}
-
-impl Conversation {
-    /// On whose behalf its session asks.
-    pub fn caller(&self) -> Caller {
-        Caller { private: self.private, conversation_id: Some(self.id.as_str().into()), ..Caller::default() }
-    }
 }
 
 /// Somebody to talk to: a prompt with a voice.
@@ -75,12 +68,14 @@ pub struct Character {
     pub system_prompt: String,
     /// None: the speech engine's default voice.
     pub voice: Option<String>,
-    /// A language model's name. None: the server's own.
-    pub model: Option<String>,
     /// ISO 639-1; empty: the voice's own.
     pub languages: Vec<String>,
     /// Sampling settings that differ from the defaults, by their wire names.
     pub parameters: Value,
+    /// The language model, as a request names it. None: the server's own.
+    pub model: Option<String>,
+    /// How readily it speaks up among several, 0 to 1.
+    pub talkativeness: f32,
     pub is_active: bool,
 }
 

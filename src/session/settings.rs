@@ -33,6 +33,8 @@ pub struct Settings {
     pub lead_ms: u64,
     /// None: push-to-talk.
     pub vad: Option<VadSettings>,
+    /// Who speaks where several characters take part.
+    pub turn_taking: TurnTaking,
 }
 
 impl Default for Settings {
@@ -53,8 +55,24 @@ impl Default for Settings {
             audio_format: AudioFormat::Pcm,
             lead_ms: 300,
             vad: Some(VadSettings::default()),
+            turn_taking: TurnTaking::default(),
         }
     }
+}
+
+/// Who answers the user where several characters take part. Whoever is named does, whichever it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TurnTaking {
+    /// Without a name whoever spoke last, else the first.
+    Mention,
+    /// Everyone, in order, those who are named first.
+    All,
+    /// Without a name the most talkative of those who spoke least.
+    #[default]
+    Natural,
+    /// Without a name nobody: the client says who with `next_speaker`.
+    Manual,
 }
 
 /// Whether replies are spoken or only written.
@@ -123,6 +141,7 @@ pub struct SettingsPatch {
     pub lead_ms: Option<u64>,
     /// `Some(None)` is push-to-talk.
     pub vad: Option<Option<VadPatch>>,
+    pub turn_taking: Option<TurnTaking>,
 }
 
 /// Some of [`VadSettings`].
@@ -200,6 +219,10 @@ impl SettingsPatch {
             "output" => self.output = Some(typed(name, "\"audio\" or \"text\"", value)?),
             "audio_format" => self.audio_format = Some(audio_format(value)?),
             "lead_ms" => self.lead_ms = Some(typed(name, "a whole number", value)?),
+            "turn_taking" => {
+                let wanted = "\"mention\", \"all\", \"natural\" or \"manual\"";
+                self.turn_taking = Some(typed(name, wanted, value)?);
+            }
             "vad" => self.vad = Some(if value.is_null() { None } else { Some(VadPatch::read(value)?) }),
             _ => return Err(BadField::new(name, "there is no such setting here")),
         }
@@ -258,6 +281,7 @@ impl Settings {
         take(&mut settings.output, patch.output.as_ref());
         take(&mut settings.audio_format, patch.audio_format.as_ref());
         take(&mut settings.lead_ms, patch.lead_ms.as_ref());
+        take(&mut settings.turn_taking, patch.turn_taking.as_ref());
         match &patch.vad {
             None => {}
             Some(None) => settings.vad = None,

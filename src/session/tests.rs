@@ -37,17 +37,24 @@ fn character(id: &str) -> Character {
         description: String::new(),
         system_prompt: "You are Olivia.".to_owned(),
         voice: None,
-        model: id.strip_suffix("-001").filter(|name| name.contains('/')).map(str::to_owned),
         languages: Vec::new(),
         parameters: json!({"temperature": 0.1}),
+        model: id.strip_suffix("-001").filter(|name| name.contains('/')).map(str::to_owned),
+        talkativeness: 0.5,
         is_active: true,
     }
 }
 
 fn conversation(id: &str, character_ids: Vec<String>) -> Conversation {
     let now = String::new;
-    let private = id.starts_with("private");
-    Conversation { id: id.to_owned(), title: now(), character_ids, private, created_at: now(), updated_at: now() }
+    Conversation {
+        id: id.to_owned(),
+        title: now(),
+        character_ids,
+        private: id.starts_with("private"),
+        created_at: now(),
+        updated_at: now(),
+    }
 }
 
 impl Records for Memory {
@@ -155,7 +162,13 @@ impl Client {
     }
 
     async fn say(&self, text: &str) {
-        self.ask(Input::Text { text: text.to_owned(), client_message_id: None, output: None }).await;
+        self.ask(Input::Text {
+            text: text.to_owned(),
+            client_message_id: None,
+            output: None,
+            character_ids: Vec::new(),
+        })
+        .await;
     }
 
     async fn next(&mut self) -> Output {
@@ -538,7 +551,9 @@ async fn a_written_reply_makes_no_sound_and_does_not_wait_for_any() {
     house.chat.say(FORTY_WORDS, Duration::from_millis(10), Duration::from_millis(10));
     let mut client = house.open().await;
     let output = Some(OutputKind::Text);
-    client.ask(Input::Text { text: "Write".to_owned(), client_message_id: None, output }).await;
+    client
+        .ask(Input::Text { text: "Write".to_owned(), client_message_id: None, output, character_ids: Vec::new() })
+        .await;
     let all = client.until(is_complete).await;
     assert!(all.last().unwrap().0 < Duration::from_secs(1));
     assert!(audio_of(&all).is_empty());

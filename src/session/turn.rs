@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::event::{AudioPiece, Told, Turn};
 use super::machine::{Effect, Effects, Event, Machine, Save};
-use super::mind::{self, Thought};
-use super::mouth::{self, Progress, Sentence, Voicing};
+use super::mind::{self, Company, Thought};
+use super::mouth::{self, Progress, Sentence, Voice, Voicing};
 use super::record::RecordError;
 use super::{Parts, record};
 use crate::provider::task::Task;
@@ -44,7 +44,11 @@ pub(super) struct Room {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) control: mpsc::Sender<Told>,
     pub(super) audio: mpsc::Sender<AudioPiece>,
+    pub(super) voice: Voice,
+    /// The audible one.
     pub(super) reply: Option<Running>,
+    /// The one after it.
+    pub(super) waiting: Option<Running>,
     /// The summary that is being written.
     pub(super) summary: Option<Task>,
     pub(super) saves: Saves,
@@ -58,6 +62,8 @@ pub(super) struct Running {
     mind: Option<Task>,
     mouth: Option<Task>,
     sentences: Option<mpsc::Sender<Sentence>>,
+    /// Lets the mouth speak.
+    floor: Option<oneshot::Sender<()>>,
 }
 
 /// The client is gone.
@@ -81,7 +87,7 @@ impl Room {
                 self.saves.push(*save);
             }
         }
-        self.reply = None;
+        (self.reply, self.waiting) = (None, None);
         self.summary = None;
         if timeout(LAST_SAVES, self.saves.finish()).await.is_err() {
             tracing::error!("the store did not take a session's last messages");
@@ -100,7 +106,7 @@ impl Room {
             (save, outcome) = self.saves.next() => Some(Event::Stored { save, outcome }),
             event = inbox.recv(), if room => event,
             // This comes after all that the rooms had to say, and matters only where that was not all.
-            event = Running::ended(self.reply.as_mut()), if room && self.late.is_none() => match inbox.try_recv() {
+            event = one_ended(&mut self.reply, &mut self.waiting), if room && self.late.is_none() => match inbox.try_recv() {
                 Ok(sooner) => {
                     self.late = Some(event);
                     Some(sooner)
@@ -115,14 +121,25 @@ impl Room {
         for effect in effects {
             match effect {
                 Effect::Tell(told) => self.tell(told).await?,
-                Effect::Think { turn, request, voicing } => self.think(turn, *request, voicing),
-                Effect::Speak(sentence) => self.speak(sentence),
-                Effect::Spoken => {
-                    if let Some(reply) = &mut self.reply {
+                Effect::Think { turn, request, voicing, company, waits } => {
+                    let place = if waits { Place::Waiting } else { Place::Audible };
+                    self.think(turn, *request, voicing, company, place);
+                }
+                Effect::Speak { turn, sentence } => self.speak(turn, sentence),
+                Effect::Spoken { turn } => {
+                    if let Some(reply) = self.running(turn) {
                         reply.sentences = None;
                     }
                 }
-                Effect::Stop => self.reply = None,
+                Effect::End => self.reply = None,
+                Effect::GiveFloor { turn } => {
+                    self.reply = self.waiting.take();
+                    if let Some(floor) = self.running(turn).and_then(|reply| reply.floor.take()) {
+                        // A mouth that is gone has told so.
+                        let _ = floor.send(());
+                    }
+                }
+                Effect::Stop => (self.reply, self.waiting) = (None, None),
                 Effect::Save(save) => self.saves.push(*save),
                 Effect::Prepare(request) => self.prepare(*request),
                 Effect::Summarize { number, request } => {
@@ -146,19 +163,35 @@ impl Room {
         }
     }
 
-    fn think(&mut self, turn: Turn, request: ChatRequest, voicing: Option<Box<Voicing>>) {
+    fn running(&mut self, turn: Turn) -> Option<&mut Running> {
+        [&mut self.reply, &mut self.waiting].into_iter().flatten().find(|running| running.turn == turn)
+    }
+
+    fn think(
+        &mut self,
+        turn: Turn,
+        request: ChatRequest,
+        voicing: Option<Box<Voicing>>,
+        company: Option<Company>,
+        place: Place,
+    ) {
         let chat = Arc::clone(&self.parts.chat);
         let language = voicing.as_deref().map(|voicing| self.language(voicing)).unwrap_or_default();
-        let mind = Task::spawn("mind", mind::think(chat, turn, request, language, self.events.clone()));
+        let mind = Task::spawn("mind", mind::think(chat, turn, request, language, company, self.events.clone()));
+        let (give, floor) = matches!(place, Place::Waiting).then(oneshot::channel).unzip();
         let (mouth, sentences) = voicing
             .map(|voicing| {
                 let (sentences, inbox) = mpsc::channel(mouth::INBOX);
-                let speech = Arc::clone(&self.parts.speech);
-                let speak = mouth::speak(speech, *voicing, inbox, self.audio.clone(), self.events.clone());
+                let (lane, events) = (self.audio.clone(), self.events.clone());
+                let speak = mouth::speak(self.voice.clone(), *voicing, floor, inbox, lane, events);
                 (Task::spawn("mouth", speak), sentences)
             })
             .unzip();
-        self.reply = Some(Running { turn, mind: Some(mind), mouth, sentences });
+        let running = Some(Running { turn, mind: Some(mind), mouth, sentences, floor: give });
+        match place {
+            Place::Audible => self.reply = running,
+            Place::Waiting => self.waiting = running,
+        }
     }
 
     /// What a voice speaks. Empty: nobody knows.
@@ -175,13 +208,29 @@ impl Room {
         }
     }
 
-    fn speak(&mut self, sentence: Sentence) {
-        let Some(reply) = &mut self.reply else { return };
+    fn speak(&mut self, turn: Turn, sentence: Sentence) {
+        let Some(reply) = self.running(turn) else { return };
         let Some(sentences) = &reply.sentences else { return };
         if sentences.try_send(sentence).is_err() {
             tracing::warn!("a reply has more sentences than can wait to be spoken; the rest is only written");
             reply.sentences = None;
         }
+    }
+}
+
+/// Which reply.
+#[derive(Clone, Copy)]
+enum Place {
+    Audible,
+    Waiting,
+}
+
+/// What it means that a task of one of two replies has ended.
+async fn one_ended(reply: &mut Option<Running>, waiting: &mut Option<Running>) -> Event {
+    tokio::select! {
+        biased;
+        event = Running::ended(reply.as_mut()) => event,
+        event = Running::ended(waiting.as_mut()) => event,
     }
 }
 

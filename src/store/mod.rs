@@ -8,10 +8,14 @@
 mod open;
 mod record;
 mod row;
+mod usage;
 
 use std::path::{Path, PathBuf};
 
 use sqlx::AnyPool;
+use tokio::sync::watch;
+
+pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};
 
 /// The database of one server. A clone is another handle to the same pools.
 #[derive(Clone, Debug)]
@@ -20,6 +24,8 @@ pub struct Store {
     writer: AnyPool,
     readers: AnyPool,
     path: PathBuf,
+    /// The budgets that are nearly used up, as they become so.
+    warnings: watch::Sender<Vec<BudgetReport>>,
 }
 
 /// Why a database cannot be opened. Each message names its cause itself, so none has a `source`.
@@ -78,6 +84,11 @@ impl Store {
         let outcome = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await;
         self.writer.close().await;
         outcome.map(|_| ()).map_err(|cause| StoreError::Database { path: self.path.clone(), cause })
+    }
+
+    /// The budgets that are nearly used up; it changes when one becomes so.
+    pub fn warnings(&self) -> watch::Receiver<Vec<BudgetReport>> {
+        self.warnings.subscribe()
     }
 
     /// The database's file.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{AnyConnection, Connection, Executor, Row, SqlSafeStr};
+use tokio::sync::watch;
 
 use super::{Store, StoreError};
 
@@ -17,8 +18,10 @@ use super::{Store, StoreError};
 pub(super) const OLDEST_SQLITE: &str = "3.51.3";
 
 /// The embedded migrations: number, name, SQL. `migrations/README.md` has the rules.
-pub(super) const MIGRATIONS: [(i64, &str, &str); 1] =
-    [(1, "conversations", include_str!("../../migrations/sqlite/0001_conversations.sql"))];
+pub(super) const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "conversations", include_str!("../../migrations/sqlite/0001_conversations.sql")),
+    (2, "usage", include_str!("../../migrations/sqlite/0002_usage.sql")),
+];
 
 /// Reads are short and SQLite's readers do not block each other; more connections than cores gain nothing.
 const READERS: u32 = 4;
@@ -48,7 +51,7 @@ pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
     let failed = |source| describe(source, &path);
     let writer = pool(1, WRITER_SETTINGS).connect_with(options.clone()).await.map_err(failed)?;
     let readers = pool(READERS, READER_SETTINGS).connect_with(options).await.map_err(failed)?;
-    Ok(Store { writer, readers, path })
+    Ok(Store { writer, readers, path, warnings: watch::Sender::new(Vec::new()) })
 }
 
 /// The file that a URL names, made absolute, so that a later change of directory does not matter.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{Store, open, row};
 use crate::session::record::{Character, Conversation, Message, OpenConversation, RecordError, Records};
 
-const TAKE_WRITE_LOCK: &str = "BEGIN IMMEDIATE";
+pub(super) const TAKE_WRITE_LOCK: &str = "BEGIN IMMEDIATE";
 
 impl Records for Store {
     fn create_conversation(&self, character_ids: Vec<String>) -> BoxFuture<'static, Result<Conversation, RecordError>> {
@@ -96,8 +96,8 @@ async fn open_conversation(store: &Store, id: String, history: usize) -> Result<
     let conversation = Conversation {
         id: found.try_get("id")?,
         title: found.try_get("title")?,
-        character_ids: members.iter().map(|member| member.id.clone()).collect(),
         private: found.try_get::<i64, _>("private")? == 1,
+        character_ids: members.iter().map(|member| member.id.clone()).collect(),
         created_at: found.try_get("created_at")?,
         updated_at: found.try_get("updated_at")?,
     };
@@ -112,7 +112,8 @@ async fn open_conversation(store: &Store, id: String, history: usize) -> Result<
 
 async fn members(connection: &mut AnyConnection, conversation_id: &str) -> Result<Vec<Character>, Fault> {
     let rows = sqlx::query(
-        "SELECT c.id, c.name, c.description, c.system_prompt, c.voice, c.model, c.languages, c.parameters, c.is_active
+        "SELECT c.id, c.name, c.description, c.system_prompt, c.voice, c.languages, c.parameters, c.model,
+                c.talkativeness, c.is_active
          FROM conversation_characters AS m JOIN characters AS c ON c.id = m.character_id
          WHERE m.conversation_id = $1 ORDER BY m.position",
     )
@@ -151,7 +152,7 @@ async fn characters(store: &Store, ids: Vec<String>) -> Result<Vec<Character>, F
 
 async fn character(connection: &mut AnyConnection, id: &str) -> Result<Character, Fault> {
     let found = sqlx::query(
-        "SELECT id, name, description, system_prompt, voice, model, languages, parameters, is_active
+        "SELECT id, name, description, system_prompt, voice, languages, parameters, model, talkativeness, is_active
          FROM characters WHERE id = $1",
     )
     .bind(id.to_owned())
@@ -164,7 +165,7 @@ async fn character(connection: &mut AnyConnection, id: &str) -> Result<Character
 /// The oldest active character: the one that came with the schema, until its owner turns it off.
 async fn default_character(connection: &mut AnyConnection) -> Result<Character, Fault> {
     let found = sqlx::query(
-        "SELECT id, name, description, system_prompt, voice, model, languages, parameters, is_active
+        "SELECT id, name, description, system_prompt, voice, languages, parameters, model, talkativeness, is_active
          FROM characters WHERE is_active = 1 ORDER BY created_at, id LIMIT 1",
     )
     .fetch_optional(connection)

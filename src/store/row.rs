@@ -31,9 +31,10 @@ pub(super) fn character(row: &AnyRow) -> Result<Character, sqlx::Error> {
         description: row.try_get("description")?,
         system_prompt: row.try_get("system_prompt")?,
         voice: row.try_get("voice")?,
-        model: row.try_get::<Option<String>, _>("model")?.filter(|name| !name.is_empty()),
         languages: json(row, "languages")?,
         parameters: json(row, "parameters")?,
+        model: row.try_get("model")?,
+        talkativeness: row.try_get::<f64, _>("talkativeness")? as f32,
         is_active: row.try_get::<i64, _>("is_active")? == 1,
     })
 }

@@ -6,8 +6,10 @@ mod abbreviation;
 pub mod chunk;
 mod english;
 mod markdown;
+pub mod mention;
 mod quantity;
 pub mod speakable;
 
 pub use chunk::{Chunker, Piece};
+pub use mention::mentioned;
 pub use speakable::speakable;

@@ -34,7 +34,7 @@ const ROOMS: &[Room] = &[
             "fdk_aac",
         ],
     },
-    Room { module: "text", ours: &[], outside: &["unicode_segmentation"] },
+    Room { module: "text", ours: &[], outside: &["unicode_normalization", "unicode_segmentation"] },
     Room {
         module: "provider",
         ours: &["audio", "text"],

@@ -1,5 +1,7 @@
 //! The REST doors, `/api`: one file per resource, its wire types and its routes.
 
+mod usage;
+
 use std::sync::Arc;
 
 use axum::Router;
@@ -8,5 +10,5 @@ use super::House;
 
 /// Every route under `/api`.
 pub(super) fn routes() -> Router<Arc<House>> {
-    Router::new()
+    Router::new().merge(usage::routes())
 }

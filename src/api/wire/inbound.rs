@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Refusal;
@@ -61,6 +62,7 @@ fn read_message(fields: &Fields<'_>) -> Result<ClientMessage, Refusal> {
         "resume" => return Ok(ClientMessage::Resume),
         "ping" => return Ok(ClientMessage::Ping),
         "text_message" => read_text(fields)?,
+        "next_speaker" => Input::NextSpeaker { character_id: fields.text("character_id")? },
         "commit" => Input::Commit,
         "cancel_input" => Input::CancelInput,
         "interrupt" => Input::Interrupt {
@@ -106,18 +108,21 @@ fn read_text(fields: &Fields<'_>) -> Result<Input, Refusal> {
     if client_message_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > CLIENT_MESSAGE_ID_BYTES) {
         return Err(bad_field("client_message_id", &format!("must be 1 to {CLIENT_MESSAGE_ID_BYTES} bytes")));
     }
-    for name in ["attachments", "character_ids"] {
-        if fields.0.get(name).and_then(Value::as_array).is_none_or(|list| !list.is_empty()) && fields.has(name) {
-            return Err(bad_field(name, "is not offered by this version; leave it out"));
-        }
+    let attachments = fields.0.get("attachments").and_then(Value::as_array);
+    if attachments.is_none_or(|list| !list.is_empty()) && fields.has("attachments") {
+        return Err(bad_field("attachments", "is not offered by this version; leave it out"));
     }
+    let character_ids = match fields.find("character_ids") {
+        None => Vec::new(),
+        Some(ids) => Vec::deserialize(ids).map_err(|_| bad_field("character_ids", "must be a list of strings"))?,
+    };
     let output = match fields.optional_text("output")?.as_deref() {
         None => None,
         Some("audio") => Some(OutputKind::Audio),
         Some("text") => Some(OutputKind::Text),
         Some(_) => return Err(bad_field("output", "must be \"audio\" or \"text\"")),
     };
-    Ok(Input::Text { text, client_message_id, output })
+    Ok(Input::Text { text, client_message_id, output, character_ids })
 }
 
 /// Settings stand beside the message's own fields, which `others` names.

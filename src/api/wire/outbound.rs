@@ -13,6 +13,7 @@ use crate::session::event::{
 };
 use crate::session::record::MessageStatus;
 use crate::session::settings::{AudioFormat, Settings};
+use crate::store::BudgetReport;
 
 /// What `session_started` announces.
 const PROTOCOL_VERSION: u8 = 1;
@@ -30,6 +31,7 @@ pub(in crate::api) enum Notice {
         reference: Option<String>,
     },
     ServerDraining,
+    BudgetWarning(BudgetReport),
 }
 
 /// Numbers one client's messages and writes them.
@@ -55,6 +57,7 @@ impl Encoder {
             Notice::Pong { reference } => (Body::Pong, reference.as_deref()),
             Notice::ResyncRequired { reference } => (Body::ResyncRequired { from_seq: next }, reference.as_deref()),
             Notice::ServerDraining => (Body::ServerDraining, None),
+            Notice::BudgetWarning(report) => (Body::BudgetWarning(report), None),
         };
         let numbered = !matches!(body, Body::AudioChunk(_) | Body::Pong);
         let text = serde_json::to_string(&Envelope { body, seq: numbered.then_some(next), reference })?;
@@ -188,6 +191,7 @@ enum Body<'a> {
     ResyncRequired {
         from_seq: u64,
     },
+    BudgetWarning(&'a BudgetReport),
     ServerDraining,
     Pong,
     Error {

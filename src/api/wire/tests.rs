@@ -29,8 +29,12 @@ fn every_message_of_the_protocol_is_read() {
 
     let text = json!({"type": "text_message", "text": " hi ", "client_message_id": "c", "output": "text",
                       "attachments": [], "new_field": {}});
-    let input =
-        Input::Text { text: " hi ".into(), client_message_id: Some("c".into()), output: Some(OutputKind::Text) };
+    let input = Input::Text {
+        text: " hi ".into(),
+        client_message_id: Some("c".into()),
+        output: Some(OutputKind::Text),
+        character_ids: Vec::new(),
+    };
     assert_eq!(message(&text), ClientMessage::Session(input));
     let plain = [
         (json!({"type": "commit"}), Input::Commit),

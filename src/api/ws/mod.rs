@@ -22,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream::SplitStream;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
@@ -31,6 +31,7 @@ use super::wire::{Encoder, Notice, Refusal};
 use super::{Draining, House};
 use crate::session::event::{Input, Request};
 use crate::session::{self, Handle, Opening, Outbox, StartError};
+use crate::store::BudgetReport;
 pub use meter::describe as describe_metrics;
 use reader::Reader;
 use writer::Writer;
@@ -207,10 +208,12 @@ async fn converse(
 ) -> Ending {
     let (say, mut notices) = mpsc::channel(NOTICES);
     let cut_off = cut_off(inbox.clone(), house.draining.clone(), house.state.limits.drain);
+    let budgets = tell_budgets(say.clone(), house.state.store.warnings());
     let mut reader = Reader::new(stream, inbox, say, house.draining.clone(), &house.state.limits);
     let ending = tokio::select! {
         ending = reader.run() => ending,
         ending = cut_off => ending,
+        ending = budgets => ending,
         ending = writer.run(&mut outbox, &mut notices, house.draining.clone()) => ending,
     };
     if ending == Ending::SessionFailed {
@@ -223,6 +226,20 @@ async fn converse(
         }
     }
     ending
+}
+
+/// Tells a client of every budget that becomes nearly used up.
+async fn tell_budgets(say: mpsc::Sender<Notice>, mut warnings: watch::Receiver<Vec<BudgetReport>>) -> Ending {
+    let mut told = warnings.borrow_and_update().clone();
+    while warnings.changed().await.is_ok() {
+        let all = warnings.borrow_and_update().clone();
+        for report in all.iter().filter(|report| !told.iter().any(|old| old.period == report.period)) {
+            // A client that leaves no room for it reads nothing else either.
+            let _ = say.try_send(Notice::BudgetWarning(report.clone()));
+        }
+        told = all;
+    }
+    pending().await
 }
 
 /// Interrupts what is still being said when a drain is nearly over, so that it ends as every reply does.

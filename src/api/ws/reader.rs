@@ -109,10 +109,16 @@ impl<'a> Reader<'a> {
     /// Only what costs a reply or a write is counted: an acknowledgement every 250 ms is how clients should be.
     fn allow(&mut self, input: Input) -> Result<Input, Refusal> {
         match input {
-            Input::Text { .. } | Input::Regenerate { .. } | Input::Commit if self.draining.has_begun() => {
+            Input::Text { .. } | Input::NextSpeaker { .. } | Input::Regenerate { .. } | Input::Commit
+                if self.draining.has_begun() =>
+            {
                 Err(Refusal::new("session_limit_reached", "the server is shutting down").retryable())
             }
-            Input::Text { .. } | Input::Regenerate { .. } | Input::Settings(_) | Input::Commit
+            Input::Text { .. }
+            | Input::NextSpeaker { .. }
+            | Input::Regenerate { .. }
+            | Input::Settings(_)
+            | Input::Commit
                 if !self.requests.spend(1.0, Instant::now()) =>
             {
                 Err(Refusal::new("rate_limited", "too many messages in a minute; this one was not taken").retryable())

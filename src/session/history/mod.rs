@@ -7,6 +7,7 @@
 
 mod summary;
 
+use std::borrow::Cow;
 use std::iter::successors;
 
 pub(super) use self::summary::Fold;
@@ -37,11 +38,20 @@ pub(super) struct History {
 pub(super) struct Entry {
     pub(super) id: String,
     pub(super) role: Role,
+    /// Of a reply: whose it is.
+    pub(super) speaker: Option<Speaker>,
     /// Of a reply, what was heard.
     pub(super) text: String,
     pub(super) client_message_id: Option<String>,
     /// The records have it.
     pub(super) is_stored: bool,
+}
+
+/// The character who said a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Speaker {
+    pub(super) id: String,
+    pub(super) name: String,
 }
 
 impl History {
@@ -51,6 +61,10 @@ impl History {
         let entry = |message: &Message| Entry {
             id: message.id.clone(),
             role: message.role,
+            speaker: message
+                .character_id
+                .clone()
+                .map(|id| Speaker { id, name: message.character_name.clone().unwrap_or_default() }),
             text: message.content.chars().take(message.heard_chars.unwrap_or(usize::MAX)).collect(),
             client_message_id: message.client_message_id.clone(),
             is_stored: true,
@@ -81,18 +95,20 @@ impl History {
         self.entries.iter().find(|entry| entry.client_message_id.as_deref() == Some(client_message_id))
     }
 
-    pub(super) fn is_reply(&self, id: &str) -> bool {
-        self.entries.iter().any(|entry| entry.id == id && entry.role == Role::Assistant)
+    pub(super) fn reply(&self, id: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.id == id && entry.role == Role::Assistant)
     }
 
     /// The messages of a request: the prompt, then what was said, or what was said before the message `until`. Roles
     /// alternate and the user begins, as most templates demand. With `is_summarized` the summary stands after the prompt,
-    /// in the place of what it tells.
+    /// in the place of what it tells. `view` is the character who is to go on, where several take part: the lines of the
+    /// others then are heard, with their names, and not its own.
     pub(super) fn messages(
         &self,
         mut system_prompt: String,
         until: Option<&str>,
         is_summarized: bool,
+        view: Option<&str>,
     ) -> Vec<ChatMessage> {
         let end = self.entries.iter().position(|entry| Some(entry.id.as_str()) == until).unwrap_or(self.entries.len());
         let mut from = 0;
@@ -105,15 +121,17 @@ impl History {
         if !system_prompt.is_empty() {
             messages.push(ChatMessage::new(Role::System, system_prompt));
         }
+        let between = if view.is_some() { '\n' } else { ' ' };
         for entry in self.entries[from..end].iter().filter(|entry| !entry.text.is_empty()) {
+            let (role, text) = entry.seen_by(view);
             match messages.last_mut() {
-                Some(last) if last.role == entry.role => {
-                    last.content.push(' ');
-                    last.content.push_str(&entry.text);
+                Some(last) if last.role == role => {
+                    last.content.push(between);
+                    last.content.push_str(&text);
                 }
-                Some(last) if last.role == Role::System && entry.role == Role::Assistant => {}
-                None if entry.role == Role::Assistant => {}
-                _ => messages.push(ChatMessage::new(entry.role, entry.text.clone())),
+                Some(last) if last.role == Role::System && role == Role::Assistant => {}
+                None if role == Role::Assistant => {}
+                _ => messages.push(ChatMessage::new(role, text)),
             }
         }
         messages
@@ -133,6 +151,18 @@ impl History {
         let dropped = over.next_multiple_of(step);
         self.entries.drain(..dropped);
         self.folded = self.folded.saturating_sub(dropped);
+    }
+}
+
+impl Entry {
+    /// As a message to the character `view`; to the only one there is, where that is none.
+    fn seen_by(&self, view: Option<&str>) -> (Role, Cow<'_, str>) {
+        match (&self.speaker, view) {
+            (Some(speaker), Some(view)) if speaker.id != view => {
+                (Role::User, format!("{}: {}", speaker.name, self.text).into())
+            }
+            _ => (self.role, self.text.as_str().into()),
+        }
     }
 }
 

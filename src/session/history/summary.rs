@@ -54,7 +54,8 @@ impl History {
         told.push_str("What was said then:\n");
         let mut left = most;
         for entry in self.entries[self.folded..end].iter().filter(|entry| !entry.text.is_empty()) {
-            let name = if entry.role == Role::User { "User" } else { character_name };
+            let own = entry.speaker.as_ref().map_or(character_name, |speaker| speaker.name.as_str());
+            let name = if entry.role == Role::User { "User" } else { own };
             let text = beginning(&entry.text, left);
             left -= text.len();
             let _ = writeln!(told, "{name}: {text}");

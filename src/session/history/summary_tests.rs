@@ -16,11 +16,18 @@ fn talk(history: &mut History, turn: usize) {
 }
 
 fn put(history: &mut History, id: &str, role: Role, text: &str) {
-    history.put(Entry { id: id.to_owned(), role, text: text.to_owned(), client_message_id: None, is_stored: true });
+    history.put(Entry {
+        id: id.to_owned(),
+        role,
+        speaker: None,
+        text: text.to_owned(),
+        client_message_id: None,
+        is_stored: true,
+    });
 }
 
 fn told(history: &History, until: Option<&str>, is_summarized: bool) -> Vec<ChatMessage> {
-    history.messages("Be kind.".to_owned(), until, is_summarized)
+    history.messages("Be kind.".to_owned(), until, is_summarized, None)
 }
 
 #[test]
@@ -53,7 +60,7 @@ fn the_oldest_messages_become_a_summary() {
     let again = told(&history, Some("a3"), true);
     assert_eq!((again.len(), again[0].content.as_str()), (8, "Be kind."));
     // Without a prompt the summary is it.
-    let alone = history.messages(String::new(), None, true);
+    let alone = history.messages(String::new(), None, true, None);
     assert_eq!(alone[0], ChatMessage::new(Role::System, "Earlier in this conversation: They talked about turns."));
     for turn in 50..80 {
         talk(&mut history, turn);

@@ -4,11 +4,11 @@ use super::*;
 use crate::session::record::{Conversation, MessageStatus};
 
 fn entry(id: &str, role: Role, text: &str) -> Entry {
-    Entry { id: id.to_owned(), role, text: text.to_owned(), client_message_id: None, is_stored: false }
+    Entry { id: id.to_owned(), role, speaker: None, text: text.to_owned(), client_message_id: None, is_stored: false }
 }
 
 fn told(history: &History, until: Option<&str>) -> Vec<(Role, String)> {
-    history.messages("Be kind.".to_owned(), until, false).into_iter().map(|it| (it.role, it.content)).collect()
+    history.messages("Be kind.".to_owned(), until, false, None).into_iter().map(|it| (it.role, it.content)).collect()
 }
 
 fn pair(role: Role, text: &str) -> (Role, String) {
@@ -59,7 +59,7 @@ fn a_reply_is_told_as_far_as_it_was_heard() {
     assert_eq!(told(&history, Some("2")), expected[..2]);
     let known = history.by_client_message("client-4").unwrap();
     assert_eq!((known.id.as_str(), known.is_stored), ("4", true));
-    assert!(history.is_reply("2") && !history.is_reply("1"));
+    assert!(history.reply("2").is_some() && history.reply("1").is_none());
 }
 
 #[test]

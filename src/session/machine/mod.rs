@@ -5,27 +5,30 @@
 //! here, and the outbox lets nothing through that was on its way. Every reply begins once and ends once, by
 //! `turn_complete` or by `interrupted`.
 
+mod cast;
 mod heard;
 mod reply;
 mod requests;
+mod speaking;
 mod summary;
 
-use std::collections::HashSet;
-use std::time::Duration;
+use std::collections::{HashSet, VecDeque};
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use self::cast::Cast;
+pub(super) use self::cast::Player;
 use self::reply::{Cause, Reply};
 use self::summary::Summaries;
-use crate::provider::{Caller, ChatRequest, ProviderError, Role, Urgency};
+use crate::provider::{Caller, ChatRequest, ProviderError, Role};
 use crate::session::ear::{Heard, Utterance};
 use crate::session::event::{Complaint, ErrorCode, Output, Told, Transcription, Turn};
 use crate::session::history::{Entry, History};
-use crate::session::mind::{self, Thought};
+use crate::session::mind::{self, Company, Thought};
 use crate::session::mouth::{Progress, Sentence, Voicing};
-use crate::session::record::{Character, Conversation, Message, MessageStatus, RecordError};
-use crate::session::settings::{BadField, OutputKind, Settings};
+use crate::session::record::{Character, Message, MessageStatus, RecordError};
+use crate::session::settings::{BadField, Settings, SettingsPatch};
 
 /// What happens to a session.
 #[derive(Clone, Debug)]
@@ -46,12 +49,27 @@ pub(super) enum Effect {
         turn: Turn,
         request: Box<ChatRequest>,
         voicing: Option<Box<Voicing>>,
+        /// None: nobody else takes part.
+        company: Option<Company>,
+        /// Its audio waits for [`Effect::GiveFloor`].
+        waits: bool,
     },
-    /// One more sentence of the reply to speak.
-    Speak(Sentence),
+    /// One more sentence of a reply to speak.
+    Speak {
+        turn: Turn,
+        sentence: Sentence,
+    },
     /// The reply has no more sentences.
-    Spoken,
-    /// Drop the reply and all that is under way for it.
+    Spoken {
+        turn: Turn,
+    },
+    /// The audible reply is over.
+    End,
+    /// The reply that waits is audible now.
+    GiveFloor {
+        turn: Turn,
+    },
+    /// Drop every reply and all that is under way for it.
     Stop,
     Save(Box<Save>),
     /// A reply to what follows these messages may be asked soon.
@@ -77,9 +95,9 @@ pub(super) type Effects = Vec<Effect>;
 /// The state of a session.
 pub(super) struct Machine {
     conversation_id: String,
-    /// Rides with every request.
+    /// Rides with every request to a model.
     caller: Caller,
-    character: Character,
+    cast: Cast,
     settings: Settings,
     paced: bool,
     history: History,
@@ -91,24 +109,31 @@ pub(super) struct Machine {
     speaking: HashSet<String>,
     /// The user said something that is answered when nobody speaks any more.
     owed: Option<Cause>,
-    reply: Option<Reply>,
+    /// The audible one, and the one after it.
+    replies: VecDeque<Reply>,
+    /// Whoever has the floor.
+    floor: Option<usize>,
+    /// Who speaks after them.
+    queue: VecDeque<usize>,
     summaries: Summaries,
     effects: Effects,
 }
 
 impl Machine {
+    /// `players` is not empty.
     pub(super) fn new(
-        conversation: &Conversation,
-        character: Character,
+        conversation_id: String,
+        caller: Caller,
+        players: Vec<Player>,
         settings: Settings,
         paced: bool,
         history: History,
         new_id: Box<dyn FnMut() -> String + Send>,
     ) -> Self {
         Self {
-            conversation_id: conversation.id.clone(),
-            caller: conversation.caller(),
-            character,
+            conversation_id,
+            caller,
+            cast: Cast::new(players),
             settings,
             paced,
             history,
@@ -117,7 +142,9 @@ impl Machine {
             sequence_number: 0,
             speaking: HashSet::new(),
             owed: None,
-            reply: None,
+            replies: VecDeque::new(),
+            floor: None,
+            queue: VecDeque::new(),
             summaries: Summaries::default(),
             effects: Vec::new(),
         }
@@ -134,16 +161,8 @@ impl Machine {
     pub(super) fn step(&mut self, now: Instant, event: Event) -> Effects {
         match event {
             Event::Heard(heard) => self.heard(now, heard),
-            Event::Thought { turn, thought } => {
-                if self.reply.as_ref().is_some_and(|reply| reply.turn == turn) {
-                    self.thought(now, thought);
-                }
-            }
-            Event::Progress { turn, progress } => {
-                if self.reply.as_ref().is_some_and(|reply| reply.turn == turn) {
-                    self.progress(now, progress);
-                }
-            }
+            Event::Thought { turn, thought } => self.thought(now, turn, thought),
+            Event::Progress { turn, progress } => self.progress(now, turn, progress),
             Event::Stored { save, outcome } => self.stored(*save, outcome),
             Event::Summarized { number, outcome } => self.summarized(number, outcome),
         }
@@ -199,13 +218,15 @@ impl Machine {
         let item_id = transcription.item_id.clone();
         let metadata = json!({ "spoken": true, "language": transcription.language, "served_by": served_by.as_ref() });
         self.user_message(item_id.clone(), transcription.text.clone(), None, metadata, None);
+        let speakers = self.cast.answer(self.settings.turn_taking, &transcription.text);
         self.tell(Output::Transcription(transcription));
         self.owed = Some(Cause {
             since: ended,
             endpoint: Some(endpoint),
             stt: Some(stt),
             stt_served_by: Some(served_by),
-            settings: self.settings.clone(),
+            patch: SettingsPatch::default(),
+            speakers: speakers.into(),
             again: None,
         });
         self.heard_out(now, &item_id);
@@ -233,6 +254,7 @@ impl Machine {
         let entry = Entry {
             id: id.clone(),
             role: Role::User,
+            speaker: None,
             text: text.clone(),
             client_message_id: client_message_id.clone(),
             is_stored: false,
@@ -253,150 +275,28 @@ impl Machine {
         self.effects.push(Effect::Save(Box::new(Save { message, reference })));
     }
 
-    /// Begins a reply. There is none.
-    fn begin(&mut self, now: Instant, cause: Cause) {
-        self.turn = self.turn.next();
-        let item_id = cause.again.clone().unwrap_or_else(|| (self.new_id)());
-        let request = Box::new(self.request(&cause.settings, cause.again.as_deref()));
-        let reply = Reply::new(self.turn, item_id, cause, now, self.sequence_number + 1);
-        let voicing = reply.voicing(&self.character, self.paced, &self.caller);
-        self.reply = Some(reply);
-        self.tell(Output::SpeakerChanged { character_id: Some(self.character.id.clone()) });
-        self.effects.push(Effect::Think { turn: self.turn, request, voicing });
-    }
-
     fn prepare(&mut self) {
-        let request = Box::new(self.request(&self.settings, None));
-        self.effects.push(Effect::Prepare(request));
+        let (speaker, player) = self.cast.likely();
+        let request = self.request(&player.character, &player.settings, None, &self.cast.others(speaker));
+        self.effects.push(Effect::Prepare(Box::new(request)));
     }
 
-    fn request(&self, settings: &Settings, until: Option<&str>) -> ChatRequest {
-        let messages = self.history.messages(self.system_prompt(settings), until, settings.summarize_history);
-        let (model, caller) = (self.character.model.clone(), self.caller.clone());
-        ChatRequest { messages, model, caller, sampling: settings.sampling(), ..ChatRequest::default() }
-    }
-
-    fn system_prompt(&self, settings: &Settings) -> String {
-        let prompt = settings.system_prompt.as_ref().unwrap_or(&self.character.system_prompt);
-        mind::system_prompt(prompt, settings.output)
-    }
-
-    fn thought(&mut self, now: Instant, thought: Thought) {
-        let Some(reply) = self.reply.as_mut().filter(|reply| !reply.is_written) else { return };
-        match thought {
-            Thought::Began { served_by } => reply.served_by.llm = Some(served_by),
-            Thought::Text { sentence, text } => self.wrote(now, sentence, text),
-            Thought::Sentence { sentence, speakable } => {
-                if reply.is_spoken && !speakable.is_empty() {
-                    let urgency = if sentence == 0 { Urgency::First } else { Urgency::Later };
-                    let sequence_number = reply.first_sentence + sentence;
-                    self.effects.push(Effect::Speak(Sentence { sequence_number, text: speakable, urgency }));
-                }
-            }
-            Thought::Done { usage } => {
-                reply.usage = usage;
-                let (turn, item_id, text) = (reply.turn, reply.item_id.clone(), reply.ledger.text().to_owned());
-                self.tell(Output::TextDone { turn, character_id: self.character.id.clone(), item_id, text });
-                self.written();
-            }
-            Thought::Failed(error) => {
-                reply.failure = Some(error.to_string());
-                let complaint = Complaint::of(&error, Some(reply.item_id.clone()));
-                self.complain(complaint, None);
-                self.written();
-            }
-        }
-    }
-
-    fn wrote(&mut self, now: Instant, sentence: u64, text: String) {
-        let Some(reply) = &mut self.reply else { return };
-        let sequence_number = reply.first_sentence + sentence;
-        let is_first = reply.write(now, sequence_number, &text);
-        self.sequence_number = sequence_number;
-        let (turn, item_id) = (reply.turn, reply.item_id.clone());
-        let character_id = self.character.id.clone();
-        self.tell(Output::TextChunk { turn, character_id, item_id, sequence_number, text });
-        if is_first {
-            self.save_reply(MessageStatus::Processing, None);
-        }
-    }
-
-    /// No more text will come. What there is of it is still spoken.
-    fn written(&mut self) {
-        let Some(reply) = &mut self.reply else { return };
-        reply.is_written = true;
-        if reply.is_spoken {
-            self.effects.push(Effect::Spoken);
-        } else {
-            self.complete();
-        }
-    }
-
-    fn progress(&mut self, now: Instant, progress: Progress) {
-        let Some(reply) = &mut self.reply else { return };
-        match progress {
-            Progress::Sent(piece) => reply.send(now, piece),
-            Progress::Failed(error) => {
-                if !std::mem::replace(&mut reply.is_voice_broken, true) {
-                    let complaint = Complaint::of(&error, Some(reply.item_id.clone()));
-                    self.complain(complaint, None);
-                }
-            }
-            Progress::Finished => {
-                // A mouth that ends first has failed: the text goes on alone.
-                reply.is_spoken = false;
-                if reply.is_written {
-                    self.complete();
-                }
-            }
-        }
-    }
-
-    fn complete(&mut self) {
-        let Some(reply) = &self.reply else { return };
-        let status = if reply.failure.is_some() { MessageStatus::Failed } else { MessageStatus::Completed };
-        self.save_reply(status, None);
-        let Some(reply) = self.reply.take() else { return };
-        self.effects.push(Effect::Stop);
-        self.remember(&reply, reply.ledger.text());
-        let report = reply.report(self.character.id.clone(), self.sequence_number);
-        self.tell(Output::TurnComplete(Box::new(report)));
-        self.tell(Output::SpeakerChanged { character_id: None });
-    }
-
-    /// Ends the reply where it is. Answers its cause, where nothing of the reply was heard or read.
-    fn interrupt(&mut self, now: Instant, played: Option<Duration>) -> Option<Cause> {
-        let reply = self.reply.as_ref()?;
-        self.turn = self.turn.next();
-        self.effects.push(Effect::Stop);
-        let heard = reply.played(now, played);
-        let is_read = reply.cause.settings.output == OutputKind::Text;
-        let heard_text = if is_read { reply.ledger.text() } else { reply.ledger.heard(heard) }.to_owned();
-        self.save_reply(MessageStatus::Completed, (!is_read).then(|| heard_text.chars().count()));
-        let reply = self.reply.take()?;
-        self.remember(&reply, &heard_text);
-        let Reply { turn, item_id, cause, .. } = reply;
-        let is_unheard = heard_text.is_empty();
-        self.tell(Output::Interrupted { turn, item_id, heard_text, heard });
-        self.tell(Output::SpeakerChanged { character_id: None });
-        is_unheard.then_some(cause)
-    }
-
-    fn remember(&mut self, reply: &Reply, text: &str) {
-        // What was never begun is not kept: an earlier version of it stands.
-        if !reply.ledger.text().is_empty() {
-            let (id, text) = (reply.item_id.clone(), text.to_owned());
-            let entry = Entry { id, role: Role::Assistant, text, client_message_id: None, is_stored: false };
-            self.history.put(entry);
-        }
-    }
-
-    fn save_reply(&mut self, status: MessageStatus, heard_chars: Option<usize>) {
-        if let Some(reply) = &self.reply
-            && !reply.ledger.text().is_empty()
-        {
-            let message = reply.message(&self.conversation_id, &self.character, status, heard_chars);
-            self.effects.push(Effect::Save(Box::new(Save { message, reference: None })));
+    fn request(
+        &self,
+        character: &Character,
+        settings: &Settings,
+        until: Option<&str>,
+        others: &[String],
+    ) -> ChatRequest {
+        let prompt = system_prompt(character, settings, others);
+        let view = (!others.is_empty()).then_some(character.id.as_str());
+        let messages = self.history.messages(prompt, until, settings.summarize_history, view);
+        ChatRequest {
+            messages,
+            sampling: settings.sampling(),
+            model: character.model.clone(),
+            caller: self.caller.clone(),
+            ..ChatRequest::default()
         }
     }
 
@@ -428,6 +328,11 @@ impl Machine {
     fn tell_to(&mut self, output: Output, reference: Option<String>) {
         self.effects.push(Effect::Tell(Told { output, reference }));
     }
+}
+
+fn system_prompt(character: &Character, settings: &Settings, others: &[String]) -> String {
+    let prompt = settings.system_prompt.as_ref().unwrap_or(&character.system_prompt);
+    mind::system_prompt(prompt, settings.output, &character.name, others)
 }
 
 fn bad_field(error: &BadField) -> Complaint {

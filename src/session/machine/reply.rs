@@ -1,17 +1,20 @@
 //! A reply while it is written and spoken: what it answers, what there is of it, and what it took.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::cast::Player;
 use super::heard::Ledger;
 use crate::provider::{Caller, Role, Usage};
-use crate::session::event::{ServedBy, Timings, Turn, TurnReport};
+use crate::session::event::{Output, ServedBy, Timings, Turn, TurnReport};
+use crate::session::history::Speaker;
 use crate::session::mouth::{SentPiece, Voicing};
 use crate::session::record::{Character, Message, MessageStatus};
-use crate::session::settings::{OutputKind, Settings};
+use crate::session::settings::{OutputKind, Settings, SettingsPatch};
 
 /// What a reply answers.
 #[derive(Clone, Debug)]
@@ -22,17 +25,52 @@ pub(super) struct Cause {
     pub(super) endpoint: Option<Duration>,
     pub(super) stt: Option<Duration>,
     pub(super) stt_served_by: Option<Arc<str>>,
-    /// The reply's own settings.
-    pub(super) settings: Settings,
+    /// What is asked for these replies only. It was checked.
+    pub(super) patch: SettingsPatch,
+    /// Who answers, in this order.
+    pub(super) speakers: VecDeque<usize>,
     /// The reply to write again. None: a new one.
     pub(super) again: Option<String>,
+}
+
+impl Cause {
+    /// Something that came at `now` and was not spoken.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            endpoint: None,
+            stt: None,
+            stt_served_by: None,
+            patch: SettingsPatch::default(),
+            speakers: VecDeque::new(),
+            again: None,
+        }
+    }
+
+    /// Of the reply that follows one with this cause.
+    pub(super) fn to_follow(&self, now: Instant) -> Self {
+        Self { patch: self.patch.clone(), ..Self::new(now) }
+    }
+}
+
+/// Who speaks a reply, and how.
+pub(super) struct Part {
+    pub(super) player: Arc<Player>,
+    /// The player's place in the cast.
+    pub(super) speaker: usize,
+    pub(super) settings: Settings,
 }
 
 #[derive(Debug)]
 pub(super) struct Reply {
     pub(super) turn: Turn,
     pub(super) item_id: String,
+    player: Arc<Player>,
+    pub(super) speaker: usize,
+    pub(super) settings: Settings,
     pub(super) cause: Cause,
+    /// What is told when it has the floor. None: it has.
+    pub(super) held: Option<Vec<Output>>,
     asked: Instant,
     /// The sequence number of its first sentence.
     pub(super) first_sentence: u64,
@@ -52,7 +90,15 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    pub(super) fn new(turn: Turn, item_id: String, cause: Cause, now: Instant, first_sentence: u64) -> Self {
+    pub(super) fn new(
+        turn: Turn,
+        item_id: String,
+        part: Part,
+        cause: Cause,
+        now: Instant,
+        first_sentence: u64,
+    ) -> Self {
+        let Part { player, speaker, settings } = part;
         let timings =
             Timings { endpoint_ms: cause.endpoint.map(millis), stt_ms: cause.stt.map(millis), ..Timings::default() };
         let served_by = ServedBy { stt: cause.stt_served_by.clone(), ..ServedBy::default() };
@@ -61,7 +107,7 @@ impl Reply {
             item_id,
             asked: now,
             first_sentence,
-            is_spoken: cause.settings.output == OutputKind::Audio,
+            is_spoken: settings.output == OutputKind::Audio,
             is_written: false,
             failure: None,
             is_voice_broken: false,
@@ -70,13 +116,26 @@ impl Reply {
             timings,
             served_by,
             usage: Usage::default(),
+            player,
+            speaker,
+            settings,
             cause,
+            held: None,
         }
     }
 
+    pub(super) fn character(&self) -> &Character {
+        &self.player.character
+    }
+
+    /// As the history knows it.
+    pub(super) fn speaker_name(&self) -> Speaker {
+        Speaker { id: self.character().id.clone(), name: self.character().name.clone() }
+    }
+
     /// How to speak it. None: it is only written.
-    pub(super) fn voicing(&self, character: &Character, paced: bool, caller: &Caller) -> Option<Box<Voicing>> {
-        let settings = &self.cause.settings;
+    pub(super) fn voicing(&self, paced: bool, caller: &Caller) -> Option<Box<Voicing>> {
+        let (settings, character) = (&self.settings, self.character());
         self.is_spoken.then(|| {
             Box::new(Voicing {
                 turn: self.turn,
@@ -87,8 +146,8 @@ impl Reply {
                 speed: settings.speed,
                 seed: settings.seed,
                 format: settings.audio_format,
-                caller: caller.clone(),
                 lead: paced.then(|| Duration::from_millis(settings.lead_ms)),
+                caller: caller.clone(),
             })
         })
     }
@@ -126,17 +185,12 @@ impl Reply {
         played.min(self.ledger.sent())
     }
 
-    pub(super) fn message(
-        &self,
-        conversation_id: &str,
-        character: &Character,
-        status: MessageStatus,
-        heard_chars: Option<usize>,
-    ) -> Message {
+    pub(super) fn message(&self, conversation_id: &str, status: MessageStatus, heard_chars: Option<usize>) -> Message {
         let mut metadata = json!({ "timings": self.timings, "served_by": self.served_by, "usage": self.usage });
         if let Some(failure) = &self.failure {
             metadata["error"] = json!(failure);
         }
+        let character = self.character();
         Message {
             id: self.item_id.clone(),
             conversation_id: conversation_id.to_owned(),
@@ -151,7 +205,8 @@ impl Reply {
         }
     }
 
-    pub(super) fn report(self, character_id: String, sequence_number: u64) -> TurnReport {
+    pub(super) fn report(self, sequence_number: u64) -> TurnReport {
+        let character_id = self.character().id.clone();
         let Self { turn, item_id, timings, served_by, usage, .. } = self;
         TurnReport { turn, character_id, item_id, sequence_number, timings, served_by, usage }
     }

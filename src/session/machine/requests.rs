@@ -1,5 +1,6 @@
 //! What a client asks of a session.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,30 +10,50 @@ use super::reply::Cause;
 use super::{Machine, bad_field};
 use crate::provider::Role;
 use crate::session::event::{Complaint, ErrorCode, Input, Output, Request};
+use crate::session::history::Entry;
 use crate::session::record::MessageStatus;
-use crate::session::settings::{BadField, OutputKind, SettingsPatch};
+use crate::session::settings::{BadField, SettingsPatch};
 
 impl Machine {
     pub(super) fn asked(&mut self, now: Instant, request: Request) {
         let Request { input, reference } = request;
         match input {
-            Input::Text { text, client_message_id, output } => {
-                self.text(now, text, client_message_id, output, reference);
+            Input::Text { text, client_message_id, output, character_ids } => {
+                match self.speakers(&character_ids, &text) {
+                    Ok(speakers) => {
+                        let patch = SettingsPatch { output, ..SettingsPatch::default() };
+                        let cause = Cause { speakers, patch, ..Cause::new(now) };
+                        self.text(now, text, client_message_id, cause, reference);
+                    }
+                    Err(complaint) => self.complain(complaint, reference),
+                }
             }
+            Input::NextSpeaker { character_id } => match self.cast.find(&character_id) {
+                Some(speaker) if self.replies.is_empty() => {
+                    self.owed = None;
+                    let cause = Cause { speakers: [speaker].into(), ..Cause::new(now) };
+                    self.begin(now, cause);
+                }
+                Some(speaker) => self.queue.push_front(speaker),
+                None => self.complain(no_such_character(&character_id), reference),
+            },
             Input::Interrupt { item_id, played_ms } => {
-                let current = self.reply.as_ref().map(|reply| &reply.item_id);
+                let current = self.replies.front().map(|reply| &reply.item_id);
                 if item_id.is_none() || item_id.as_ref() == current {
                     self.owed = None;
                     self.interrupt(now, played_ms.map(Duration::from_millis));
                 }
             }
             Input::PlaybackAck { item_id, played_ms } => {
-                if let Some(reply) = self.reply.as_mut().filter(|reply| reply.item_id == item_id) {
+                if let Some(reply) = self.replies.front_mut().filter(|reply| reply.item_id == item_id) {
                     reply.acknowledged = reply.acknowledged.max(Some(Duration::from_millis(played_ms)));
                 }
             }
-            Input::Regenerate { item_id, settings } => self.regenerate(now, item_id, &settings, reference),
-            Input::Settings(patch) => match self.settings.patched(&patch) {
+            Input::Regenerate { item_id, settings } => self.regenerate(now, item_id, settings, reference),
+            Input::Settings(patch) => match self.settings.patched(&patch).and_then(|settings| {
+                self.cast.patch(&patch)?;
+                Ok(settings)
+            }) {
                 Ok(settings) => {
                     self.settings = settings.clone();
                     self.tell_to(Output::SettingsApplied(Box::new(settings)), reference);
@@ -50,7 +71,7 @@ impl Machine {
         now: Instant,
         text: String,
         client_message_id: Option<String>,
-        output: Option<OutputKind>,
+        cause: Cause,
         reference: Option<String>,
     ) {
         if text.trim().is_empty() {
@@ -69,32 +90,44 @@ impl Machine {
         self.interrupt(now, None);
         let id = (self.new_id)();
         self.user_message(id, text, client_message_id, json!({}), reference);
-        let mut cause = self.typed(now);
-        cause.settings.output = output.unwrap_or(cause.settings.output);
         self.owed = None;
         self.begin(now, cause);
     }
 
-    fn regenerate(&mut self, now: Instant, item_id: String, patch: &SettingsPatch, reference: Option<String>) {
-        let settings = match self.settings.patched(patch) {
-            Ok(settings) => settings,
-            Err(error) => return self.complain(bad_field(&error), reference),
-        };
-        let is_current = self.reply.as_ref().is_some_and(|reply| reply.item_id == item_id);
-        if !is_current && !self.history.is_reply(&item_id) {
+    fn regenerate(&mut self, now: Instant, item_id: String, patch: SettingsPatch, reference: Option<String>) {
+        if let Err(error) = self.settings.patched(&patch) {
+            return self.complain(bad_field(&error), reference);
+        }
+        let current = self.replies.front().filter(|reply| reply.item_id == item_id).map(|reply| reply.speaker);
+        let said = || self.history.reply(&item_id).map(|entry| self.speaker_of(entry));
+        let Some(speaker) = current.or_else(said) else {
             let message = format!("there is no reply {item_id} in this conversation's recent messages");
             let complaint =
                 Complaint { code: ErrorCode::ItemNotFound, message, retryable: false, item_id: Some(item_id) };
             return self.complain(complaint, reference);
-        }
+        };
         self.interrupt(now, None);
         self.owed = None;
-        let cause = Cause { settings, again: Some(item_id), ..self.typed(now) };
+        let cause = Cause { patch, speakers: [speaker].into(), again: Some(item_id), ..Cause::new(now) };
         self.begin(now, cause);
     }
 
-    fn typed(&self, now: Instant) -> Cause {
-        let settings = self.settings.clone();
-        Cause { since: now, endpoint: None, stt: None, stt_served_by: None, settings, again: None }
+    /// Whose line it was; the first character's, where whoever said it takes part no more.
+    fn speaker_of(&self, entry: &Entry) -> usize {
+        entry.speaker.as_ref().and_then(|speaker| self.cast.find(&speaker.id)).unwrap_or(0)
     }
+
+    /// Who answers a text: those whom its message names, else those whom it addresses.
+    fn speakers(&mut self, character_ids: &[String], text: &str) -> Result<VecDeque<usize>, Complaint> {
+        if character_ids.is_empty() {
+            return Ok(self.cast.answer(self.settings.turn_taking, text).into());
+        }
+        let find = |id: &String| self.cast.find(id).ok_or_else(|| no_such_character(id));
+        character_ids.iter().map(find).collect()
+    }
+}
+
+fn no_such_character(id: &str) -> Complaint {
+    let message = format!("the character {id} does not take part in this conversation");
+    Complaint { code: ErrorCode::CharacterNotFound, message, retryable: false, item_id: None }
 }

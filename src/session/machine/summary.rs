@@ -4,7 +4,7 @@
 //! A summary is a favour. Whatever begins stops it, and the next pause begins it anew. One that fails changes nothing and
 //! is tried again after the next turn, with fewer messages.
 
-use super::{Effect, Machine};
+use super::{Effect, Machine, system_prompt};
 use crate::provider::{ChatRequest, ProviderError};
 use crate::session::event::Turn;
 use crate::session::history::Fold;
@@ -25,7 +25,7 @@ pub(super) struct Summaries {
 impl Machine {
     /// Asks for a summary where it is time, and stops one where it no longer is.
     pub(super) fn summarize_when_idle(&mut self) {
-        let is_idle = self.reply.is_none() && self.speaking.is_empty() && self.owed.is_none();
+        let is_idle = self.replies.is_empty() && self.speaking.is_empty() && self.owed.is_none();
         if !is_idle || !self.settings.summarize_history {
             if self.summaries.until.take().is_some() {
                 // Before whatever needs the model.
@@ -36,14 +36,14 @@ impl Machine {
         if self.summaries.until.is_some() || self.summaries.failed_in == Some(self.turn) {
             return;
         }
-        let prompt = self.system_prompt(&self.settings).len();
-        let fold = self.history.fold(prompt, &self.character.name, self.summaries.failures);
+        let (speaker, player) = self.cast.likely();
+        let prompt = system_prompt(&player.character, &self.settings, &self.cast.others(speaker)).len();
+        let fold = self.history.fold(prompt, &player.character.name, self.summaries.failures);
         if let Some(Fold { request, until }) = fold {
-            let (model, caller) = (self.character.model.clone(), self.caller.clone());
-            let request = ChatRequest { model, caller, ..request };
             self.summaries.number += 1;
             self.summaries.until = Some(until);
-            self.effects.push(Effect::Summarize { number: self.summaries.number, request: Box::new(request) });
+            let request = Box::new(ChatRequest { caller: self.caller.clone(), ..request });
+            self.effects.push(Effect::Summarize { number: self.summaries.number, request });
         }
     }
 

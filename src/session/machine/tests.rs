@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures::FutureExt;
 use proptest::prelude::*;
@@ -12,7 +13,7 @@ use crate::session::event::{AudioPiece, Input, Request};
 use crate::session::mouth::SentPiece;
 use crate::session::outbox::{AUDIO_LANE, Outbox};
 use crate::session::record::{Conversation, OpenConversation};
-use crate::session::settings::{AudioFormat, SettingsPatch};
+use crate::session::settings::{AudioFormat, OutputKind, SettingsPatch, TurnTaking};
 
 fn character() -> Character {
     Character {
@@ -21,11 +22,22 @@ fn character() -> Character {
         description: String::new(),
         system_prompt: "You are Olivia.".to_owned(),
         voice: Some("af_heart".to_owned()),
-        model: None,
         languages: Vec::new(),
         parameters: Value::Null,
+        model: None,
+        talkativeness: 0.5,
         is_active: true,
     }
+}
+
+fn company() -> [Character; 3] {
+    let named = |id: &str, name: &str| Character {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        system_prompt: format!("You are {name}."),
+        ..character()
+    };
+    [character(), named("max-001", "Max"), named("zoe-001", "Zoe")]
 }
 
 fn machine() -> Machine {
@@ -34,6 +46,10 @@ fn machine() -> Machine {
 
 /// With a language model of this window.
 pub(super) fn machine_for(window: Option<usize>) -> Machine {
+    machine_of(&[character()], window)
+}
+
+pub(super) fn machine_of(players: &[Character], window: Option<usize>) -> Machine {
     let mut count = 0;
     let new_id = move || {
         count += 1;
@@ -47,9 +63,11 @@ pub(super) fn machine_for(window: Option<usize>) -> Machine {
         created_at: String::new(),
         updated_at: String::new(),
     };
-    let opened = OpenConversation { conversation, characters: Vec::new(), messages: Vec::new() };
-    let history = History::of(&opened, window);
-    Machine::new(&opened.conversation, character(), Settings::default(), true, history, Box::new(new_id))
+    let history = History::of(&OpenConversation { conversation, characters: Vec::new(), messages: Vec::new() }, window);
+    let players =
+        players.iter().map(|character| Player { character: character.clone(), settings: Settings::default() });
+    let (caller, settings) = (Caller::default(), Settings::default());
+    Machine::new("c1".to_owned(), caller, players.collect(), settings, true, history, Box::new(new_id))
 }
 
 fn ms(millis: u64) -> Duration {
@@ -57,7 +75,9 @@ fn ms(millis: u64) -> Duration {
 }
 
 pub(super) fn text(text: &str) -> Event {
-    Event::Heard(Heard::Asked(Input::Text { text: text.to_owned(), client_message_id: None, output: None }.into()))
+    Event::Heard(Heard::Asked(
+        Input::Text { text: text.to_owned(), client_message_id: None, output: None, character_ids: Vec::new() }.into(),
+    ))
 }
 
 fn asked(input: Input) -> Event {
@@ -157,14 +177,21 @@ pub(super) fn line(effect: &Effect) -> String {
             Output::Error(complaint) => format!("error {} {:?}", complaint.code, complaint.item_id),
             output => format!("{output:?}"),
         },
-        Effect::Think { turn, request, voicing } => {
+        Effect::Think { turn, request, voicing, waits, .. } => {
             let asked: Vec<_> = request.messages[1..].iter().map(|it| it.content.as_str()).collect();
-            format!("think {} {} {asked:?}", turn.0, if voicing.is_some() { "aloud" } else { "silently" })
+            let how = match (voicing.is_some(), waits) {
+                (true, false) => "aloud",
+                (true, true) => "ahead",
+                (false, _) => "silently",
+            };
+            format!("think {} {how} {asked:?}", turn.0)
         }
-        Effect::Speak(sentence) => {
+        Effect::Speak { sentence, .. } => {
             format!("speak {} {:?} {:?}", sentence.sequence_number, sentence.text, sentence.urgency)
         }
-        Effect::Spoken => "spoken".to_owned(),
+        Effect::Spoken { .. } => "spoken".to_owned(),
+        Effect::End => "end".to_owned(),
+        Effect::GiveFloor { turn } => format!("give_floor {}", turn.0),
         Effect::Stop => "stop".to_owned(),
         Effect::Prepare(_) => "prepare".to_owned(),
         Effect::Summarize { number, .. } => format!("summarize {number}"),
@@ -213,7 +240,7 @@ fn a_spoken_turn_from_onset_to_its_end() {
         "text_done 1 \"Hi. How are you?\"",
         "spoken",
         "save m1 \"Hi. How are you?\" Completed None",
-        "stop",
+        "end",
         "turn_complete 1 m1",
         "speaker_changed None",
     ];
@@ -332,6 +359,61 @@ fn nothing_said_is_nothing_stored() {
 }
 
 #[test]
+fn while_one_character_speaks_the_next_one_is_made_ready() {
+    let mut machine = machine_of(&company()[..2], None);
+    let now = Instant::now();
+    let effects = run(&mut machine, now, vec![text("Max and Olivia, hello.")]);
+    assert_eq!(effects[1], "speaker_changed Some(\"max-001\")");
+    assert_eq!(
+        [&effects[0], &effects[2]],
+        ["save m1 \"Max and Olivia, hello.\" Completed None", "think 1 aloud [\"Max and Olivia, hello.\"]"]
+    );
+    let events = vec![wrote(1, 0, "I am Max."), whole(1, 0, "I am Max."), done(1)];
+    assert_eq!(
+        run(&mut machine, now, events)[3..],
+        ["text_done 1 \"I am Max.\"", "spoken", "think 2 ahead [\"Max and Olivia, hello.\\nMax: I am Max.\"]"]
+    );
+    // Written and made ready, but not told.
+    let events = vec![wrote(2, 0, "I am Olivia."), whole(2, 0, "I am Olivia."), done(2)];
+    assert_eq!(run(&mut machine, now, events), ["speak 2 \"I am Olivia.\" First", "spoken"]);
+    let events = vec![sent(1, 1, ms(0), "I am Max.", now), progress(1, Progress::Finished)];
+    assert_eq!(
+        run(&mut machine, now + ms(600), events),
+        [
+            "save m2 \"I am Max.\" Completed None",
+            "end",
+            "turn_complete 1 m2",
+            "speaker_changed Some(\"olivia-001\")",
+            "text_chunk 2 m3 2 \"I am Olivia.\"",
+            "text_done 2 \"I am Olivia.\"",
+            "save m3 \"I am Olivia.\" Processing None",
+            "give_floor 2"
+        ]
+    );
+    let events = vec![sent(2, 2, ms(0), "I am Olivia.", now + ms(600)), progress(2, Progress::Finished)];
+    let effects = run(&mut machine, now + ms(2000), events);
+    assert_eq!(effects[2..], ["turn_complete 2 m3", "speaker_changed None"]);
+}
+
+#[test]
+fn an_interruption_takes_back_the_one_who_waits_without_a_trace() {
+    let mut machine = machine_of(&company()[..2], None);
+    let now = Instant::now();
+    let events = vec![text("Max and Olivia, hello."), wrote(1, 0, "I am Max."), whole(1, 0, "I am Max."), done(1)];
+    run(&mut machine, now, events);
+    run(&mut machine, now, vec![sent(1, 1, ms(0), "I am Max.", now), wrote(2, 0, "I am Olivia.")]);
+    let effects = run(&mut machine, now + ms(250), vec![asked(Input::Interrupt { item_id: None, played_ms: None })]);
+    assert_eq!(
+        effects,
+        ["stop", "save m2 \"I am Max.\" Completed Some(4)", "interrupted 1 m2 \"I am\" 250", "speaker_changed None"]
+    );
+    assert!(run(&mut machine, now, vec![wrote(2, 0, " And more."), done(2)]).is_empty());
+    let effects = run(&mut machine, now, vec![text("Go on, Max."), wrote(4, 0, "So")]);
+    assert_eq!(effects[2], "think 4 aloud [\"Max and Olivia, hello.\", \"I am\", \"Go on, Max.\"]");
+    assert_eq!(effects[3], "text_chunk 4 m5 2 \"So\"");
+}
+
+#[test]
 fn a_message_sent_twice_is_stored_and_answered_once() {
     let mut machine = machine();
     let now = Instant::now();
@@ -340,6 +422,7 @@ fn a_message_sent_twice_is_stored_and_answered_once() {
             text: "Hello".to_owned(),
             client_message_id: Some("mine".to_owned()),
             output: Some(OutputKind::Text),
+            character_ids: Vec::new(),
         };
         Event::Heard(Heard::Asked(Request { input, reference: Some("r".to_owned()) }))
     };
@@ -422,6 +505,8 @@ struct Played {
     /// So many of its sentences have text.
     sentences: u64,
     sent: Duration,
+    /// It has, or had, the floor.
+    is_begun: bool,
 }
 
 /// A session played with the machine and a real outbox, and what must hold.
@@ -437,6 +522,7 @@ struct World {
     #[expect(clippy::vec_box, reason = "they go back as they came")]
     saves: Vec<Box<Save>>,
     running: Option<Turn>,
+    waiting: Option<Turn>,
     summary: Option<u64>,
     speaker: Option<String>,
     last_turn: Turn,
@@ -448,8 +534,9 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
-        let mut machine = machine_for(Some(64));
+    fn new(cast: usize, turn_taking: TurnTaking) -> Self {
+        let mut machine = machine_of(&company()[..cast], Some(64));
+        machine.settings.turn_taking = turn_taking;
         machine.settings.summarize_history = true;
         let (control, control_lane) = mpsc::channel(512);
         let (audio, audio_lane) = mpsc::channel(AUDIO_LANE);
@@ -464,6 +551,7 @@ impl World {
             items: Vec::new(),
             saves: Vec::new(),
             running: None,
+            waiting: None,
             summary: None,
             speaker: None,
             last_turn: Turn(0),
@@ -485,7 +573,10 @@ impl World {
                 self.utterances.push(id.clone());
                 began(&id)
             }
-            2 | 3 => said(&self.utterances.remove(utterance?), "Hello.", self.now),
+            2 | 3 => {
+                let text = if it.which == 1 { "Max and Zoe, hello." } else { "Hello." };
+                said(&self.utterances.remove(utterance?), text, self.now)
+            }
             4 => nothing(&self.utterances.remove(utterance?)),
             5 => {
                 let error = ProviderError::Failed { what: "ear".to_owned() };
@@ -495,22 +586,26 @@ impl World {
             7 | 8 => {
                 let client_message_id = (it.number.is_multiple_of(3)).then(|| format!("client-{}", it.number % 5));
                 let output = (it.number.is_multiple_of(4)).then_some(OutputKind::Text);
-                asked(Input::Text { text: "Hello".to_owned(), client_message_id, output })
+                asked(Input::Text { text: "Hello".to_owned(), client_message_id, output, character_ids: Vec::new() })
             }
             9 => asked(Input::Interrupt { item_id: (it.which > 0).then_some(item), played_ms: Some(it.number) }),
             10 => asked(Input::PlaybackAck { item_id: item, played_ms: it.number }),
             11 => asked(Input::Regenerate { item_id: item, settings: SettingsPatch::default() }),
+            12 if it.which == 1 => asked(Input::NextSpeaker {
+                character_id: ["olivia-001", "max-001", "nobody"][it.number as usize % 3].to_owned(),
+            }),
             12 => asked(Input::Settings(SettingsPatch { lead_ms: Some(it.number), ..SettingsPatch::default() })),
             13..=15 => {
                 let reply = self.replies.iter_mut().rev().nth(it.which)?;
                 reply.sentences += u64::from(reply.sentences == 0 || it.number.is_multiple_of(3));
-                wrote(reply.turn, reply.sentences - 1, "one two ")
+                let text = if it.number.is_multiple_of(5) { "Zoe, two " } else { "one two " };
+                wrote(reply.turn, reply.sentences - 1, text)
             }
             16 => whole(reply?.0, reply?.1, "one two"),
             17 => done(reply?.0),
             18 => thought(reply?.0, Thought::Failed(ProviderError::Failed { what: "mind".to_owned() })),
             19..=21 => {
-                let reply = self.replies.iter_mut().rev().nth(it.which)?;
+                let reply = self.replies.iter_mut().rev().nth(it.which).filter(|reply| reply.is_begun)?;
                 let (turn, pts) = (reply.turn, reply.sent);
                 let number = reply.first + reply.sentences.saturating_sub(1);
                 reply.sent += ms(60 * 7);
@@ -557,20 +652,28 @@ impl World {
     fn perform(&mut self, effects: Effects) {
         for effect in effects {
             match effect {
-                Effect::Think { turn, request, .. } => {
-                    assert_eq!(self.running, None, "a reply began while another went on");
+                Effect::Think { turn, request, waits, .. } => {
+                    assert_eq!(self.running.is_some(), waits, "a reply began while another went on");
+                    assert_eq!(self.waiting, None, "two replies wait");
                     assert_eq!(self.summary, None, "a reply began while a summary was written");
                     assert!(turn > self.last_turn, "a turn that does not grow");
                     self.last_turn = turn;
-                    self.running = Some(turn);
+                    *(if waits { &mut self.waiting } else { &mut self.running }) = Some(turn);
                     let first = self.sequence_number + 1;
-                    self.replies.push(Played { turn: turn.0, first, sentences: 0, sent: Duration::ZERO });
+                    let is_begun = !waits;
+                    self.replies.push(Played { turn: turn.0, first, sentences: 0, sent: Duration::ZERO, is_begun });
                     let roles: Vec<_> = request.messages.iter().map(|message| message.role).collect();
                     assert_eq!(roles[0], Role::System);
                     let expected = [Role::User, Role::Assistant].into_iter().cycle().take(roles.len() - 1);
                     assert_eq!(roles[1..], expected.collect::<Vec<_>>());
                 }
-                Effect::Stop => self.running = None,
+                Effect::Stop => (self.running, self.waiting) = (None, None),
+                Effect::End => assert!(self.running.take().is_some()),
+                Effect::GiveFloor { turn } => {
+                    assert_eq!((self.running, self.waiting.take()), (None, Some(turn)));
+                    self.running = Some(turn);
+                    self.replies.iter_mut().rfind(|reply| reply.turn == turn.0).unwrap().is_begun = true;
+                }
                 Effect::Summarize { number, request } => {
                     assert_eq!((self.running, self.summary), (None, None), "the model is not idle");
                     assert_eq!(request.messages.len(), 2);
@@ -578,7 +681,9 @@ impl World {
                 }
                 Effect::StopSummary => self.summary = None,
                 Effect::Prepare(request) => assert_eq!(request.messages[0].role, Role::System),
-                Effect::Speak(_) | Effect::Spoken => assert!(self.running.is_some()),
+                Effect::Speak { turn, .. } | Effect::Spoken { turn } => {
+                    assert!([self.running, self.waiting].contains(&Some(turn)));
+                }
                 Effect::Save(save) => {
                     if save.message.role == Role::Assistant && !self.items.contains(&save.message.id) {
                         self.items.push(save.message.id.clone());
@@ -633,8 +738,14 @@ proptest! {
     /// Whatever happens in whatever order: never two audible turns, every reply ends exactly once, nothing of a turn
     /// after its end, the floor is taken and given alternately, and nobody has it in the end.
     #[test]
-    fn every_reply_ends_once_and_is_then_silent(happenings in happenings()) {
-        let mut world = World::new();
+    fn every_reply_ends_once_and_is_then_silent(
+        happenings in happenings(),
+        cast in 1_usize..4,
+        turn_taking in prop_oneof![
+            Just(TurnTaking::All), Just(TurnTaking::Natural), Just(TurnTaking::Mention), Just(TurnTaking::Manual)
+        ],
+    ) {
+        let mut world = World::new(cast, turn_taking);
         for it in happenings {
             world.now += ms(it.number % 97);
             if let Some(event) = world.event(it) {
@@ -646,7 +757,8 @@ proptest! {
         world.perform(effects);
         prop_assert_eq!(world.running, None);
         prop_assert_eq!(world.speaker, None);
-        let begun: Vec<_> = world.replies.iter().map(|reply| (Turn(reply.turn), 1)).collect();
+        let begun = world.replies.iter().filter(|reply| reply.is_begun).map(|reply| (Turn(reply.turn), 1));
+        let begun: Vec<_> = begun.collect();
         prop_assert_eq!(world.ends.into_iter().collect::<Vec<_>>(), begun);
     }
 }

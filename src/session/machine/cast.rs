@@ -1,0 +1,75 @@
+//! Who takes part in a session, and who of them speaks next.
+
+use std::sync::Arc;
+
+use crate::session::floor::{Floor, Seat};
+use crate::session::record::Character;
+use crate::session::settings::{BadField, Settings, SettingsPatch, TurnTaking};
+
+/// A character and the settings of its replies.
+#[derive(Clone, Debug)]
+pub(in crate::session) struct Player {
+    pub(in crate::session) character: Character,
+    pub(in crate::session) settings: Settings,
+}
+
+/// Those who take part, in order. Never empty.
+pub(super) struct Cast {
+    players: Vec<Arc<Player>>,
+    floor: Floor,
+}
+
+impl Cast {
+    pub(super) fn new(players: Vec<Player>) -> Self {
+        let seat = |player: &Player| Seat {
+            name: player.character.name.clone(),
+            talkativeness: player.character.talkativeness,
+        };
+        let floor = Floor::new(players.iter().map(seat).collect());
+        Self { players: players.into_iter().map(Arc::new).collect(), floor }
+    }
+
+    pub(super) fn player(&self, speaker: usize) -> Arc<Player> {
+        Arc::clone(&self.players[speaker])
+    }
+
+    /// Whoever spoke last, or would speak first.
+    pub(super) fn likely(&self) -> (usize, Arc<Player>) {
+        let speaker = self.floor.last().unwrap_or(0);
+        (speaker, self.player(speaker))
+    }
+
+    pub(super) fn find(&self, character_id: &str) -> Option<usize> {
+        self.players.iter().position(|player| player.character.id == character_id)
+    }
+
+    /// The names of all others. Empty where nobody else takes part.
+    pub(super) fn others(&self, speaker: usize) -> Vec<String> {
+        let other = |(seat, player): (usize, &Arc<Player>)| (seat != speaker).then(|| player.character.name.clone());
+        self.players.iter().enumerate().filter_map(other).collect()
+    }
+
+    /// Applies a patch to everyone's settings, or to nobody's.
+    pub(super) fn patch(&mut self, patch: &SettingsPatch) -> Result<(), BadField> {
+        let patched = |player: &Arc<Player>| {
+            let settings = player.settings.patched(patch)?;
+            Ok(Arc::new(Player { character: player.character.clone(), settings }))
+        };
+        self.players = self.players.iter().map(patched).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// Who answers what the user said.
+    pub(super) fn answer(&mut self, policy: TurnTaking, text: &str) -> Vec<usize> {
+        self.floor.answer(policy, text)
+    }
+
+    /// Whom a reply calls on.
+    pub(super) fn follow(&mut self, policy: TurnTaking, speaker: usize, text: &str) -> Option<usize> {
+        self.floor.follow(policy, speaker, text)
+    }
+
+    pub(super) fn takes_floor(&mut self, speaker: usize) {
+        self.floor.takes(speaker);
+    }
+}

@@ -111,6 +111,7 @@ const ROOMS: &[Room] = &[
             "serde_json",
             "secrecy",
             "base64",
+            "time",
         ],
     },
     Room {

@@ -30,15 +30,23 @@ const OTHERS: [&str; 12] = [
 /// The file is there but cannot be read or parsed.
 pub fn load_dotenv() -> Result<(), ConfigError> {
     match add_to_environment(Path::new(DOTENV)) {
-        // Its other messages show the line, which may hold a key.
-        Err(dotenvy::Error::LineParse(line, _)) => {
-            let name = line.split('=').next().unwrap_or_default().trim().to_owned();
-            let reason = format!("the line that begins with \"{name}\" cannot be read; write it as NAME=value");
-            Err(ConfigError::File { path: DOTENV.into(), reason })
-        }
+        Err(dotenvy::Error::LineParse(part, _)) => Err(unreadable(Path::new(DOTENV), &part)),
         Err(error) if !error.not_found() => Err(ConfigError::File { path: DOTENV.into(), reason: error.to_string() }),
         _ => Ok(()),
     }
+}
+
+/// Names the line with `part`, and repeats no value: it may be a key.
+pub(super) fn unreadable(path: &Path, part: &str) -> ConfigError {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let found = (1..).zip(text.lines()).find(|(_, line)| line.contains(part.trim()));
+    let place = match found.map(|(number, line)| (number, line.split_once('='))) {
+        Some((number, Some((name, _)))) => format!("line {number}, {}, cannot be read", name.trim()),
+        Some((number, None)) => format!("line {number} cannot be read"),
+        None => "a line cannot be read".to_owned(),
+    };
+    let reason = format!("{place}; write NAME=value, with quotes around a value that holds spaces");
+    ConfigError::File { path: path.to_owned(), reason }
 }
 
 fn add_to_environment(path: &Path) -> Result<(), dotenvy::Error> {

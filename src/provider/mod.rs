@@ -20,7 +20,6 @@ pub mod fake;
 pub mod fallback;
 pub mod limit;
 mod meter;
-pub mod missing;
 pub mod roster;
 pub mod route;
 pub mod speech;

@@ -1,5 +1,6 @@
 //! The REST doors, `/api`: one file per resource, its wire types and its routes.
 
+mod providers;
 mod usage;
 
 use std::sync::Arc;
@@ -10,5 +11,5 @@ use super::House;
 
 /// Every route under `/api`.
 pub(super) fn routes() -> Router<Arc<House>> {
-    Router::new().merge(usage::routes())
+    Router::new().merge(providers::routes()).merge(usage::routes())
 }

@@ -7,14 +7,13 @@ mod name;
 mod roster;
 mod shelf;
 
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use secrecy::ExposeSecret;
 use tokio::sync::OnceCell;
 
 use crate::catalog::{Catalog, Choice, HubOptions};
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config};
 use crate::engine::device::{self, DeviceChoice};
 use crate::engine::memory::MemoryLedger;
 use crate::engine::precedence::Precedence;
@@ -289,3 +288,6 @@ pub fn catalog(config: &Config) -> anyhow::Result<Catalog> {
     };
     Ok(Catalog::new(&config.models_dir)?.with_hub(options))
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,7 +88,7 @@ impl<D: Door + ?Sized> Shelf<D> {
             None => format!("{fallback}={} with OPENAI_API_KEY", D::EXAMPLE),
         };
         let reasons = if reasons.is_empty() { "no model is configured".to_owned() } else { reasons.join("; ") };
-        format!("nobody does {}: {reasons}; or write {first}=another model, or {elsewhere}", D::WHAT)
+        format!("{} has no model: {reasons}; or write {first}=another model, or {elsewhere}", D::CAPABILITY.as_str())
     }
 
     /// Why a model of the settings cannot be asked.

@@ -19,7 +19,8 @@ pub mod filter;
 pub mod fake;
 pub mod fallback;
 pub mod limit;
-mod meter;
+#[cfg(test)]
+pub mod missing;
 pub mod roster;
 pub mod route;
 pub mod speech;

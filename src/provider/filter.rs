@@ -12,7 +12,8 @@ use tokio::time::timeout;
 
 use super::task::Task;
 use super::{
-    ChatModel, ChatRequest, Delta, Flow, ProviderError, Role, SpeakRequest, SpeechChunk, SpeechSynthesizer, VoiceInfo,
+    Caller, ChatModel, ChatRequest, Delta, Flow, ProviderError, Role, SpeakRequest, SpeechChunk, SpeechSynthesizer,
+    VoiceInfo,
 };
 
 /// Judges text.
@@ -20,7 +21,7 @@ pub trait ContentFilter: Send + Sync {
     /// # Errors
     /// [`ProviderError::Filtered`] where the text must not pass; another error where the filter cannot tell, which
     /// stops the text as well.
-    fn check(&self, text: String) -> BoxFuture<'static, Result<(), ProviderError>>;
+    fn check(&self, text: String, caller: &Caller) -> BoxFuture<'static, Result<(), ProviderError>>;
 
     /// How much of a stream it must see to judge.
     fn sees(&self) -> Grain;
@@ -66,7 +67,7 @@ fn folded(text: &str) -> String {
 }
 
 impl ContentFilter for WordList {
-    fn check(&self, text: String) -> BoxFuture<'static, Result<(), ProviderError>> {
+    fn check(&self, text: String, _caller: &Caller) -> BoxFuture<'static, Result<(), ProviderError>> {
         let text = folded(&text);
         let found = self.phrases.iter().any(|phrase| text.contains(phrase.as_str()));
         let reason = || "it holds a word of the server's list".to_owned();
@@ -126,19 +127,21 @@ async fn pass(
     request: ChatRequest,
     items: &Items,
 ) -> Result<(), ProviderError> {
-    judge(filter, question(&request)).await?;
+    let caller = request.caller.clone();
+    let filter = Judge { filter, caller: &caller };
+    filter.judge(question(&request)).await?;
     let mut flow = inner.reply(request);
     let (mut spoken, mut thought) = (Held::default(), Held::default());
     while let Some(delta) = flow.next().await {
         let passed = match delta? {
-            Delta::Text(text) => spoken.push(filter, &text).await?.map(Delta::Text),
-            Delta::Thought(text) => thought.push(filter, &text).await?.map(Delta::Thought),
+            Delta::Text(text) => spoken.push(&filter, &text).await?.map(Delta::Text),
+            Delta::Thought(text) => thought.push(&filter, &text).await?.map(Delta::Thought),
             delta @ (Delta::ToolCall(_) | Delta::Done { .. }) => {
                 if let Delta::ToolCall(call) = &delta {
-                    judge(filter, call.arguments.clone()).await?;
+                    filter.judge(call.arguments.clone()).await?;
                 }
                 for rest in
-                    [thought.finish(filter).await?.map(Delta::Thought), spoken.finish(filter).await?.map(Delta::Text)]
+                    [thought.finish(&filter).await?.map(Delta::Thought), spoken.finish(&filter).await?.map(Delta::Text)]
                 {
                     send(items, rest).await;
                 }
@@ -172,12 +175,20 @@ fn question(request: &ChatRequest) -> String {
     texts.join("\n")
 }
 
-async fn judge(filter: &dyn ContentFilter, text: String) -> Result<(), ProviderError> {
-    if text.trim().is_empty() {
-        return Ok(());
+/// A filter on one request's behalf.
+struct Judge<'a> {
+    filter: &'a dyn ContentFilter,
+    caller: &'a Caller,
+}
+
+impl Judge<'_> {
+    async fn judge(&self, text: String) -> Result<(), ProviderError> {
+        if text.trim().is_empty() {
+            return Ok(());
+        }
+        let late = || ProviderError::TimedOut { what: "the content filter".to_owned(), after: LONGEST_CHECK };
+        timeout(LONGEST_CHECK, self.filter.check(text, self.caller)).await.unwrap_or_else(|_| Err(late()))
     }
-    let late = || ProviderError::TimedOut { what: "the content filter".to_owned(), after: LONGEST_CHECK };
-    timeout(LONGEST_CHECK, filter.check(text)).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Text that waits for its judgement.
@@ -189,9 +200,9 @@ struct Held {
 
 impl Held {
     /// What may pass now.
-    async fn push(&mut self, filter: &dyn ContentFilter, more: &str) -> Result<Option<String>, ProviderError> {
+    async fn push(&mut self, filter: &Judge<'_>, more: &str) -> Result<Option<String>, ProviderError> {
         self.text.push_str(more);
-        let whole = match filter.sees() {
+        let whole = match filter.filter.sees() {
             Grain::Word => end_of_last(&self.text, |c| !c.is_alphanumeric()),
             Grain::Sentence if self.text.len() >= LONGEST_SENTENCE => {
                 end_of_last(&self.text, char::is_whitespace).or(Some(self.text.len()))
@@ -204,18 +215,18 @@ impl Held {
         }
     }
 
-    async fn finish(&mut self, filter: &dyn ContentFilter) -> Result<Option<String>, ProviderError> {
+    async fn finish(&mut self, filter: &Judge<'_>) -> Result<Option<String>, ProviderError> {
         self.release(filter, self.text.len()).await
     }
 
-    async fn release(&mut self, filter: &dyn ContentFilter, end: usize) -> Result<Option<String>, ProviderError> {
+    async fn release(&mut self, filter: &Judge<'_>, end: usize) -> Result<Option<String>, ProviderError> {
         if end == 0 {
             return Ok(None);
         }
         let rest = self.text.split_off(end);
         let piece = std::mem::replace(&mut self.text, rest);
         let context = std::mem::take(&mut self.before) + &piece;
-        judge(filter, context.clone()).await?;
+        filter.judge(context.clone()).await?;
         let words: Vec<&str> = context.split_whitespace().rev().take(WORDS_BEFORE).collect();
         self.before = words.into_iter().rev().fold(String::new(), |before, word| before + word + " ");
         // A word that goes on after this piece must not get a space inside it.
@@ -246,7 +257,7 @@ impl SpeechSynthesizer for FilteredSpeech {
     fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk> {
         let (inner, filter) = (Arc::clone(&self.inner), Arc::clone(&self.filter));
         let judged = async move {
-            match judge(&*filter, request.text.clone()).await {
+            match (Judge { filter: &*filter, caller: &request.caller }).judge(request.text.clone()).await {
                 Ok(()) => inner.speak(request),
                 Err(error) => stream::once(async { Err(error) }).boxed(),
             }

@@ -14,12 +14,14 @@ mod embedding;
 pub(crate) mod fake;
 mod fault;
 mod flow;
+mod moderation;
 pub mod service;
 pub mod speech;
 mod transcription;
 
 pub use chat::RemoteChat;
 pub use embedding::RemoteEmbedder;
+pub use moderation::Moderation;
 pub use service::{Bounds, Dialect, RemoteModel, Service, ServiceError, ServiceSettings};
 pub use speech::RemoteSpeech;
 pub use transcription::RemoteTranscriber;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::record::MessageStatus;
+use super::record::{Character, MessageStatus};
 use super::settings::{AudioFormat, OutputKind, Settings, SettingsPatch};
 use crate::audio::{MIC_HZ, Mic, Samples, Speech};
 use crate::provider::{ProviderError, Role, Usage, Word, WordMark};
@@ -50,6 +50,10 @@ pub enum Input {
         /// For this reply only. None: as the settings say.
         output: Option<OutputKind>,
         /// Who answers, in this order. Empty: as the text and the settings say.
+        character_ids: Vec<String>,
+    },
+    /// These take part from now on, in this order. At least one.
+    Characters {
         character_ids: Vec<String>,
     },
     /// This character speaks next, once.
@@ -130,6 +134,16 @@ pub enum Output {
         text: String,
     },
     Audio(AudioPiece),
+    /// The user may be interrupting this item: lower its volume.
+    Duck {
+        item_id: String,
+    },
+    /// It was a false alarm.
+    Unduck {
+        item_id: String,
+    },
+    /// Who takes part from now on.
+    Characters(Vec<Participant>),
     /// Who has the floor.
     SpeakerChanged {
         character_id: Option<String>,
@@ -167,6 +181,12 @@ pub struct Started {
     pub conversation_id: String,
     pub characters: Vec<Participant>,
     pub settings: Settings,
+}
+
+impl Participant {
+    pub(super) fn new((index, character): (u16, &Character)) -> Self {
+        Self { id: character.id.clone(), name: character.name.clone(), voice: character.voice.clone(), index }
+    }
 }
 
 /// A character as its client sees it.

@@ -36,12 +36,23 @@ impl Floor {
         Self { seats, replies, last: None, rounds: 0 }
     }
 
+    /// Others take their seats: `moved` has the new place of each old seat, or none.
+    pub(super) fn reseat(&mut self, seats: Vec<Seat>, moved: &[Option<usize>]) {
+        let mut replies = vec![0; seats.len()];
+        for (old, new) in moved.iter().enumerate() {
+            if let Some(new) = new {
+                replies[*new] = self.replies[old];
+            }
+        }
+        self.last = self.last.and_then(|last| moved[last]);
+        (self.seats, self.replies) = (seats, replies);
+    }
+
     /// Who answers what the user said.
     pub(super) fn answer(&mut self, policy: TurnTaking, text: &str) -> Vec<usize> {
         self.rounds = 0;
         let named = self.named(text);
         match policy {
-            TurnTaking::Manual => named,
             TurnTaking::All => {
                 let mut all = named;
                 let others: Vec<usize> = (0..self.seats.len()).filter(|seat| !all.contains(seat)).collect();
@@ -50,7 +61,7 @@ impl Floor {
             }
             TurnTaking::Mention if named.is_empty() => vec![self.last.unwrap_or(0)],
             TurnTaking::Natural if named.is_empty() => vec![self.readiest()],
-            TurnTaking::Mention | TurnTaking::Natural => named,
+            TurnTaking::Mention | TurnTaking::Natural | TurnTaking::Manual => named,
         }
     }
 

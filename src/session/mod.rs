@@ -32,11 +32,11 @@ use ear::Ear;
 pub use ear::LONGEST_UTTERANCE;
 use event::{Output, Participant, Request, Started};
 use history::History;
-use machine::{Machine, Player};
+use machine::{Base, Machine, Player};
 use mouth::Voice;
 pub use outbox::Outbox;
 use record::{Character, Conversation, OpenConversation, RecordError, Records};
-use settings::{Settings, SettingsPatch};
+use settings::Settings;
 
 /// What a session is made of.
 #[derive(Clone)]
@@ -104,12 +104,8 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     let conversation_id = conversation.conversation.id.clone();
     let history = History::of(&conversation, parts.chat.window());
     let languages = parts.stt.languages();
-    let play = |character: &Character| Player {
-        settings: settings_of(character, opening.settings.clone(), &languages),
-        character: character.clone(),
-    };
+    let play = |character: &Character| Player::new(character.clone(), &opening.settings, &languages);
     let players: Vec<Player> = conversation.characters.iter().map(play).collect();
-    // The first one's count for the whole session.
     let settings = players.first().map(|player| player.settings.clone());
     let settings = settings.ok_or_else(|| StartError::NoCharacter(conversation_id.clone()))?;
 
@@ -120,7 +116,7 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     let started = Started {
         session_id: new_id(),
         conversation_id: conversation_id.clone(),
-        characters: (0..).zip(&conversation.characters).map(participant).collect(),
+        characters: (0..).zip(&conversation.characters).map(Participant::new).collect(),
         settings: settings.clone(),
     };
     // The lane is new: there is room.
@@ -130,9 +126,20 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     let ear = Ear::new(Arc::clone(&parts.stt), Arc::clone(&parts.vad), settings.clone(), caller.clone(), new_id);
     let room = turn::Room {
         ear: Task::spawn("ear", ear.run(requests, events.clone())),
-        machine: Machine::new(conversation_id, caller, players, settings, opening.paced, history, Box::new(new_id)),
+        machine: Machine::new(
+            conversation_id.clone(),
+            caller,
+            players,
+            Base { settings: opening.settings, languages },
+            opening.paced,
+            history,
+            Box::new(new_id),
+        ),
         saves: turn::Saves::new(Arc::clone(&parts.records)),
         late: None,
+        alarm: None,
+        conversation_id,
+        casting: None,
         voice: Voice::new(Arc::clone(&parts.speech)),
         parts,
         events,
@@ -167,25 +174,6 @@ async fn open(records: &dyn Records, opening: &Opening) -> Result<OpenConversati
         conversation.characters = records.characters(named).await.map_err(character_not_found)?;
     }
     Ok(conversation)
-}
-
-/// The server's settings with the character's own on top.
-fn settings_of(character: &Character, settings: Settings, languages: &[String]) -> Settings {
-    if character.parameters.is_null() {
-        return settings;
-    }
-    let patched = SettingsPatch::read(&character.parameters).and_then(|patch| {
-        patch.check_languages(languages)?;
-        settings.patched(&patch)
-    });
-    patched.unwrap_or_else(|error| {
-        tracing::warn!(character = character.id, %error, "a character's parameters are wrong and are ignored");
-        settings
-    })
-}
-
-fn participant((index, character): (u16, &Character)) -> Participant {
-    Participant { id: character.id.clone(), name: character.name.clone(), voice: character.voice.clone(), index }
 }
 
 /// Rides with every request to a model.

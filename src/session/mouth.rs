@@ -200,12 +200,11 @@ impl Mouth {
                 _ = floor(&mut self.floor), if self.floor.is_some() => self.floor = None,
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.send().await?,
                 Some((number, chunk)) = self.generating.next(), if hungry => self.take(number, chunk).await?,
-                sentence = inbox.recv(), if wants && self.permit.is_some() => match sentence {
-                    Some(sentence) => self.begin(sentence),
-                    None => {
-                        more = false;
-                        self.permit = None;
-                    }
+                sentence = inbox.recv(), if wants && self.permit.is_some() => if let Some(sentence) = sentence {
+                    self.begin(sentence);
+                } else {
+                    more = false;
+                    self.permit = None;
                 },
                 // The semaphore is never closed.
                 Ok(permit) = Arc::clone(&self.voice.permits).acquire_owned(), if wants && self.permit.is_none() => {

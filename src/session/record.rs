@@ -21,6 +21,12 @@ pub trait Records: Send + Sync {
     ) -> BoxFuture<'static, Result<OpenConversation, RecordError>>;
     /// The characters with these ids, in this order; an unknown id is [`RecordError::NotFound`].
     fn characters(&self, ids: Vec<String>) -> BoxFuture<'static, Result<Vec<Character>, RecordError>>;
+    /// Makes these the characters of a conversation, in this order, and reads them.
+    fn set_characters(
+        &self,
+        conversation_id: String,
+        ids: Vec<String>,
+    ) -> BoxFuture<'static, Result<Vec<Character>, RecordError>>;
     /// Inserts the message, or replaces the one with its id. A message whose `client_message_id` the conversation
     /// already holds under another id is not stored again: the answer is the first one's id.
     fn save_message(&self, message: Message) -> BoxFuture<'static, Result<String, RecordError>>;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::event::{AudioPiece, Complaint, ErrorCode, Input, Transcription, TurnReport};
 use super::record::{Conversation, Message, MessageStatus};
-use super::settings::OutputKind;
+use super::settings::{OutputKind, SettingsPatch};
 use super::*;
 use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::provider::fake::{FakeActivity, FakeChat, FakeHearing, FakeSpeech, FaultyActivity};
@@ -91,6 +91,14 @@ impl Records for Memory {
             if id.ends_with("001") { Ok(character(&id)) } else { Err(RecordError::NotFound { what: "character", id }) }
         };
         async move { ids.into_iter().map(known).collect() }.boxed()
+    }
+
+    fn set_characters(
+        &self,
+        _conversation_id: String,
+        ids: Vec<String>,
+    ) -> BoxFuture<'static, Result<Vec<Character>, RecordError>> {
+        self.characters(ids)
     }
 
     fn save_message(&self, message: Message) -> BoxFuture<'static, Result<String, RecordError>> {
@@ -396,7 +404,9 @@ async fn who_speaks_up_is_listened_to_and_the_history_is_what_was_heard() {
     let microphone = speak(client.handle.inbox.clone(), microphone(600, 3000));
     let (all, ()) = tokio::join!(client.until(is_complete), microphone);
     let onset = all.iter().position(|(_, it)| matches!(it, Output::SpeechStarted { .. })).unwrap();
-    let Output::Interrupted { heard_text, .. } = &all[onset + 1].1 else { panic!("{:?}", all[onset + 1]) };
+    assert!(matches!(all[onset + 1].1, Output::Duck { .. }), "{:?}", all[onset + 1]);
+    let cut = all.iter().position(|(_, it)| matches!(it, Output::Interrupted { .. })).unwrap();
+    let Output::Interrupted { heard_text, .. } = &all[cut].1 else { panic!() };
     assert!(!heard_text.is_empty());
     let asked = house.chat.asked.lock().unwrap()[1].messages.clone();
     let contents: Vec<_> = asked[1..].iter().map(|it| it.content.as_str()).collect();
@@ -539,7 +549,7 @@ fn a_characters_parameters_with_an_unknown_language_are_ignored() {
     let known = ["en".to_owned()];
     let settings = |languages| {
         let parameters = json!({"languages": [languages], "temperature": 0.1});
-        settings_of(&Character { parameters, ..character("a") }, Settings::default(), &known)
+        Player::new(Character { parameters, ..character("a") }, &Settings::default(), &known).settings
     };
     assert_eq!(settings("xx"), Settings::default());
     assert_eq!(settings("en").languages, known);

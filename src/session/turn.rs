@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::event::{AudioPiece, Told, Turn};
 use super::machine::{Effect, Effects, Event, Machine, Save};
@@ -54,6 +54,11 @@ pub(super) struct Room {
     pub(super) saves: Saves,
     /// That a task of the reply has ended, until all that the rooms said before is dealt with.
     pub(super) late: Option<Event>,
+    /// When the machine wants to be woken.
+    pub(super) alarm: Option<Instant>,
+    pub(super) conversation_id: String,
+    /// The characters that are being looked up.
+    pub(super) casting: Option<Task>,
 }
 
 /// What a reply has under way.
@@ -105,6 +110,10 @@ impl Room {
             () = self.control.closed() => None,
             (save, outcome) = self.saves.next() => Some(Event::Stored { save, outcome }),
             event = inbox.recv(), if room => event,
+            () = sleep_until(self.alarm.unwrap_or_else(Instant::now)), if self.alarm.is_some() => {
+                self.alarm = None;
+                Some(Event::Woken)
+            }
             // This comes after all that the rooms had to say, and matters only where that was not all.
             event = one_ended(&mut self.reply, &mut self.waiting), if room && self.late.is_none() => match inbox.try_recv() {
                 Ok(sooner) => {
@@ -146,6 +155,8 @@ impl Room {
                     let (chat, events) = (Arc::clone(&self.parts.chat), self.events.clone());
                     self.summary = Some(Task::spawn("summary", mind::summarize(chat, number, *request, events)));
                 }
+                Effect::Cast { character_ids, reference } => self.cast(character_ids, reference),
+                Effect::WakeAt(instant) => self.alarm = Some(instant),
                 Effect::StopSummary => self.summary = None,
             }
         }
@@ -199,6 +210,17 @@ impl Room {
         let own = |voice: VoiceInfo| (voicing.voice.as_ref() == Some(&voice.name)).then_some(voice.language);
         let language = voicing.language.clone();
         language.or_else(|| self.parts.speech.voices().into_iter().find_map(own)).unwrap_or_default()
+    }
+
+    fn cast(&mut self, character_ids: Vec<String>, reference: Option<String>) {
+        let asked = self.parts.records.set_characters(self.conversation_id.clone(), character_ids);
+        let events = self.events.clone();
+        // A later request takes the place of one that was not answered.
+        self.casting = Some(Task::spawn("cast", async move {
+            let outcome = asked.await;
+            // Where nobody is left to tell the session is over.
+            let _ = events.send(Event::Cast { reference, outcome }).await;
+        }));
     }
 
     fn prepare(&self, request: ChatRequest) {

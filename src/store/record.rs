@@ -33,6 +33,15 @@ impl Records for Store {
         async move { characters(&store, ids).await.map_err(Fault::report) }.boxed()
     }
 
+    fn set_characters(
+        &self,
+        conversation_id: String,
+        ids: Vec<String>,
+    ) -> BoxFuture<'static, Result<Vec<Character>, RecordError>> {
+        let store = self.clone();
+        async move { set_characters(&store, &conversation_id, ids).await.map_err(Fault::report) }.boxed()
+    }
+
     fn save_message(&self, message: Message) -> BoxFuture<'static, Result<String, RecordError>> {
         let store = self.clone();
         async move { save_message(&store, message).await.map_err(Fault::report) }.boxed()
@@ -44,8 +53,7 @@ async fn create_conversation(store: &Store, mut character_ids: Vec<String>) -> R
     if character_ids.is_empty() {
         character_ids.push(default_character(&mut lock).await?.id);
     }
-    let mut seen = std::collections::HashSet::new();
-    character_ids.retain(|id| seen.insert(id.clone()));
+    once_each(&mut character_ids);
     let now = row::now();
     let conversation = Conversation {
         id: Uuid::now_v7().to_string(),
@@ -68,18 +76,53 @@ async fn insert_conversation(lock: &mut Transaction<'_, Any>, new: &Conversation
         .bind(new.updated_at.clone())
         .execute(&mut **lock)
         .await?;
-    for (position, id) in (0_i64..).zip(&new.character_ids) {
-        character(lock, id).await?;
+    insert_members(lock, &new.id, &new.character_ids).await?;
+    Ok(())
+}
+
+async fn insert_members(
+    lock: &mut Transaction<'_, Any>,
+    conversation_id: &str,
+    ids: &[String],
+) -> Result<Vec<Character>, Fault> {
+    let mut members = Vec::with_capacity(ids.len());
+    for (position, id) in (0_i64..).zip(ids) {
+        members.push(character(lock, id).await?);
         sqlx::query(
             "INSERT INTO conversation_characters (conversation_id, character_id, position) VALUES ($1, $2, $3)",
         )
-        .bind(new.id.clone())
+        .bind(conversation_id.to_owned())
         .bind(id.clone())
         .bind(position)
         .execute(&mut **lock)
         .await?;
     }
-    Ok(())
+    Ok(members)
+}
+
+async fn set_characters(store: &Store, conversation_id: &str, mut ids: Vec<String>) -> Result<Vec<Character>, Fault> {
+    let mut lock = store.writer.begin_with(TAKE_WRITE_LOCK).await?;
+    once_each(&mut ids);
+    let touched = sqlx::query("UPDATE conversations SET updated_at = $1 WHERE id = $2")
+        .bind(row::now())
+        .bind(conversation_id.to_owned())
+        .execute(&mut *lock)
+        .await?;
+    if touched.rows_affected() == 0 {
+        return Err(Fault::not_found("conversation", conversation_id));
+    }
+    sqlx::query("DELETE FROM conversation_characters WHERE conversation_id = $1")
+        .bind(conversation_id.to_owned())
+        .execute(&mut *lock)
+        .await?;
+    let members = insert_members(&mut lock, conversation_id, &ids).await?;
+    lock.commit().await?;
+    Ok(members)
+}
+
+fn once_each(ids: &mut Vec<String>) {
+    let mut seen = std::collections::HashSet::new();
+    ids.retain(|id| seen.insert(id.clone()));
 }
 
 /// Reads all of it in one transaction, so that it is one moment's state.

@@ -13,6 +13,9 @@ use crate::session::settings::{OutputKind, SettingsPatch};
 /// What a client's own id of a message may measure, in bytes: it is kept and indexed.
 const CLIENT_MESSAGE_ID_BYTES: usize = 128;
 
+/// Characters of one conversation: a listener cannot tell more voices apart.
+const MAX_CHARACTERS: usize = 8;
+
 /// One message of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::api) struct Inbound {
@@ -62,6 +65,7 @@ fn read_message(fields: &Fields<'_>) -> Result<ClientMessage, Refusal> {
         "resume" => return Ok(ClientMessage::Resume),
         "ping" => return Ok(ClientMessage::Ping),
         "text_message" => read_text(fields)?,
+        "characters" => Input::Characters { character_ids: read_characters(fields)? },
         "next_speaker" => Input::NextSpeaker { character_id: fields.text("character_id")? },
         "commit" => Input::Commit,
         "cancel_input" => Input::CancelInput,
@@ -79,6 +83,16 @@ fn read_message(fields: &Fields<'_>) -> Result<ClientMessage, Refusal> {
         other => return Err(Refusal::new("unknown_type", format!("there is no message type \"{other}\" here"))),
     };
     Ok(ClientMessage::Session(input))
+}
+
+fn read_characters(fields: &Fields<'_>) -> Result<Vec<String>, Refusal> {
+    let ids = fields.find("character_ids").ok_or_else(|| bad_field("character_ids", "is missing"))?;
+    let ids: Vec<String> =
+        Vec::deserialize(ids).map_err(|_| bad_field("character_ids", "must be a list of strings"))?;
+    if ids.is_empty() || ids.len() > MAX_CHARACTERS {
+        return Err(bad_field("character_ids", &format!("must name 1 to {MAX_CHARACTERS} characters")));
+    }
+    Ok(ids)
 }
 
 fn read_audio(fields: &Fields<'_>) -> Result<AudioChunk, Refusal> {

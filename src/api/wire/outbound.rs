@@ -59,7 +59,7 @@ impl Encoder {
             Notice::ServerDraining => (Body::ServerDraining, None),
             Notice::BudgetWarning(report) => (Body::BudgetWarning(report), None),
         };
-        let numbered = !matches!(body, Body::AudioChunk(_) | Body::Pong);
+        let numbered = !matches!(body, Body::AudioChunk(_) | Body::Pong | Body::Duck { .. } | Body::Unduck { .. });
         let text = serde_json::to_string(&Envelope { body, seq: numbered.then_some(next), reference })?;
         self.last_seq += u64::from(numbered);
         Ok(text)
@@ -84,6 +84,9 @@ impl Encoder {
                 Body::TextDone { character_id, item_id, text, turn: turn.0 }
             }
             Output::Audio(piece) => Body::AudioChunk(AudioBody::of(piece)),
+            Output::Duck { item_id } => Body::Duck { item_id },
+            Output::Unduck { item_id } => Body::Unduck { item_id },
+            Output::Characters(characters) => Body::ConversationUpdated { characters },
             Output::SpeakerChanged { character_id } => Body::SpeakerChanged { character_id: character_id.as_deref() },
             Output::Interrupted { turn, item_id, heard_text, heard } => {
                 Body::Interrupted { item_id, heard_text, heard_ms: millis(*heard), turn: turn.0 }
@@ -190,6 +193,15 @@ enum Body<'a> {
     SettingsApplied(&'a Settings),
     ResyncRequired {
         from_seq: u64,
+    },
+    ConversationUpdated {
+        characters: &'a [Participant],
+    },
+    Duck {
+        item_id: &'a str,
+    },
+    Unduck {
+        item_id: &'a str,
     },
     BudgetWarning(&'a BudgetReport),
     ServerDraining,

@@ -85,7 +85,7 @@ fn a_refusal_names_the_field_and_keeps_the_ref() {
         (json!({"type": "interrupt", "played_ms": "now"}), "bad_field", "played_ms"),
         (json!({"type": "settings", "vad": {"silence_ms": "long"}}), "bad_field", "vad.silence_ms"),
         (json!({"type": "settings", "volume": 11}), "bad_field", "volume"),
-        (json!({"type": "characters", "character_ids": []}), "unknown_type", "characters"),
+        (json!({"type": "characters", "character_ids": []}), "bad_field", "character_ids"),
     ];
     for (mut value, code, named) in cases {
         value["ref"] = json!("mine");

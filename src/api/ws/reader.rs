@@ -116,6 +116,7 @@ impl<'a> Reader<'a> {
             }
             Input::Text { .. }
             | Input::NextSpeaker { .. }
+            | Input::Characters { .. }
             | Input::Regenerate { .. }
             | Input::Settings(_)
             | Input::Commit

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::provider::fake::{FakeChat, FakeSpeech};
-use crate::provider::{ChatMessage, ChatRequest, Role, SpeakRequest};
+use crate::provider::{ChatMessage, ChatRequest, Role, SpeakRequest, SttOptions};
 
 #[derive(Default)]
 struct Paper {
@@ -72,7 +72,7 @@ async fn a_paid_reply_sets_aside_its_worst_case_and_settles_its_usage() {
     let (reservation, entry) = entry(&paper).await;
     assert_eq!(reservation, Some(Reservation("r".into())));
     assert_eq!((entry.outcome, entry.estimated), (Outcome::Completed, false));
-    assert_eq!(entry.cost, Usd::billionths(entry.used.completion_tokens as i64 * 2000));
+    assert_eq!(entry.cost, Usd::billionths(i64::try_from(entry.used.completion_tokens).unwrap() * 2000));
     assert_eq!(entry.used.first_item, Some(Duration::from_millis(100)));
 }
 
@@ -141,7 +141,7 @@ async fn heard_audio_is_counted_as_it_passes() {
     let counted = books(&paper, None).hearing("openai/whisper-1", true, hearing);
     let second = crate::audio::Mic::silence(crate::audio::Samples::from_millis(1000));
     let audio = stream::iter([second.clone(), second]).boxed();
-    let _: Vec<_> = crate::provider::SpeechToText::transcribe(&*counted, audio, Default::default()).collect().await;
+    let _: Vec<_> = counted.transcribe(audio, SttOptions::default()).collect().await;
     let (_, entry) = entry(&paper).await;
     assert_eq!((entry.used.audio, entry.cost), (Duration::from_secs(2), Usd::billionths(2_000_000)));
 }

@@ -19,14 +19,57 @@ pub(super) struct Cast {
     floor: Floor,
 }
 
+/// What a character's own settings stand on.
+#[derive(Clone, Debug)]
+pub(in crate::session) struct Base {
+    pub(in crate::session) settings: Settings,
+    /// The codes that the speech recogniser knows.
+    pub(in crate::session) languages: Vec<String>,
+}
+
+impl Player {
+    pub(in crate::session) fn new(character: Character, settings: &Settings, languages: &[String]) -> Self {
+        let settings = settings_of(&character, settings.clone(), languages);
+        Self { character, settings }
+    }
+}
+
+/// The server's settings with the character's own on top.
+fn settings_of(character: &Character, settings: Settings, languages: &[String]) -> Settings {
+    if character.parameters.is_null() {
+        return settings;
+    }
+    let patched = SettingsPatch::read(&character.parameters).and_then(|patch| {
+        patch.check_languages(languages)?;
+        settings.patched(&patch)
+    });
+    patched.unwrap_or_else(|error| {
+        tracing::warn!(character = character.id, %error, "a character's parameters are wrong and are ignored");
+        settings
+    })
+}
+
+fn seat(player: &Player) -> Seat {
+    Seat { name: player.character.name.clone(), talkativeness: player.character.talkativeness }
+}
+
 impl Cast {
     pub(super) fn new(players: Vec<Player>) -> Self {
-        let seat = |player: &Player| Seat {
-            name: player.character.name.clone(),
-            talkativeness: player.character.talkativeness,
-        };
         let floor = Floor::new(players.iter().map(seat).collect());
         Self { players: players.into_iter().map(Arc::new).collect(), floor }
+    }
+
+    /// These take part from now on. Answers the new place of everyone who was there; none of who left.
+    pub(super) fn replace(&mut self, players: Vec<Player>) -> Vec<Option<usize>> {
+        let place = |old: &Arc<Player>| players.iter().position(|new| new.character.id == old.character.id);
+        let moved: Vec<Option<usize>> = self.players.iter().map(place).collect();
+        self.floor.reseat(players.iter().map(seat).collect(), &moved);
+        self.players = players.into_iter().map(Arc::new).collect();
+        moved
+    }
+
+    pub(super) fn characters(&self) -> impl Iterator<Item = &Character> {
+        self.players.iter().map(|player| &player.character)
     }
 
     pub(super) fn player(&self, speaker: usize) -> Arc<Player> {

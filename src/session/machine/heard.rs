@@ -13,6 +13,10 @@ use crate::session::mouth::SentPiece;
 
 /// A word of the audio is looked for in so many words of the text: numbers and signs are more words when spoken.
 const WORDS_APART: usize = 8;
+/// An echo comes late, and a recogniser later: so many words back it may be.
+const WORDS_BEFORE: usize = 40;
+/// And so many ahead, since audio runs ahead of what was acknowledged.
+const WORDS_AFTER: usize = 10;
 /// Where a voice marks no words and a sentence's length is not known yet: the usual rate of speech.
 const CHARS_PER_SECOND: f64 = 14.0;
 
@@ -116,6 +120,16 @@ impl Ledger {
             break;
         }
         self.text[..end].trim_end()
+    }
+
+    /// The words that a loudspeaker may be saying when so much was played: the latest, and a few more.
+    pub(super) fn around(&self, played: Duration) -> &str {
+        let end = self.heard(played).len();
+        let after =
+            self.text[end..].split_inclusive(char::is_whitespace).take(WORDS_AFTER).map(str::len).sum::<usize>();
+        let before = self.text[..end].split_inclusive(char::is_whitespace).rev().take(WORDS_BEFORE);
+        let start = end - before.map(str::len).sum::<usize>();
+        &self.text[start..end + after]
     }
 
     /// How many bytes of a sentence were heard where only a part of it was.

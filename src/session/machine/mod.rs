@@ -5,6 +5,7 @@
 //! here, and the outbox lets nothing through that was on its way. Every reply begins once and ends once, by
 //! `turn_complete` or by `interrupted`.
 
+mod barge_in;
 mod cast;
 mod heard;
 mod reply;
@@ -17,10 +18,12 @@ use std::collections::{HashSet, VecDeque};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use self::barge_in::Doubts;
 use self::cast::Cast;
-pub(super) use self::cast::Player;
+pub(super) use self::cast::{Base, Player};
 use self::reply::{Cause, Reply};
 use self::summary::Summaries;
+use crate::audio::{MIC_HZ, Samples};
 use crate::provider::{Caller, ChatRequest, ProviderError, Role};
 use crate::session::ear::{Heard, Utterance};
 use crate::session::event::{Complaint, ErrorCode, Output, Told, Transcription, Turn};
@@ -34,10 +37,29 @@ use crate::session::settings::{BadField, Settings, SettingsPatch};
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     Heard(Heard),
-    Thought { turn: Turn, thought: Thought },
-    Progress { turn: Turn, progress: Progress },
-    Stored { save: Box<Save>, outcome: Result<String, RecordError> },
-    Summarized { number: u64, outcome: Result<String, ProviderError> },
+    Thought {
+        turn: Turn,
+        thought: Thought,
+    },
+    Progress {
+        turn: Turn,
+        progress: Progress,
+    },
+    Stored {
+        save: Box<Save>,
+        outcome: Result<String, RecordError>,
+    },
+    Summarized {
+        number: u64,
+        outcome: Result<String, ProviderError>,
+    },
+    /// The answer to [`Effect::Cast`].
+    Cast {
+        reference: Option<String>,
+        outcome: Result<Vec<Character>, RecordError>,
+    },
+    /// The instant of the latest [`Effect::WakeAt`] has come.
+    Woken,
 }
 
 /// What a session does about it, in this order.
@@ -74,6 +96,13 @@ pub(super) enum Effect {
     Save(Box<Save>),
     /// A reply to what follows these messages may be asked soon.
     Prepare(Box<ChatRequest>),
+    /// Make these the characters of the conversation.
+    Cast {
+        character_ids: Vec<String>,
+        reference: Option<String>,
+    },
+    /// Step with [`Event::Woken`] then.
+    WakeAt(Instant),
     /// Write a summary, after a pause.
     Summarize {
         number: u64,
@@ -98,6 +127,8 @@ pub(super) struct Machine {
     /// Rides with every request to a model.
     caller: Caller,
     cast: Cast,
+    /// The server's settings and what the client has changed.
+    base: Base,
     settings: Settings,
     paced: bool,
     history: History,
@@ -107,6 +138,7 @@ pub(super) struct Machine {
     sequence_number: u64,
     /// Utterances that were begun by voice and are not transcribed yet.
     speaking: HashSet<String>,
+    doubts: Doubts,
     /// The user said something that is answered when nobody speaks any more.
     owed: Option<Cause>,
     /// The audible one, and the one after it.
@@ -125,15 +157,18 @@ impl Machine {
         conversation_id: String,
         caller: Caller,
         players: Vec<Player>,
-        settings: Settings,
+        base: Base,
         paced: bool,
         history: History,
         new_id: Box<dyn FnMut() -> String + Send>,
     ) -> Self {
+        // The first one's count for the whole session.
+        let settings = players.first().map_or_else(|| base.settings.clone(), |player| player.settings.clone());
         Self {
             conversation_id,
             caller,
             cast: Cast::new(players),
+            base,
             settings,
             paced,
             history,
@@ -141,6 +176,7 @@ impl Machine {
             turn: Turn::default(),
             sequence_number: 0,
             speaking: HashSet::new(),
+            doubts: Doubts::default(),
             owed: None,
             replies: VecDeque::new(),
             floor: None,
@@ -165,6 +201,8 @@ impl Machine {
             Event::Progress { turn, progress } => self.progress(now, turn, progress),
             Event::Stored { save, outcome } => self.stored(*save, outcome),
             Event::Summarized { number, outcome } => self.summarized(number, outcome),
+            Event::Woken => self.woken(now),
+            Event::Cast { reference, outcome } => self.recast(now, reference, outcome),
         }
         self.summarize_when_idle();
         std::mem::take(&mut self.effects)
@@ -179,8 +217,12 @@ impl Machine {
     fn heard(&mut self, now: Instant, heard: Heard) {
         match heard {
             Heard::Began { item_id, at } => {
-                self.speaking.insert(item_id);
                 self.tell(Output::SpeechStarted { at });
+                let is_doubted = self.doubts(now, &item_id);
+                self.speaking.insert(item_id);
+                if is_doubted {
+                    return;
+                }
                 let unheard = self.interrupt(now, None);
                 // A reply of which nothing was heard is still owed, should this turn out to be a cough.
                 self.owed = self.owed.take().or(unheard);
@@ -190,27 +232,42 @@ impl Machine {
             Heard::Committed => {
                 self.interrupt(now, None);
             }
-            Heard::Partial(transcription) => self.tell(Output::Transcription(transcription)),
-            Heard::Final(utterance) => self.said(now, *utterance),
+            Heard::Partial(transcription) => {
+                self.judge(now, &transcription.item_id, &transcription.text);
+                self.tell(Output::Transcription(transcription));
+            }
+            Heard::Final(utterance) => {
+                let Transcription { item_id, text, at, .. } = &utterance.transcription;
+                let (item_id, at) = (item_id.clone(), *at);
+                self.judge(now, &item_id, text);
+                if self.acquits(&item_id) { self.nothing(now, &item_id, at) } else { self.said(now, *utterance) }
+            }
             Heard::Nothing { item_id, at } => {
-                self.tell(Output::Transcription(Transcription {
-                    item_id: item_id.clone(),
-                    is_final: true,
-                    text: String::new(),
-                    stable_chars: 0,
-                    at,
-                    language: None,
-                    words: Vec::new(),
-                }));
-                self.heard_out(now, &item_id);
+                self.acquits(&item_id);
+                self.nothing(now, &item_id, at);
             }
             Heard::Failed { item_id, error } => {
+                self.acquits(&item_id);
                 self.complain(Complaint::of(&error, Some(item_id.clone())), None);
                 self.heard_out(now, &item_id);
             }
             Heard::Refused { complaint, reference } => self.complain(complaint, reference),
             Heard::Asked(request) => self.asked(now, request),
         }
+    }
+
+    /// An utterance turned out to be none.
+    fn nothing(&mut self, now: Instant, item_id: &str, at: Samples<MIC_HZ>) {
+        self.tell(Output::Transcription(Transcription {
+            item_id: item_id.to_owned(),
+            is_final: true,
+            text: String::new(),
+            stable_chars: 0,
+            at,
+            language: None,
+            words: Vec::new(),
+        }));
+        self.heard_out(now, item_id);
     }
 
     fn said(&mut self, now: Instant, utterance: Utterance) {

@@ -124,6 +124,11 @@ impl Reply {
         }
     }
 
+    /// Some of it was sent to be heard.
+    pub(super) fn is_audible(&self) -> bool {
+        self.is_spoken && !self.ledger.sent().is_zero()
+    }
+
     pub(super) fn character(&self) -> &Character {
         &self.player.character
     }

@@ -7,11 +7,11 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::reply::Cause;
-use super::{Machine, bad_field};
+use super::{Effect, Machine, Player, bad_field};
 use crate::provider::Role;
-use crate::session::event::{Complaint, ErrorCode, Input, Output, Request};
+use crate::session::event::{Complaint, ErrorCode, Input, Output, Participant, Request};
 use crate::session::history::Entry;
-use crate::session::record::MessageStatus;
+use crate::session::record::{Character, MessageStatus, RecordError};
 use crate::session::settings::{BadField, SettingsPatch};
 
 impl Machine {
@@ -22,12 +22,13 @@ impl Machine {
                 match self.speakers(&character_ids, &text) {
                     Ok(speakers) => {
                         let patch = SettingsPatch { output, ..SettingsPatch::default() };
-                        let cause = Cause { speakers, patch, ..Cause::new(now) };
+                        let cause = Cause { patch, speakers, ..Cause::new(now) };
                         self.text(now, text, client_message_id, cause, reference);
                     }
                     Err(complaint) => self.complain(complaint, reference),
                 }
             }
+            Input::Characters { character_ids } => self.effects.push(Effect::Cast { character_ids, reference }),
             Input::NextSpeaker { character_id } => match self.cast.find(&character_id) {
                 Some(speaker) if self.replies.is_empty() => {
                     self.owed = None;
@@ -51,7 +52,9 @@ impl Machine {
             }
             Input::Regenerate { item_id, settings } => self.regenerate(now, item_id, settings, reference),
             Input::Settings(patch) => match self.settings.patched(&patch).and_then(|settings| {
+                let base = self.base.settings.patched(&patch)?;
                 self.cast.patch(&patch)?;
+                self.base.settings = base;
                 Ok(settings)
             }) {
                 Ok(settings) => {
@@ -112,6 +115,40 @@ impl Machine {
         self.begin(now, cause);
     }
 
+    /// Others take part. Whoever has left says no more.
+    pub(super) fn recast(
+        &mut self,
+        now: Instant,
+        reference: Option<String>,
+        outcome: Result<Vec<Character>, RecordError>,
+    ) {
+        let characters = match outcome {
+            Ok(characters) => characters,
+            Err(error) => return self.complain(no_recast(&error), reference),
+        };
+        let players = characters.into_iter().map(|it| Player::new(it, &self.base.settings, &self.base.languages));
+        let players: Vec<Player> = players.collect();
+        let stays = |speaker: usize| {
+            let id = &self.cast.player(speaker).character.id;
+            players.iter().any(|player| player.character.id == *id)
+        };
+        if !self.replies.iter().all(|reply| stays(reply.speaker)) {
+            self.interrupt(now, None);
+        }
+        let moved = self.cast.replace(players);
+        for reply in &mut self.replies {
+            reply.speaker = moved[reply.speaker].unwrap_or_default();
+        }
+        self.floor = self.floor.and_then(|speaker| moved[speaker]);
+        self.queue = self.queue.iter().filter_map(|speaker| moved[*speaker]).collect();
+        if let Some(owed) = &mut self.owed {
+            owed.speakers = owed.speakers.iter().filter_map(|speaker| moved[*speaker]).collect();
+        }
+        let all = (0..).zip(self.cast.characters()).map(Participant::new).collect();
+        self.tell_to(Output::Characters(all), reference);
+        self.prepare();
+    }
+
     /// Whose line it was; the first character's, where whoever said it takes part no more.
     fn speaker_of(&self, entry: &Entry) -> usize {
         entry.speaker.as_ref().and_then(|speaker| self.cast.find(&speaker.id)).unwrap_or(0)
@@ -125,6 +162,14 @@ impl Machine {
         let find = |id: &String| self.cast.find(id).ok_or_else(|| no_such_character(id));
         character_ids.iter().map(find).collect()
     }
+}
+
+fn no_recast(error: &RecordError) -> Complaint {
+    let (code, retryable) = match error {
+        RecordError::NotFound { .. } => (ErrorCode::CharacterNotFound, false),
+        RecordError::Full | RecordError::Failed => (ErrorCode::Internal, true),
+    };
+    Complaint { code, message: error.to_string(), retryable, item_id: None }
 }
 
 fn no_such_character(id: &str) -> Complaint {

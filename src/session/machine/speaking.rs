@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::barge_in::Doubts;
 use super::reply::{Cause, Part, Reply};
 use super::{Effect, Machine, Save};
 use crate::provider::{ProviderError, Role, Urgency};
@@ -44,7 +45,7 @@ impl Machine {
         reply.held = waits.then(Vec::new);
         let voicing = reply.voicing(self.paced, &self.caller);
         let name = reply.character().name.clone();
-        let company = (!others.is_empty()).then(|| Company { name, others });
+        let company = (!others.is_empty()).then_some(Company { name, others });
         self.replies.push_back(reply);
         self.effects.push(Effect::Think { turn: self.turn, request, voicing, company, waits });
     }
@@ -147,6 +148,7 @@ impl Machine {
         let (id, text) = (reply.item_id.clone(), reply.ledger.text().to_owned());
         self.save_reply(status, None);
         self.remember(AUDIBLE, id, text.clone());
+        self.unduck();
         let Some(reply) = self.replies.pop_front() else { return };
         self.effects.push(Effect::End);
         let (speaker, next) = (reply.speaker, reply.cause.to_follow(now));
@@ -199,6 +201,7 @@ impl Machine {
     /// or read.
     pub(super) fn interrupt(&mut self, now: Instant, played: Option<Duration>) -> Option<Cause> {
         let reply = self.replies.front()?;
+        self.doubts = Doubts::default();
         self.turn = self.turn.next();
         self.effects.push(Effect::Stop);
         let heard = reply.played(now, played);

@@ -66,8 +66,8 @@ pub(super) fn machine_of(players: &[Character], window: Option<usize>) -> Machin
     let history = History::of(&OpenConversation { conversation, characters: Vec::new(), messages: Vec::new() }, window);
     let players =
         players.iter().map(|character| Player { character: character.clone(), settings: Settings::default() });
-    let (caller, settings) = (Caller::default(), Settings::default());
-    Machine::new("c1".to_owned(), caller, players.collect(), settings, true, history, Box::new(new_id))
+    let base = Base { settings: Settings::default(), languages: vec!["en".to_owned()] };
+    Machine::new("c1".to_owned(), Caller::default(), players.collect(), base, true, history, Box::new(new_id))
 }
 
 fn ms(millis: u64) -> Duration {
@@ -104,6 +104,18 @@ fn said(item_id: &str, text: &str, ended: Instant) -> Event {
         stt: ms(50),
         served_by: "ear".into(),
     })))
+}
+
+fn partial(item_id: &str, text: &str) -> Event {
+    Event::Heard(Heard::Partial(Transcription {
+        item_id: item_id.to_owned(),
+        is_final: false,
+        text: text.to_owned(),
+        stable_chars: 0,
+        at: Samples(8000),
+        language: None,
+        words: Vec::new(),
+    }))
 }
 
 pub(super) fn nothing(item_id: &str) -> Event {
@@ -174,6 +186,8 @@ pub(super) fn line(effect: &Effect) -> String {
             }
             Output::TurnComplete(report) => format!("turn_complete {} {}", report.turn.0, report.item_id),
             Output::SettingsApplied(_) => "settings_applied".to_owned(),
+            Output::Duck { item_id } => format!("duck {item_id}"),
+            Output::Unduck { item_id } => format!("unduck {item_id}"),
             Output::Error(complaint) => format!("error {} {:?}", complaint.code, complaint.item_id),
             output => format!("{output:?}"),
         },
@@ -193,6 +207,8 @@ pub(super) fn line(effect: &Effect) -> String {
         Effect::End => "end".to_owned(),
         Effect::GiveFloor { turn } => format!("give_floor {}", turn.0),
         Effect::Stop => "stop".to_owned(),
+        Effect::WakeAt(_) => "wake_at".to_owned(),
+        Effect::Cast { character_ids, .. } => format!("cast {character_ids:?}"),
         Effect::Prepare(_) => "prepare".to_owned(),
         Effect::Summarize { number, .. } => format!("summarize {number}"),
         Effect::StopSummary => "stop_summary".to_owned(),
@@ -282,13 +298,14 @@ fn barge_in_keeps_what_was_heard_and_nothing_else() {
     let now = Instant::now();
     run(&mut machine, now, vec![text("Tell me"), wrote(1, 0, "One two three. "), wrote(1, 1, "Four five."), done(1)]);
     run(&mut machine, now, vec![sent(1, 1, ms(0), "One two three.", now)]);
-    let effects = run(&mut machine, now + ms(500), vec![began("u1")]);
+    assert_eq!(run(&mut machine, now + ms(100), vec![began("u1")]), ["speech_started", "duck m2", "wake_at"]);
+    let effects = run(&mut machine, now + ms(500), vec![partial("u1", "Sto")]);
     let expected = [
-        "speech_started",
         "stop",
         "save m2 \"One two three. Four five.\" Completed Some(7)",
         "interrupted 1 m2 \"One two\" 500",
         "speaker_changed None",
+        "transcription u1 \"Sto\"",
     ];
     assert_eq!(effects, expected);
     // The old turn has nothing more to say, and the new reply knows what was heard.
@@ -343,10 +360,42 @@ fn a_cough_before_the_first_sound_does_not_cost_the_reply() {
     let effects = run(&mut machine, now, vec![began("u2"), nothing("u2")]);
     assert_eq!(effects.last().unwrap(), "think 3 aloud [\"Hello.\"]");
     assert!(effects.contains(&"interrupted 1 m1 \"\" 0".to_owned()));
-    // When some of it was heard, the user meant to stop it.
-    run(&mut machine, now, vec![wrote(3, 0, "Hi you."), sent(3, 1, ms(0), "Hi you.", now)]);
-    let effects = run(&mut machine, now + ms(300), vec![began("u3"), nothing("u3")]);
-    assert_eq!(effects[effects.len() - 2..], ["speaker_changed None", "transcription u3 \"\""]);
+}
+
+#[test]
+fn a_reply_goes_on_where_nobody_meant_to_interrupt_it() {
+    let mut machine = machine();
+    let now = Instant::now();
+    let reply = "The weather in Paris is mild today, with a little rain. ";
+    run(&mut machine, now, vec![text("Weather?"), wrote(1, 0, reply), sent(1, 1, ms(0), reply, now)]);
+    let at = now + ms(1500);
+    // A cough, an agreement, the reply's own voice.
+    let unducked = |id: &str| vec!["unduck m2".to_owned(), format!("transcription {id} \"\"")];
+    for (id, last) in
+        [("u1", nothing("u1")), ("u2", said("u2", "Mhm.", at)), ("u3", said("u3", "weather in Paris", at))]
+    {
+        assert_eq!(run(&mut machine, at, vec![began(id)]), ["speech_started", "duck m2", "wake_at"]);
+        assert_eq!(run(&mut machine, at, vec![last]), unducked(id));
+    }
+    // Who says nothing for long is not waited for, but still listened to.
+    run(&mut machine, at, vec![began("u4")]);
+    assert!(run(&mut machine, at + ms(1999), vec![Event::Woken]).is_empty());
+    assert_eq!(run(&mut machine, at + ms(2000), vec![Event::Woken]), ["unduck m2"]);
+    let effects = run(&mut machine, at + ms(2100), vec![partial("u4", "Well, and London?")]);
+    assert_eq!(effects[0], "stop");
+    let effects = run(&mut machine, at + ms(2200), vec![said("u4", "Well, and London?", at)]);
+    assert!(effects.last().unwrap().starts_with("think 3 aloud"), "{effects:?}");
+}
+
+#[test]
+fn who_pushes_to_talk_interrupts_at_once() {
+    let mut machine = machine();
+    let now = Instant::now();
+    let push = SettingsPatch { vad: Some(None), ..SettingsPatch::default() };
+    run(&mut machine, now, vec![asked(Input::Settings(push)), text("Tell me"), wrote(1, 0, "One two.")]);
+    run(&mut machine, now, vec![sent(1, 1, ms(0), "One two.", now)]);
+    let effects = run(&mut machine, now + ms(300), vec![Event::Heard(Heard::Committed)]);
+    assert_eq!(effects[0], "stop");
 }
 
 #[test]
@@ -393,6 +442,23 @@ fn while_one_character_speaks_the_next_one_is_made_ready() {
     let events = vec![sent(2, 2, ms(0), "I am Olivia.", now + ms(600)), progress(2, Progress::Finished)];
     let effects = run(&mut machine, now + ms(2000), events);
     assert_eq!(effects[2..], ["turn_complete 2 m3", "speaker_changed None"]);
+}
+
+#[test]
+fn who_leaves_says_no_more_and_who_joins_is_heard() {
+    let mut machine = machine_of(&company()[..2], None);
+    let now = Instant::now();
+    let effects = run(&mut machine, now, vec![asked(Input::Characters { character_ids: vec!["x".to_owned()] })]);
+    assert_eq!(effects, ["cast [\"x\"]"]);
+    let unknown = Err(RecordError::NotFound { what: "character", id: "x".to_owned() });
+    let effects = run(&mut machine, now, vec![Event::Cast { reference: None, outcome: unknown }]);
+    assert_eq!(effects, ["error character_not_found None"]);
+    run(&mut machine, now, vec![text("Max and Olivia, hello."), wrote(1, 0, "I am Max.")]);
+    let [olivia, _, zoe] = company();
+    let effects = run(&mut machine, now, vec![Event::Cast { reference: None, outcome: Ok(vec![zoe, olivia]) }]);
+    assert!(effects[0] == "stop" && effects.last().unwrap().contains("Zoe"), "{effects:?}");
+    let effects = run(&mut machine, now, vec![text("Max and Zoe, are you there?")]);
+    assert_eq!(effects[1], "speaker_changed Some(\"zoe-001\")");
 }
 
 #[test]
@@ -574,7 +640,7 @@ impl World {
                 began(&id)
             }
             2 | 3 => {
-                let text = if it.which == 1 { "Max and Zoe, hello." } else { "Hello." };
+                let text = ["Hello.", "Max and Zoe, hello.", "Mhm.", "one two"][it.which % 4];
                 said(&self.utterances.remove(utterance?), text, self.now)
             }
             4 => nothing(&self.utterances.remove(utterance?)),
@@ -591,6 +657,12 @@ impl World {
             9 => asked(Input::Interrupt { item_id: (it.which > 0).then_some(item), played_ms: Some(it.number) }),
             10 => asked(Input::PlaybackAck { item_id: item, played_ms: it.number }),
             11 => asked(Input::Regenerate { item_id: item, settings: SettingsPatch::default() }),
+            12 if it.which == 2 => Event::Woken,
+            12 if it.which == 3 => {
+                let all = company().into_iter().cycle().skip(it.number as usize % 3);
+                let outcome = Ok(all.take(1 + it.number as usize % 2).collect());
+                Event::Cast { reference: None, outcome }
+            }
             12 if it.which == 1 => asked(Input::NextSpeaker {
                 character_id: ["olivia-001", "max-001", "nobody"][it.number as usize % 3].to_owned(),
             }),
@@ -680,6 +752,7 @@ impl World {
                     self.summary = Some(number);
                 }
                 Effect::StopSummary => self.summary = None,
+                Effect::WakeAt(_) | Effect::Cast { .. } => {}
                 Effect::Prepare(request) => assert_eq!(request.messages[0].role, Role::System),
                 Effect::Speak { turn, .. } | Effect::Spoken { turn } => {
                     assert!([self.running, self.waiting].contains(&Some(turn)));

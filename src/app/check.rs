@@ -16,7 +16,10 @@ pub fn faults(config: &Config, wrong: &[ConfigError]) -> Vec<String> {
             if config.profile != "auto" && catalog.profile(&config.profile).is_err() {
                 let known: Vec<_> = catalog.profiles().iter().map(|profile| profile.name.as_str()).collect();
                 let known = known.join(", ");
-                faults.push(format!("PROFILE={}: there is no such profile; write auto or one of {known}", config.profile));
+                faults.push(format!(
+                    "PROFILE={}: there is no such profile; write auto or one of {known}",
+                    config.profile
+                ));
             }
             for (settings, models, kind) in [
                 (["STT_MODEL", "STT_FALLBACK"], &config.stt, Some(Kind::SpeechToText)),
@@ -40,7 +43,9 @@ pub fn faults(config: &Config, wrong: &[ConfigError]) -> Vec<String> {
                             }
                         }
                         ModelName::File(_) if kind == Some(Kind::Chat) => None,
-                        ModelName::File(_) => Some("a file can only be the language model; write a model's name".into()),
+                        ModelName::File(_) => {
+                            Some("a file can only be the language model; write a model's name".into())
+                        }
                         ModelName::Local(name) => local_fault(&catalog, kind, &name),
                     };
                     faults.extend(fault.map(|fault| format!("{setting}={name}: {fault}")));

@@ -105,7 +105,11 @@ impl Loader {
     pub(super) fn voice_activity(&self) -> anyhow::Result<Arc<dyn VoiceActivity>> {
         Ok(self.silero()?.unwrap_or_else(|| {
             let remedy = format!("fetch it with `aichat pull {}`", self.voice_activity);
-            tracing::warn!(model = self.voice_activity, remedy, "not here: the ends of utterances are judged by loudness");
+            tracing::warn!(
+                model = self.voice_activity,
+                remedy,
+                "not here: the ends of utterances are judged by loudness"
+            );
             Arc::new(Loudness)
         }))
     }

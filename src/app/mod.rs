@@ -20,9 +20,7 @@ use crate::engine::precedence::Precedence;
 use crate::provider::account::{Books, PriceList};
 use crate::provider::fallback::Fallback;
 use crate::provider::route::Routed;
-use crate::provider::{
-    Capability, ChatModel, Roster, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity,
-};
+use crate::provider::{Capability, ChatModel, Roster, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity};
 use crate::remote;
 use crate::session::Parts;
 use crate::store::{Store, StoredLedger};
@@ -291,3 +289,6 @@ pub fn catalog(config: &Config) -> anyhow::Result<Catalog> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+#[path = "fault_tests.rs"]
+mod fault_tests;

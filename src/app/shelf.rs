@@ -51,10 +51,12 @@ impl<D: Door + ?Sized> Shelf<D> {
         let mut reasons = Vec::new();
         for name in names {
             let link = match self.usable(name) {
-                Ok(()) if links.is_empty() && !name.is_remote() => match D::load(self.loader.clone(), name.clone()).await {
-                    Ok(door) => Ok(self.keep(name, door)),
-                    Err(error) => Err(format!("{error:#}")),
-                },
+                Ok(()) if links.is_empty() && !name.is_remote() => {
+                    match D::load(self.loader.clone(), name.clone()).await {
+                        Ok(door) => Ok(self.keep(name, door)),
+                        Err(error) => Err(format!("{error:#}")),
+                    }
+                }
                 Ok(()) => self.open(name).map_err(|error| error.to_string()),
                 Err(reason) => Err(reason),
             };
@@ -163,7 +165,8 @@ impl<D: Door + ?Sized> Shelf<D> {
 
     fn unknown(&self, name: &ModelName) -> ProviderError {
         let here: Vec<_> = self.here().collect();
-        let mut known = if here.is_empty() { "no model is here".to_owned() } else { format!("here are {}", here.join(", ")) };
+        let mut known =
+            if here.is_empty() { "no model is here".to_owned() } else { format!("here are {}", here.join(", ")) };
         for service in [ServiceName::OpenAi, ServiceName::OpenRouter] {
             if self.services.get(service).is_some() {
                 known += &format!(", and {}/NAME", service.as_str());

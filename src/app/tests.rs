@@ -114,10 +114,8 @@ async fn real_two_characters_on_two_models_are_answered_by_each() {
     let service = FakeProvider::start([Play::chat(&["Hello."])]).await;
     let app = App::new(config(&weights(), Some(&service.base_url()))).unwrap();
     let chat = app.chat_model().await.unwrap();
-    let (one, two) = tokio::join!(
-        served_by(&*chat, question(Some("openai/gpt-4o"))),
-        served_by(&*chat, question(None))
-    );
+    let (one, two) =
+        tokio::join!(served_by(&*chat, question(Some("openai/gpt-4o"))), served_by(&*chat, question(None)));
     assert_eq!((one.unwrap().as_str(), two.unwrap().as_str()), ("openai/gpt-4o", "smollm2-135m-instruct"));
 }
 

@@ -36,9 +36,7 @@ impl Doctor {
             Err(error) => bail!("device or settings: {error:#}"),
         };
         let mut findings = vec![device_finding(&app), Finding::Good(format!("profile {}", app.choice.reason))];
-        for capability in
-            [Capability::Transcription, Capability::Chat, Capability::Speech, Capability::Embedding]
-        {
+        for capability in [Capability::Transcription, Capability::Chat, Capability::Speech, Capability::Embedding] {
             findings.extend(self.chain(&app, capability));
         }
         findings.push(match self.place(&app, &ModelName::Local(app.vad_model().to_owned())) {

@@ -5,7 +5,8 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{Config, ConfigError};
 
 /// What stands in examples in the place of a key.
-const PLACEHOLDERS: [&str; 9] = ["your_", "your-", "_here", "change-me", "changeme", "change_me", "placeholder", "...", "<"];
+const PLACEHOLDERS: [&str; 9] =
+    ["your_", "your-", "_here", "change-me", "changeme", "change_me", "placeholder", "...", "<"];
 
 impl Config {
     /// The same without what is wrong, which goes to `wrong`.

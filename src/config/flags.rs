@@ -91,7 +91,7 @@ impl Flags {
     /// The variables that the flags stand for.
     pub(super) fn variables() -> Vec<String> {
         let command = <Environment as clap::CommandFactory>::command();
-        let names = command.get_arguments().filter_map(|argument| argument.get_env());
+        let names = command.get_arguments().filter_map(clap::Arg::get_env);
         names.map(|name| name.to_string_lossy().into_owned()).collect()
     }
 }

@@ -144,7 +144,10 @@ impl Config {
                 key: variable("OPENROUTER_API_KEY").or(named(file.openrouter_api_key.take())).map(Into::into),
                 base_url: named(flags.openrouter_base_url.clone().or(file.openrouter_base_url.take())),
             },
-            not_yet: ["HIGGS_MODEL_PATH", "HIGGS_TOKENIZER_PATH"].into_iter().filter(|it| variable(it).is_some()).collect(),
+            not_yet: ["HIGGS_MODEL_PATH", "HIGGS_TOKENIZER_PATH"]
+                .into_iter()
+                .filter(|it| variable(it).is_some())
+                .collect(),
             unknown: environment::unknown_in(Path::new(environment::DOTENV)),
             hub: HubSettings {
                 endpoint: variable("HF_ENDPOINT"),

@@ -106,7 +106,11 @@ fn keys_are_in_no_debug_and_in_no_error() {
 fn a_key_in_a_broken_file_is_not_repeated() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("aichat.toml");
-    for text in ["openai_api_key = \"sk-canary\nport = 1", "port = \"x\"\nopenai_api_key = \"sk-canary\"", "api_kee = \"sk-canary\""] {
+    for text in [
+        "openai_api_key = \"sk-canary\nport = 1",
+        "port = \"x\"\nopenai_api_key = \"sk-canary\"",
+        "api_kee = \"sk-canary\"",
+    ] {
         std::fs::write(&file, text).unwrap();
         let (_, wrong) = Config::read_with(&Flags::default(), &file, |_| None);
         let [error] = wrong.as_slice() else { panic!("{wrong:?}") };
@@ -124,7 +128,8 @@ fn a_line_that_cannot_be_read_is_named_without_its_value() {
         ("sk-canary\n", "line 1 cannot be read"),
     ] {
         std::fs::write(&file, text).unwrap();
-        let Err(dotenvy::Error::LineParse(part, _)) = dotenvy::from_path_iter(&file).unwrap().collect::<Result<Vec<_>, _>>()
+        let Err(dotenvy::Error::LineParse(part, _)) =
+            dotenvy::from_path_iter(&file).unwrap().collect::<Result<Vec<_>, _>>()
         else {
             panic!("{text} can be read")
         };
@@ -148,5 +153,7 @@ fn lists_and_files_are_read() {
     assert_eq!(config.openai.key.unwrap().expose_secret(), "sk-1");
     let lines: Vec<_> = wrong.iter().map(ToString::to_string).collect();
     let lines = lines.join("\n");
-    assert!(lines.contains("MAX_CONCURRENT_TTS=0: must be") && lines.contains("OPENAI_BASE_URL=127.0.0.1:1: must begin"));
+    assert!(
+        lines.contains("MAX_CONCURRENT_TTS=0: must be") && lines.contains("OPENAI_BASE_URL=127.0.0.1:1: must begin")
+    );
 }

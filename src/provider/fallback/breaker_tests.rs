@@ -4,7 +4,11 @@ use super::*;
 
 fn call(breaker: &Arc<Breaker>, fails: bool) -> bool {
     let Some(mut pass) = breaker.enter() else { return false };
-    if fails { pass.failed() } else { pass.succeeded() }
+    if fails {
+        pass.failed()
+    } else {
+        pass.succeeded()
+    }
     true
 }
 

@@ -56,8 +56,7 @@ impl<D: ?Sized> Link<D> {
 
     /// The door and the right to ask it once, or why not.
     fn enter(&self, caller: &Caller) -> Result<(Arc<D>, Pass), ProviderError> {
-        let unavailable =
-            |remedy: String| Err(ProviderError::Unavailable { what: self.name.to_string(), remedy });
+        let unavailable = |remedy: String| Err(ProviderError::Unavailable { what: self.name.to_string(), remedy });
         let door = match &self.place {
             Place::Missing { remedy } => return unavailable(remedy.to_string()),
             Place::Here(_) if self.remote && caller.private => {
@@ -65,17 +64,15 @@ impl<D: ?Sized> Link<D> {
             }
             Place::Here(door) => Arc::clone(door),
         };
-        match self.breaker.enter() {
-            Some(pass) => Ok((door, pass)),
-            None => {
-                let left = match self.breaker.position() {
-                    Position::Open(left) => left,
-                    Position::Closed | Position::HalfOpen => Duration::ZERO,
-                };
-                let seconds = left.as_secs_f64().ceil().max(1.0);
-                unavailable(format!("it failed too often lately; it is asked again in {seconds} s"))
-            }
+        if let Some(pass) = self.breaker.enter() {
+            return Ok((door, pass));
         }
+        let left = match self.breaker.position() {
+            Position::Open(left) => left,
+            Position::Closed | Position::HalfOpen => Duration::ZERO,
+        };
+        let seconds = left.as_secs_f64().ceil().max(1.0);
+        unavailable(format!("it failed too often lately; it is asked again in {seconds} s"))
     }
 }
 

@@ -147,8 +147,7 @@ impl SpeechToText for Fallback<dyn SpeechToText> {
             Box::new(move |door| Some(door.transcribe(player.play()?, options.clone())));
         let overdue: Overdue = Box::new(move |deadline| Arc::clone(&clock).overdue(deadline).boxed());
         let settled = Box::new(move || settled.forget());
-        let question =
-            Question { overdue, settled, last_deadline: None, ..self.question(TRANSCRIPT, ask, is_last) };
+        let question = Question { overdue, settled, last_deadline: None, ..self.question(TRANSCRIPT, ask, is_last) };
         // The recording lives as long as whoever listens for the transcript.
         let recorded = flow(walk, question).map(move |item| (item, &recording).0);
         recorded.boxed()

@@ -183,7 +183,8 @@ async fn nobody_is_hurried_where_nobody_else_could_be_asked() {
     let alone = Model::new("local", slow.clone());
     assert_eq!(ask(&chain([alone.link(false)])).await.unwrap(), "local");
     let remote = Model::new("openai/x", SOON);
-    let (local, chain) = (Model::new("local", slow), |local: &Arc<Model>| chain([local.link(false), remote.link(true)]));
+    let (local, chain) =
+        (Model::new("local", slow), |local: &Arc<Model>| chain([local.link(false), remote.link(true)]));
     assert_eq!(answer(&chain(&local), private()).await.unwrap(), "local", "the other is not for this caller");
     assert_eq!(ask(&chain(&local)).await.unwrap(), "openai/x");
     let hung = Model::new("local", Habit::Hangs);
@@ -206,10 +207,10 @@ async fn a_private_caller_reaches_nobody_elsewhere_and_is_told_so() {
 
 #[tokio::test(start_paused = true)]
 async fn where_nobody_is_left_one_error_says_what_is_missing_and_how_to_get_it() {
-    let down = Model::new("openai/x", Habit::Fails(ProviderError::TimedOut {
-        what: "openai/x".into(),
-        after: Duration::from_secs(20),
-    }));
+    let down = Model::new(
+        "openai/x",
+        Habit::Fails(ProviderError::TimedOut { what: "openai/x".into(), after: Duration::from_secs(20) }),
+    );
     let missing = Link::missing("qwen3-4b", false, "fetch it with `aichat pull qwen3-4b`");
     let chain = chain([missing, down.link(true)]);
     let error = ask(&chain).await.unwrap_err();
@@ -304,11 +305,12 @@ fn listeners(fakes: [&Arc<FakeHearing>; 2]) -> Fallback<dyn SpeechToText> {
 
 /// Three seconds, as a microphone gives them.
 fn microphone() -> BoxStream<'static, Mic> {
-    stream::iter(0..6).then(|number| async move {
-        sleep(Duration::from_millis(500)).await;
-        Mic::new(vec![number as f32 / 10.0; Samples::<16_000>::from_millis(500).as_usize()])
-    })
-    .boxed()
+    stream::iter(0..6)
+        .then(|number| async move {
+            sleep(Duration::from_millis(500)).await;
+            Mic::new(vec![number as f32 / 10.0; Samples::<16_000>::from_millis(500).as_usize()])
+        })
+        .boxed()
 }
 
 async fn transcript(chain: &Fallback<dyn SpeechToText>) -> Result<FinalTranscript, ProviderError> {
@@ -409,7 +411,8 @@ async fn a_sentence_is_spoken_by_the_next_from_its_beginning() {
     let link = |name, fake: &Arc<FakeSpeech>| Link::new(name, false, Arc::clone(fake) as Arc<dyn SpeechSynthesizer>);
     let chain = Fallback::new("speech", [link("kokoro", &broken), link("openai/tts-1", &whole)]);
     let request = SpeakRequest { text: "Hello there, whoever you are.".into(), ..SpeakRequest::default() };
-    let length = chain.speak(request).fold(Duration::ZERO, |sum, chunk| async move { sum + chunk.unwrap().audio.duration() });
+    let length =
+        chain.speak(request).fold(Duration::ZERO, |sum, chunk| async move { sum + chunk.unwrap().audio.duration() });
     assert_eq!(length.await, Duration::from_millis(60 * 29));
     assert_eq!((broken.load.now(), whole.load.now()), (0, 0));
     assert_eq!(chain.voices().len(), 1, "a voice that both have is one");

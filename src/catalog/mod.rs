@@ -14,7 +14,7 @@ mod progress;
 mod pull;
 mod record;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::{
@@ -107,6 +107,13 @@ impl Catalog {
         let file = patterns.into_iter().find_map(|pattern| there.iter().find(|file| manifest::matches(pattern, file)));
         file.map(|file| folder.join(file))
             .ok_or_else(|| broken(name, folder.clone(), "the file with the weights is missing".into()))
+    }
+
+    /// Whether `file` is there and stands in the folder with the models, however its path is written.
+    pub fn holds(&self, file: &Path) -> bool {
+        let real = |path: &Path| path.canonicalize().ok();
+        let (file, folder) = (real(file), real(&self.models_dir));
+        file.zip(folder).is_some_and(|(file, folder)| file.is_file() && file.starts_with(folder))
     }
 
     /// Reads every byte of the model and compares it with what was recorded when it was pulled. The folder of a model that

@@ -7,11 +7,12 @@ use clap::Args;
 use tokio::process::Command;
 
 use super::output;
-use crate::app::App;
+use crate::app::{App, ModelName};
 use crate::config::Config;
 use crate::engine::device;
+use crate::provider::Capability;
 
-/// Check the device, the models and the database
+/// Check the device, who does what, and the database
 #[derive(Args, Debug)]
 #[command(after_help = "Example: aichat doctor --profile standard-8")]
 pub(super) struct Doctor {
@@ -35,9 +36,13 @@ impl Doctor {
             Err(error) => bail!("device or settings: {error:#}"),
         };
         let mut findings = vec![device_finding(&app), Finding::Good(format!("profile {}", app.choice.reason))];
-        findings.extend(
-            [app.stt_model(), app.llm_model(), app.tts_model(), app.vad_model()].map(|name| self.model(&app, name)),
-        );
+        for capability in [Capability::Transcription, Capability::Chat, Capability::Speech, Capability::Embedding] {
+            findings.extend(self.chain(&app, capability));
+        }
+        findings.push(match self.place(&app, &ModelName::Local(app.vad_model().to_owned())) {
+            Ok(place) => Finding::Good(format!("voice activity: {}: {place}", app.vad_model())),
+            Err(error) => Finding::Note(format!("voice activity is judged by loudness: {error}")),
+        });
         findings.push(database(&app).await);
         findings.push(espeak().await);
         findings.push(address(&app).await);
@@ -57,15 +62,29 @@ impl Doctor {
         Ok(())
     }
 
-    fn model(&self, app: &App, name: &str) -> Finding {
-        let found = if self.verify && app.catalog.manifest(name).is_ok() {
-            app.catalog.verify(name).map_err(Into::into)
-        } else {
-            app.weights(name)
+    /// Who does it, in order. One that cannot is bad only where nobody else can.
+    fn chain(&self, app: &App, capability: Capability) -> Vec<Finding> {
+        let places = |name: ModelName| (name.to_string(), self.place(app, &name));
+        let places: Vec<_> = app.chain(capability).into_iter().map(places).collect();
+        let is_served = places.iter().any(|(_, place)| place.is_ok());
+        let what = capability.as_str();
+        if places.is_empty() {
+            return vec![Finding::Note(format!("{what}: nobody; see EMBEDDING_MODEL"))];
+        }
+        let finding = |(number, (name, place)): (usize, (String, Result<String, String>))| match place {
+            Ok(place) => Finding::Good(format!("{what} {}: {name}: {place}", number + 1)),
+            Err(error) if is_served => Finding::Note(format!("{what} {}: {name}: {error}", number + 1)),
+            Err(error) => Finding::Bad(format!("{what} {}: {name}: {error}", number + 1)),
         };
-        match found {
-            Ok(path) => Finding::Good(format!("model {name}: {}", path.display())),
-            Err(error) => Finding::Bad(format!("model {name}: {error:#}")),
+        places.into_iter().enumerate().map(finding).collect()
+    }
+
+    fn place(&self, app: &App, name: &ModelName) -> Result<String, String> {
+        match name {
+            ModelName::Local(local) if self.verify => {
+                app.catalog.verify(local).map(|path| path.display().to_string()).map_err(|error| error.to_string())
+            }
+            name => app.place(name),
         }
     }
 }
@@ -114,6 +133,9 @@ async fn espeak() -> Finding {
 }
 
 async fn address(app: &App) -> Finding {
+    if let Some(fault) = app.config.listening_fault(&[]) {
+        return Finding::Bad(fault.to_string());
+    }
     match tokio::net::TcpListener::bind(app.config.listen).await {
         Ok(_) => Finding::Good(format!("address {} is free", app.config.listen)),
         Err(error) => Finding::Note(format!("address {}: {error}; a server may be running", app.config.listen)),

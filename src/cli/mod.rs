@@ -13,6 +13,7 @@ mod transcribe;
 
 use clap::{Parser, Subcommand};
 
+use crate::app;
 use crate::config::{Config, Flags};
 use crate::telemetry::{self, LogFormat};
 
@@ -57,7 +58,7 @@ impl Cli {
             "warn,symphonia=off,symphonia_core=off,hf_hub=off"
         };
         telemetry::logs(self.log.as_deref().unwrap_or(usual), self.log_format)?;
-        let config = Config::load(&self.flags)?;
+        let config = self.config()?;
         match self.command {
             Command::Serve(command) => command.run(config).await,
             Command::Pull(command) => command.run(config).await,
@@ -67,6 +68,24 @@ impl Cli {
             Command::Chat(command) => command.run(config).await,
             Command::Talk(command) => command.run(config).await,
             Command::Doctor(command) => command.run(config).await,
+        }
+    }
+
+    /// The settings, or all that is wrong with them, a line each.
+    fn config(&self) -> anyhow::Result<Config> {
+        let (config, wrong) = Config::read(&self.flags);
+        let mut lines: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        if matches!(self.command, Command::Serve(_)) {
+            lines.extend(config.listening_fault(&wrong).map(|error| error.to_string()));
+        }
+        // These two need no model and no device.
+        if !matches!(self.command, Command::Models(_) | Command::Pull(_)) {
+            lines.extend(app::faults(&config, &wrong));
+        }
+        match lines.as_slice() {
+            [] => Ok(config),
+            [only] => anyhow::bail!("{only}"),
+            several => anyhow::bail!("{} settings are wrong:\n{}", several.len(), several.join("\n")),
         }
     }
 }

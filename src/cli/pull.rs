@@ -33,7 +33,7 @@ impl Pull {
             if name == "configured" {
                 let app = App::new(config.clone())?;
                 output::note(&app.choice.reason);
-                models.extend(app.models().into_iter().map(str::to_owned));
+                models.extend(app.models());
             } else {
                 models.extend(catalog.models_named(name)?.into_iter().map(|manifest| manifest.name.clone()));
             }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::Args;
+use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -13,6 +14,7 @@ use super::output;
 use crate::api::{self, Access, ApiKey, Limits, PartReport, PartState, State};
 use crate::app::App;
 use crate::config::Config;
+use crate::provider::{Capability, ProviderState, Roster};
 use crate::session::settings::Settings;
 use crate::store::{Budgets, StoredLedger};
 use crate::telemetry;
@@ -27,7 +29,8 @@ impl Serve {
         let started = Instant::now();
         let metrics = telemetry::metrics()?;
         api::describe_metrics();
-        let app = App::new(config)?;
+        tell_unused(&config);
+        let mut app = App::new(config)?;
         tracing::info!(device = %app.device, reason = app.choice.reason, "profile");
         // Before the models, which take seconds: a port that is taken is told at once.
         let listener = TcpListener::bind(app.config.listen)
@@ -37,12 +40,15 @@ impl Serve {
         let store = app.store().await?;
         let ledger = StoredLedger::new(store.clone(), Budgets::default());
         ledger.recover().await;
+        app.keep_books(ledger.clone())?;
         let parts = app.parts(&store).await?;
-        let (_engines, reports) = watch::channel(part_reports(&app));
+        let roster = app.roster();
+        tell_chains(&*roster);
+        let (_engines, reports) = watch::channel(part_reports(&*roster, &app));
         let state = State {
             parts,
             embedder: app.embedder(),
-            roster: app.roster(),
+            roster,
             ledger,
             data_dir: app.config.data_dir.clone(),
             store: store.clone(),
@@ -50,7 +56,7 @@ impl Serve {
             metrics: Arc::new(move || metrics.render()),
             settings: Settings::default(),
             access: Access {
-                api_key: app.config.api_key.as_deref().map(ApiKey::new),
+                api_key: app.config.api_key.as_ref().map(|key| ApiKey::new(key.expose_secret())),
                 allowed_origins: app.config.allowed_origins.clone(),
             },
             limits: Limits::default(),
@@ -78,13 +84,42 @@ impl Serve {
     }
 }
 
-/// Every engine is loaded and checked before the server answers.
-fn part_reports(app: &App) -> Vec<PartReport> {
-    let parts =
-        [("stt", app.stt_model()), ("llm", app.llm_model()), ("tts", app.tts_model()), ("vad", app.vad_model())];
-    let report =
-        |(part, name): (&str, &str)| PartReport { part: part.into(), name: name.into(), state: PartState::Ready };
-    parts.map(report).to_vec()
+/// Settings that change nothing.
+fn tell_unused(config: &Config) {
+    if !config.unknown.is_empty() {
+        tracing::info!(names = config.unknown.join(", "), "settings in .env that aichat does not know are ignored");
+    }
+    if !config.not_yet.is_empty() {
+        let names = config.not_yet.join(", ");
+        tracing::warn!(names, "this version has no Higgs Audio engine: these are kept for later, and Kokoro speaks");
+    }
+}
+
+fn tell_chains(roster: &dyn Roster) {
+    for provider in roster.providers() {
+        let capability = provider.capability.as_str();
+        match provider.state {
+            ProviderState::Missing { remedy } => tracing::warn!(capability, name = provider.name, remedy, "missing"),
+            _ => tracing::info!(capability, name = provider.name, remote = provider.remote, "serves"),
+        }
+    }
+}
+
+/// Who does what. Everything is loaded and checked before the server answers.
+fn part_reports(roster: &dyn Roster, app: &App) -> Vec<PartReport> {
+    let providers = roster.providers();
+    let serves = |capability| {
+        let mut chain = providers.iter().filter(|provider| provider.capability == capability);
+        let first = chain.find(|provider| !matches!(provider.state, ProviderState::Missing { .. }));
+        first.map(|provider| provider.name.clone()).unwrap_or_default()
+    };
+    let parts = [
+        ("stt", serves(Capability::Transcription)),
+        ("llm", serves(Capability::Chat)),
+        ("tts", serves(Capability::Speech)),
+        ("vad", app.vad_model().to_owned()),
+    ];
+    parts.map(|(part, name)| PartReport { part: part.into(), name, state: PartState::Ready }).to_vec()
 }
 
 /// SIGTERM and SIGINT.

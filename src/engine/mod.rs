@@ -8,6 +8,7 @@ mod batch;
 pub mod chat;
 pub mod device;
 pub mod embedding;
+pub mod loudness;
 pub mod memory;
 pub mod precedence;
 pub mod speech;

@@ -38,3 +38,23 @@ pub enum ProviderError {
     #[error("{what} failed")]
     Failed { what: String },
 }
+
+impl ProviderError {
+    /// Whether the fault is whoever's was asked: another may answer the same request.
+    pub fn is_fault(&self) -> bool {
+        match self {
+            Self::Overloaded { .. }
+            | Self::Unavailable { .. }
+            | Self::TimedOut { .. }
+            | Self::OutOfMemory { .. }
+            | Self::Refused { .. }
+            | Self::Failed { .. } => true,
+            Self::UnknownModel { .. }
+            | Self::VoiceUnavailable { .. }
+            | Self::LanguageUnsupported { .. }
+            | Self::InvalidRequest { .. }
+            | Self::OverBudget { .. }
+            | Self::Filtered { .. } => false,
+        }
+    }
+}

@@ -17,10 +17,12 @@ pub mod error;
 pub mod filter;
 #[cfg(test)]
 pub mod fake;
+pub mod fallback;
 pub mod limit;
-mod meter;
+#[cfg(test)]
 pub mod missing;
 pub mod roster;
+pub mod route;
 pub mod speech;
 pub(crate) mod task;
 pub mod transcript;

@@ -14,7 +14,7 @@ use super::settings::{OutputKind, SettingsPatch};
 use super::*;
 use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::provider::fake::{FakeActivity, FakeChat, FakeHearing, FakeSpeech, FaultyActivity};
-use crate::provider::{ProviderError, Role};
+use crate::provider::{Caller, ProviderError, Role};
 
 /// Conversations in memory, which take `delay` to be stored.
 #[derive(Default)]
@@ -39,7 +39,7 @@ fn character(id: &str) -> Character {
         voice: None,
         languages: Vec::new(),
         parameters: json!({"temperature": 0.1}),
-        model: None,
+        model: id.strip_suffix("-001").filter(|name| name.contains('/')).map(str::to_owned),
         talkativeness: 0.5,
         is_active: true,
     }
@@ -51,7 +51,7 @@ fn conversation(id: &str, character_ids: Vec<String>) -> Conversation {
         id: id.to_owned(),
         title: now(),
         character_ids,
-        private: false,
+        private: id.starts_with("private"),
         created_at: now(),
         updated_at: now(),
     }
@@ -73,7 +73,7 @@ impl Records for Memory {
         let all = self.messages.lock().unwrap();
         let messages = all[all.len().saturating_sub(history)..].to_vec();
         async move {
-            if id != "known" {
+            if id != "known" && !id.starts_with("private") {
                 return Err(RecordError::NotFound { what: "conversation", id });
             }
             let characters = vec![character("default-001")];
@@ -670,4 +670,29 @@ async fn a_summary_that_fails_is_tried_again_after_a_turn() {
     assert_eq!(house.chat.asked.lock().unwrap().len(), 8);
     talk(&house, &mut client, 7).await;
     assert_eq!(house.chat.asked.lock().unwrap()[8].messages[0].content, "You are Olivia.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_and_which_model_is_meant_ride_with_every_request() {
+    let house = House::new(&["Hello."]);
+    let opening = Opening {
+        conversation_id: Some("private-1".to_owned()),
+        character_ids: vec!["openai/gpt-4o-001".to_owned()],
+        ..opening()
+    };
+    let mut client = Client { handle: start(house.parts(), opening).await.unwrap(), start: Instant::now() };
+    house.chat.say("Good morning.", Duration::from_millis(100), Duration::ZERO);
+    tokio::spawn(speak(client.handle.inbox.clone(), microphone(1000, 1000)));
+    let report = report_of(&client.until(is_complete).await);
+    assert_eq!(report.served_by.llm.as_deref(), Some("fake-mind"));
+    let caller = Caller { private: true, conversation_id: Some("private-1".into()), ..Caller::default() };
+    let asked = house.chat.asked.lock().unwrap().clone();
+    for request in asked.iter().chain(house.chat.prepared.lock().unwrap().iter()) {
+        assert_eq!((&request.caller, request.model.as_deref()), (&caller, Some("openai/gpt-4o")));
+    }
+    assert!(!asked.is_empty());
+    assert_eq!(house.stt.asked.lock().unwrap()[0].caller, caller);
+    assert_eq!(house.speech.asked.lock().unwrap()[0].caller, caller);
+    let stored = house.records.message(Role::Assistant);
+    assert_eq!(stored.metadata["served_by"]["llm"], "fake-mind");
 }

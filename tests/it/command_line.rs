@@ -44,7 +44,7 @@ fn a_wrong_setting_is_named() {
 }
 
 /// Every setting there is, set to nothing.
-const EMPTY: [&str; 19] = [
+const EMPTY: [&str; 29] = [
     "HOST",
     "PORT",
     "DATABASE_URL",
@@ -56,6 +56,16 @@ const EMPTY: [&str; 19] = [
     "LLM_MODEL",
     "TTS_MODEL",
     "EMBEDDING_MODEL",
+    "STT_FALLBACK",
+    "LLM_FALLBACK",
+    "TTS_FALLBACK",
+    "EMBEDDING_FALLBACK",
+    "OPENAI_API_KEY",
+    "OPENAI_BASE_URL",
+    "OPENROUTER_API_KEY",
+    "OPENROUTER_BASE_URL",
+    "HIGGS_MODEL_PATH",
+    "HIGGS_TOKENIZER_PATH",
     "MAX_CONCURRENT_TTS",
     "AICHAT_API_KEY",
     "ALLOWED_ORIGINS",
@@ -87,6 +97,39 @@ fn a_setting_that_is_empty_is_not_set() {
     std::fs::write(folder.path().join(".env"), "PORT=many\n").unwrap();
     let text = String::from_utf8(run(&["models"]).stderr).unwrap();
     assert!(text.contains("'many'") && text.contains("--port"), "{text}");
+}
+
+#[test]
+fn a_pasted_block_of_settings_gets_one_line_for_each_that_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let block = "OPENROUTER_API_KEY=your_openrouter_key_here\nSUPABASE_URL=https://x.supabase.co\n\
+                 SUPABASE_ANON_KEY=eyJhbGci...\nHOST=0.0.0.0\nPORT=8000\nSTT_MODEL=base.en\n\
+                 LLM_MODEL=anthropic/claude-3.5-sonnet\nHIGGS_MODEL_PATH=bosonai/higgs-audio-v2-generation-3B-base\n\
+                 HIGGS_TOKENIZER_PATH=bosonai/higgs-audio-v2-tokenizer\nDEVICE=cuda  # or \"cpu\"\nMAX_CONCURRENT_TTS=3\n";
+    std::fs::write(folder.path().join(".env"), block).unwrap();
+    let text = complaint(&aichat(folder.path(), &["serve"]));
+    let lines: Vec<_> = text.lines().collect();
+    let expected: &[&str] = if cfg!(feature = "cuda") {
+        &["error: 2 settings", "OPENROUTER_API_KEY: ", "HOST=0.0.0.0: "]
+    } else {
+        &["error: 3 settings", "OPENROUTER_API_KEY: ", "HOST=0.0.0.0: ", "DEVICE=cuda: "]
+    };
+    assert_eq!(lines.len(), expected.len(), "{text}");
+    for (line, start) in lines.iter().zip(expected) {
+        assert!(line.starts_with(start) && (line.contains("write ") || line.contains("wrong")), "{line}");
+    }
+    assert!(!text.contains("eyJhbGci") && !text.contains("your_openrouter"), "{text}");
+}
+
+#[test]
+fn a_server_without_any_model_says_all_that_is_missing_in_one_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let text =
+        complaint(&aichat(folder.path(), &["serve", "--port", "0", "--models-dir", "nowhere", "--profile", "starter"]));
+    for part in ["aichat pull whisper-base", "aichat pull smollm2-135m-instruct", "aichat pull kokoro-82m"] {
+        assert_eq!(text.matches(part).count(), 1, "{part}: {text}");
+    }
+    assert!(text.contains("STT_FALLBACK=openai/whisper-1 with OPENAI_API_KEY") && text.lines().count() == 3, "{text}");
 }
 
 #[test]

@@ -4,8 +4,6 @@
 //! padded; between two batches the thread gives way to whatever somebody waits for, and drops what nobody waits for any
 //! more. A text that is too long is refused: cutting it would lose its end silently.
 
-mod lazy;
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +22,6 @@ use super::precedence::Precedence;
 use super::worker::Worker;
 use crate::nn::bert::{Config, SentenceEncoder};
 use crate::provider::{EmbedRequest, Embeddings, ProviderError, TextEmbedder};
-pub use lazy::LazyEmbedder;
 
 /// Requests that wait for the thread; more are refused.
 const WAITING: usize = 64;

@@ -4,6 +4,8 @@
 //! bounded buffer, so that the pace of playback never holds a permit. Who finds none waits in a bounded queue, the
 //! urgent first and otherwise first come first served, and is told `Overloaded` when the queue or the wait is too long.
 
+mod meter;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +15,7 @@ use futures::{StreamExt, stream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
-use super::meter::{self, Generating, Meter, Waiting};
+use self::meter::{Generating, Meter, Waiting};
 use super::task::Task;
 use super::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo};
 
@@ -239,5 +241,4 @@ impl Drop for Permit {
 }
 
 #[cfg(test)]
-#[path = "limit_tests.rs"]
 mod tests;

@@ -1,0 +1,90 @@
+//! What is wrong with settings that only catalog, engine and services can judge.
+
+use super::{ModelName, catalog, services};
+use crate::catalog::{Catalog, Kind};
+use crate::config::{self, Config, ConfigError, Models};
+use crate::engine::device::{self, DeviceChoice};
+
+/// All of it, a line for each setting, with what to write. What is told in `wrong` is not told again.
+pub fn faults(config: &Config, wrong: &[ConfigError]) -> Vec<String> {
+    let is_told = |name: &str| wrong.iter().any(|error| error.name() == Some(name));
+    let mut faults = Vec::new();
+    faults.extend(device_fault(&config.device));
+    match catalog(config) {
+        Err(error) => faults.push(error.to_string()),
+        Ok(catalog) => {
+            if config.profile != "auto" && catalog.profile(&config.profile).is_err() {
+                let known: Vec<_> = catalog.profiles().iter().map(|profile| profile.name.as_str()).collect();
+                let known = known.join(", ");
+                faults.push(format!(
+                    "PROFILE={}: there is no such profile; write auto or one of {known}",
+                    config.profile
+                ));
+            }
+            for (settings, models, kind) in [
+                (["STT_MODEL", "STT_FALLBACK"], &config.stt, Some(Kind::SpeechToText)),
+                (["LLM_MODEL", "LLM_FALLBACK"], &config.llm, Some(Kind::Chat)),
+                (["TTS_MODEL", "TTS_FALLBACK"], &config.tts, Some(Kind::Speech)),
+                (["EMBEDDING_MODEL", "EMBEDDING_FALLBACK"], &config.embedding, None),
+            ] {
+                for (setting, name) in named(settings, models) {
+                    let fault = match ModelName::parse(name) {
+                        ModelName::Remote(service, model) => {
+                            let service_settings = match service {
+                                super::name::ServiceName::OpenAi => &config.openai,
+                                super::name::ServiceName::OpenRouter => &config.openrouter,
+                            };
+                            if model.is_empty() {
+                                Some(format!("write the model's name after {}/", service.as_str()))
+                            } else if service_settings.is_configured() || is_told(service.key()) {
+                                None
+                            } else {
+                                Some(format!("that model is {}'s; write {} too", service.as_str(), service.key()))
+                            }
+                        }
+                        ModelName::File(_) if kind == Some(Kind::Chat) => None,
+                        ModelName::File(_) => {
+                            Some("a file can only be the language model; write a model's name".into())
+                        }
+                        ModelName::Local(name) => local_fault(&catalog, kind, &name),
+                    };
+                    faults.extend(fault.map(|fault| format!("{setting}={name}: {fault}")));
+                }
+            }
+        }
+    }
+    faults.extend(services(config).err().map(|error| error.to_string()));
+    faults
+}
+
+fn named<'a>(settings: [&'static str; 2], models: &'a Models) -> impl Iterator<Item = (&'static str, &'a str)> {
+    let first = models.first.iter().map(move |name| (settings[0], name.as_str()));
+    first.chain(models.fallback.iter().map(move |name| (settings[1], name.as_str())))
+}
+
+fn local_fault(catalog: &Catalog, kind: Option<Kind>, name: &str) -> Option<String> {
+    let manifest = catalog.manifest(name).or_else(|_| catalog.manifest(&format!("whisper-{name}")));
+    let found = manifest.ok().map(|manifest| manifest.kind);
+    if found.is_some() && found == kind {
+        return None;
+    }
+    let fault = found.map_or("there is no such model".to_owned(), |found| format!("that is a {found:?} model"));
+    let known = catalog.manifests().iter().filter(|manifest| Some(manifest.kind) == kind);
+    let known: Vec<_> = known.map(|manifest| manifest.name.as_str()).collect();
+    let known = if known.is_empty() { String::new() } else { format!("{}, ", known.join(", ")) };
+    Some(format!("{fault}; write one of {known}openai/NAME, openrouter/VENDOR/NAME"))
+}
+
+fn device_fault(text: &str) -> Option<String> {
+    let device: DeviceChoice = match config::parse("DEVICE", text) {
+        Ok(device) => device,
+        Err(error) => return Some(error.to_string()),
+    };
+    if matches!(device, DeviceChoice::Cuda(_)) && !cfg!(feature = "cuda") {
+        return Some(format!(
+            "DEVICE={text}: this program was built without CUDA; write DEVICE=cpu or DEVICE=auto, or build it with \
+             --features cuda, as scripts/run does where there is a card"
+        ));
+    }
+    device::memory(device.resolve()).err().map(|error| format!("DEVICE={text}: {error}"))
+}

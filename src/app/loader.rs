@@ -1,0 +1,191 @@
+//! Models from disk into memory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, anyhow};
+
+use super::name::ModelName;
+use crate::catalog::{Catalog, CatalogError, Kind};
+use crate::engine::EngineError;
+use crate::engine::chat::ChatEngine;
+use crate::engine::device::{self, DeviceChoice};
+use crate::engine::embedding::BertEngine;
+use crate::engine::loudness::Loudness;
+use crate::engine::memory::MemoryLedger;
+use crate::engine::precedence::Precedence;
+use crate::engine::speech::KokoroEngine;
+use crate::engine::stt::WhisperEngine;
+use crate::engine::vad::SileroVad;
+use crate::provider::limit::LimitedSpeech;
+use crate::provider::route::OpenAiVoices;
+use crate::provider::{ChatModel, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity};
+
+/// Loads models on one device, as far as they fit. Clones share its books.
+#[derive(Clone)]
+pub(super) struct Loader {
+    pub(super) catalog: Catalog,
+    pub(super) device: DeviceChoice,
+    pub(super) ledger: MemoryLedger,
+    pub(super) precedence: Precedence,
+    /// The voice activity model's name.
+    pub(super) voice_activity: String,
+    /// Sentences generated at once.
+    pub(super) speech_permits: usize,
+}
+
+impl Loader {
+    /// What a name stands for: of the catalog, `base.en` is `whisper-base.en`.
+    pub(super) fn resolve(&self, text: &str) -> ModelName {
+        match ModelName::parse(text) {
+            ModelName::Local(name) if self.catalog.manifest(&name).is_err() => {
+                let whisper = format!("whisper-{name}");
+                ModelName::Local(if self.catalog.manifest(&whisper).is_ok() { whisper } else { name })
+            }
+            name => name,
+        }
+    }
+
+    /// The file with a local model's weights, whole.
+    pub(super) fn weights(&self, name: &ModelName) -> anyhow::Result<PathBuf> {
+        match name {
+            ModelName::Local(name) => Ok(self.catalog.weights(name)?),
+            ModelName::File(path) if path.is_file() => Ok(path.clone()),
+            ModelName::File(path) => Err(anyhow!("the model file {} is not there", path.display())),
+            ModelName::Remote(..) => Err(anyhow!("{name} runs elsewhere")),
+        }
+    }
+
+    /// The folder of a model of this kind.
+    fn folder(&self, kind: Kind, name: &ModelName) -> anyhow::Result<PathBuf> {
+        let ModelName::Local(name) = name else { return Err(anyhow!("{name} is no {kind:?} model of ours")) };
+        anyhow::ensure!(self.catalog.manifest(name)?.kind == kind, "{name} is no {kind:?} model");
+        Ok(self.catalog.locate(name)?)
+    }
+
+    pub(super) async fn hearing(&self, name: &ModelName) -> anyhow::Result<Arc<dyn SpeechToText>> {
+        let folder = self.folder(Kind::SpeechToText, name)?;
+        // It is asked about doubtful text only.
+        let voice_activity = self.silero()?;
+        let precedence = self.precedence.clone();
+        let load = move |name: &str, device, book: &Book| {
+            let device = device::open(device)?;
+            let (weights, working) = WhisperEngine::memory_estimate(&folder, &device)?;
+            book.enter(name, weights + working, || {
+                WhisperEngine::load(name, &folder, &device, voice_activity, precedence)
+            })
+        };
+        Ok(Arc::new(self.load(name, load).await?))
+    }
+
+    pub(super) async fn thinking(&self, name: &ModelName) -> anyhow::Result<Arc<dyn ChatModel>> {
+        let file = self.weights(name)?;
+        let precedence = self.precedence.clone();
+        let load = move |name: &str, device, book: &Book| {
+            let bytes = ChatEngine::memory_estimate(&file, device)?;
+            book.enter(name, bytes, || ChatEngine::load(name, &file, device, precedence))
+        };
+        Ok(Arc::new(self.load(name, load).await?))
+    }
+
+    /// Bounded by `MAX_CONCURRENT_TTS`; OpenAI's voices are stood in for.
+    pub(super) async fn speech(&self, name: &ModelName) -> anyhow::Result<Arc<dyn SpeechSynthesizer>> {
+        let folder = self.folder(Kind::Speech, name)?;
+        let precedence = self.precedence.clone();
+        let load = move |name: &str, device, book: &Book| {
+            let bytes = KokoroEngine::memory_estimate(&folder)?;
+            book.enter(name, bytes, || KokoroEngine::load(name, &folder, &device::open(device)?, precedence))
+        };
+        let engine = Arc::new(self.load(name, load).await?);
+        let limited = LimitedSpeech::new(engine, &name.to_string(), self.speech_permits);
+        Ok(Arc::new(OpenAiVoices(Arc::new(limited))))
+    }
+
+    pub(super) async fn embedding(&self, name: &ModelName) -> anyhow::Result<Arc<dyn TextEmbedder>> {
+        let folder = self.folder(Kind::Embedding, name)?;
+        let precedence = self.precedence.clone();
+        let load = move |name: &str, device, book: &Book| {
+            let bytes = BertEngine::memory_estimate(&folder)?;
+            book.enter(name, bytes, || BertEngine::load(name, &folder, &device::open(device)?, precedence))
+        };
+        Ok(Arc::new(self.load(name, load).await?))
+    }
+
+    /// Silero, or where it is not on disk, loudness: worse among noises, but a server without a model hears too.
+    pub(super) fn voice_activity(&self) -> anyhow::Result<Arc<dyn VoiceActivity>> {
+        Ok(self.silero()?.unwrap_or_else(|| {
+            let remedy = format!("fetch it with `aichat pull {}`", self.voice_activity);
+            tracing::warn!(
+                model = self.voice_activity,
+                remedy,
+                "not here: the ends of utterances are judged by loudness"
+            );
+            Arc::new(Loudness)
+        }))
+    }
+
+    fn silero(&self) -> anyhow::Result<Option<Arc<dyn VoiceActivity>>> {
+        let name = ModelName::Local(self.voice_activity.clone());
+        match self.catalog.locate(&self.voice_activity) {
+            Ok(folder) => {
+                let loaded = SileroVad::load(&folder).map_err(|error| with_remedy(&name, error))?;
+                Ok(Some(Arc::new(loaded)))
+            }
+            Err(CatalogError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Loads a model off the async threads. Each one opens the device for itself: candle's CUDA device must not be
+    /// shared between model threads.
+    async fn load<E: Send + 'static>(
+        &self,
+        name: &ModelName,
+        load: impl FnOnce(&str, DeviceChoice, &Book) -> Result<E, EngineError> + Send + 'static,
+    ) -> anyhow::Result<E> {
+        let started = Instant::now();
+        let book = Book { ledger: self.ledger.clone(), device: self.device };
+        let (model, device) = (name.to_string(), self.device);
+        let loading = tokio::task::spawn_blocking(move || load(&model, device, &book));
+        let loaded = loading.await.with_context(|| format!("loading {name}"))?;
+        let engine = loaded.map_err(|error| with_remedy(name, error))?;
+        tracing::info!(model = %name, %device, seconds = started.elapsed().as_secs_f64(), "loaded");
+        Ok(engine)
+    }
+}
+
+/// The ledger's page of one device.
+struct Book {
+    ledger: MemoryLedger,
+    device: DeviceChoice,
+}
+
+impl Book {
+    /// Refuses what does not fit before it is loaded. A loaded model stays, and its memory with it, until the process
+    /// ends.
+    fn enter<E>(
+        &self,
+        model: &str,
+        bytes: u64,
+        load: impl FnOnce() -> Result<E, EngineError>,
+    ) -> Result<E, EngineError> {
+        let reserved = self.ledger.reserve(&self.device.to_string(), model, bytes)?;
+        let engine = load()?;
+        reserved.keep();
+        Ok(engine)
+    }
+}
+
+/// Says what mends a model's broken file.
+fn with_remedy(name: &ModelName, error: EngineError) -> anyhow::Error {
+    match (error, name) {
+        (error @ EngineError::BadFile { .. }, ModelName::Local(name)) => {
+            anyhow!("{error}; mend it with `aichat pull {name} --force`")
+        }
+        (error @ EngineError::BadFile { .. }, _) => {
+            anyhow!("{error}; fetch the file again, or set LLM_MODEL to another")
+        }
+        (error, _) => error.into(),
+    }
+}

@@ -1,0 +1,155 @@
+//! Settings as flags, environment and `aichat.toml` give them.
+
+use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use super::ConfigError;
+use super::environment::is_set;
+
+/// Settings as flags and environment give them. Keys of services have no flag: a command line is for all to see.
+#[derive(clap::Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Settings")]
+pub struct Flags {
+    /// Address to listen on; another one than this machine's needs AICHAT_API_KEY [default: 127.0.0.1]
+    #[arg(long, env = "HOST", global = true, hide_env_values = true)]
+    pub host: Option<IpAddr>,
+    /// Port to listen on; 0 takes a free one [default: 8000]
+    #[arg(long, env = "PORT", global = true, hide_env_values = true)]
+    pub port: Option<u16>,
+    /// Database [default: sqlite://DATA_DIR/aichat.db]
+    #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Folder for the database and other state [default: data]
+    #[arg(long, env = "DATA_DIR", global = true, hide_env_values = true)]
+    pub data_dir: Option<PathBuf>,
+    /// Folder with one folder per model [default: aichat/models in the user's cache folder]
+    #[arg(long, env = "MODELS_DIR", global = true, hide_env_values = true)]
+    pub models_dir: Option<PathBuf>,
+    /// Which models: auto goes by the device's free memory [default: auto]
+    #[arg(long, env = "PROFILE", global = true, hide_env_values = true)]
+    pub profile: Option<String>,
+    /// auto, cuda, cuda:N or cpu [default: auto]
+    #[arg(long, env = "DEVICE", global = true, hide_env_values = true)]
+    pub device: Option<String>,
+    /// Speech recogniser, instead of the profile's: a local name, or openai/NAME
+    #[arg(long, env = "STT_MODEL", global = true, hide_env_values = true)]
+    pub stt_model: Option<String>,
+    /// Who recognises speech where that one cannot, in order, separated by commas
+    #[arg(long, env = "STT_FALLBACK", global = true, hide_env_values = true, value_delimiter = ',')]
+    pub stt_fallback: Option<Vec<String>>,
+    /// Language model, instead of the profile's: a local name, a path to a GGUF file, openai/NAME, openrouter/VENDOR/NAME
+    #[arg(long, env = "LLM_MODEL", global = true, hide_env_values = true)]
+    pub llm_model: Option<String>,
+    /// Who answers where that one cannot, in order, separated by commas
+    #[arg(long, env = "LLM_FALLBACK", global = true, hide_env_values = true, value_delimiter = ',')]
+    pub llm_fallback: Option<Vec<String>>,
+    /// Speech synthesiser, instead of the profile's: a local name, or openai/NAME
+    #[arg(long, env = "TTS_MODEL", global = true, hide_env_values = true)]
+    pub tts_model: Option<String>,
+    /// Who speaks where that one cannot, in order, separated by commas
+    #[arg(long, env = "TTS_FALLBACK", global = true, hide_env_values = true, value_delimiter = ',')]
+    pub tts_fallback: Option<Vec<String>>,
+    /// Embedding model: a local name, or openai/NAME
+    #[arg(long, env = "EMBEDDING_MODEL", global = true, hide_env_values = true)]
+    pub embedding_model: Option<String>,
+    /// Who embeds where that one cannot, in order, separated by commas; their vectors are others
+    #[arg(long, env = "EMBEDDING_FALLBACK", global = true, hide_env_values = true, value_delimiter = ',')]
+    pub embedding_fallback: Option<Vec<String>>,
+    /// How many sentences may be generated at once [default: 3]
+    #[arg(long, env = "MAX_CONCURRENT_TTS", global = true, hide_env_values = true)]
+    pub max_concurrent_tts: Option<usize>,
+    /// When set, every request must carry it as `Authorization: Bearer`
+    #[arg(long, env = "AICHAT_API_KEY", global = true, hide_env_values = true)]
+    pub api_key: Option<SecretString>,
+    /// Web origins that may connect besides our own, separated by commas
+    #[arg(long, env = "ALLOWED_ORIGINS", global = true, hide_env_values = true, value_delimiter = ',')]
+    pub allowed_origins: Option<Vec<String>>,
+    /// OpenAI's API, or another that speaks like it, as http://127.0.0.1:8001/v1; OPENAI_API_KEY is its key
+    #[arg(long, env = "OPENAI_BASE_URL", global = true, hide_env_values = true)]
+    pub openai_base_url: Option<String>,
+    /// OpenRouter's API; OPENROUTER_API_KEY is its key
+    #[arg(long, env = "OPENROUTER_BASE_URL", global = true, hide_env_values = true)]
+    pub openrouter_base_url: Option<String>,
+}
+
+#[derive(clap::Parser)]
+struct Environment {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+impl Flags {
+    /// What the environment alone says, for programs that have no flags.
+    pub fn from_environment() -> Self {
+        command_line::<Environment>(["aichat".into()]).flags
+    }
+
+    /// The variables that the flags stand for.
+    pub(super) fn variables() -> Vec<String> {
+        let command = <Environment as clap::CommandFactory>::command();
+        let names = command.get_arguments().filter_map(clap::Arg::get_env);
+        names.map(|name| name.to_string_lossy().into_owned()).collect()
+    }
+}
+
+/// Parses `arguments`, the program's name first. A variable that is set to nothing, as `PORT=` of a copied `.env`, is
+/// the same as none. Ends the process, with a message, where they cannot be parsed.
+pub fn command_line<P: clap::Parser>(arguments: impl IntoIterator<Item = OsString>) -> P {
+    let unset = |name: &OsStr| !is_set(name);
+    let command = P::command().mut_args(|argument| {
+        if argument.get_env().is_some_and(unset) { argument.env(None::<&'static str>) } else { argument }
+    });
+    let parsed = P::from_arg_matches(&command.get_matches_from(arguments));
+    parsed.unwrap_or_else(|error| error.exit())
+}
+
+/// The same settings in `aichat.toml`, and the keys of services.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct File {
+    pub(super) host: Option<IpAddr>,
+    pub(super) port: Option<u16>,
+    pub(super) database_url: Option<String>,
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) models_dir: Option<PathBuf>,
+    pub(super) profile: Option<String>,
+    pub(super) device: Option<String>,
+    pub(super) stt_model: Option<String>,
+    pub(super) stt_fallback: Option<Vec<String>>,
+    pub(super) llm_model: Option<String>,
+    pub(super) llm_fallback: Option<Vec<String>>,
+    pub(super) tts_model: Option<String>,
+    pub(super) tts_fallback: Option<Vec<String>>,
+    pub(super) embedding_model: Option<String>,
+    pub(super) embedding_fallback: Option<Vec<String>>,
+    pub(super) max_concurrent_tts: Option<usize>,
+    pub(super) api_key: Option<String>,
+    pub(super) allowed_origins: Option<Vec<String>>,
+    pub(super) openai_api_key: Option<String>,
+    pub(super) openai_base_url: Option<String>,
+    pub(super) openrouter_api_key: Option<String>,
+    pub(super) openrouter_base_url: Option<String>,
+}
+
+impl File {
+    /// One that is not there says nothing.
+    pub(super) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |reason: String| ConfigError::File { path: path.to_owned(), reason };
+        match std::fs::read_to_string(path) {
+            // The rest of toml's message shows the line, which may hold a key.
+            Ok(text) => toml::from_str(&text).map_err(|error| failed(place(&text, &error))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+}
+
+fn place(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+    let at = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+    format!("{at}{}", error.message())
+}

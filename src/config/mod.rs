@@ -1,0 +1,197 @@
+//! Every setting, its name, its default, and where it came from.
+//!
+//! The only reader of flags, environment, `.env` and `aichat.toml`, in this order of weight. Everything else is handed
+//! a [`Config`]. What is wrong is told all at once, a line for each setting, which says what to write. Keys are secrets:
+//! they are in no `Debug` and in no error.
+
+mod check;
+mod environment;
+mod flags;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use secrecy::SecretString;
+
+pub use environment::load_dotenv;
+use environment::{named, variable};
+use flags::File;
+pub use flags::{Flags, command_line};
+
+/// Where settings may stand besides flags and environment.
+pub const FILE: &str = "aichat.toml";
+
+/// Every setting with its value.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub database_url: String,
+    pub data_dir: PathBuf,
+    pub models_dir: PathBuf,
+    pub profile: String,
+    pub device: String,
+    pub stt: Models,
+    pub llm: Models,
+    pub tts: Models,
+    pub embedding: Models,
+    pub max_concurrent_tts: usize,
+    pub api_key: Option<SecretString>,
+    pub allowed_origins: Vec<String>,
+    pub openai: Service,
+    pub openrouter: Service,
+    /// Names of settings that stand for what this version does not have yet.
+    pub not_yet: Vec<&'static str>,
+    /// Names in `.env` that mean nothing here.
+    pub unknown: Vec<String>,
+    pub hub: HubSettings,
+}
+
+/// Who does something, and who stands in.
+#[derive(Clone, Debug, Default)]
+pub struct Models {
+    /// None: the profile's.
+    pub first: Option<String>,
+    pub fallback: Vec<String>,
+}
+
+/// How to reach a service elsewhere. With neither it is not asked.
+#[derive(Clone, Debug, Default)]
+pub struct Service {
+    pub key: Option<SecretString>,
+    pub base_url: Option<String>,
+}
+
+impl Service {
+    pub fn is_configured(&self) -> bool {
+        self.key.is_some() || self.base_url.is_some()
+    }
+}
+
+/// What the hub client is told; the same names that the hub's own tools use.
+#[derive(Clone, Debug, Default)]
+pub struct HubSettings {
+    pub endpoint: Option<String>,
+    pub home: Option<PathBuf>,
+    pub token: Option<SecretString>,
+}
+
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    #[error("{}: {reason}", path.display())]
+    File { path: PathBuf, reason: String },
+    #[error("{name}={value}: {reason}")]
+    Value { name: &'static str, value: String, reason: String },
+    /// Of a key: what it is stays unsaid.
+    #[error("{name}: {reason}")]
+    Secret { name: &'static str, reason: String },
+}
+
+impl ConfigError {
+    /// The setting it is about.
+    pub fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::File { .. } => None,
+            Self::Value { name, .. } | Self::Secret { name, .. } => Some(name),
+        }
+    }
+}
+
+impl Config {
+    /// Flags and environment over `aichat.toml` over defaults, and all that is wrong with them. What is wrong is as if
+    /// it were not set.
+    pub fn read(flags: &Flags) -> (Self, Vec<ConfigError>) {
+        Self::read_with(flags, Path::new(FILE), variable)
+    }
+
+    fn read_with(flags: &Flags, file: &Path, variable: impl Fn(&str) -> Option<String>) -> (Self, Vec<ConfigError>) {
+        let mut wrong = Vec::new();
+        let mut file = File::read(file).unwrap_or_else(|error| {
+            wrong.push(error);
+            File::default()
+        });
+        let data_dir = flags.data_dir.clone().or(file.data_dir.take()).unwrap_or_else(|| "data".into());
+        let host = flags.host.or(file.host).unwrap_or(IpAddr::from([127, 0, 0, 1]));
+        let database_url = named(flags.database_url.clone().or(file.database_url.take()));
+        let models = |first: &Option<String>, second: Option<String>, list: &Option<Vec<String>>, other| Models {
+            first: named(first.clone().or(second)).map(|name| name.trim().to_owned()),
+            fallback: names(list.clone().or(other)),
+        };
+        let config = Self {
+            listen: SocketAddr::new(host, flags.port.or(file.port).unwrap_or(8000)),
+            database_url: database_url.unwrap_or_else(|| format!("sqlite://{}/aichat.db", data_dir.display())),
+            data_dir,
+            models_dir: flags.models_dir.clone().or(file.models_dir.take()).unwrap_or_else(|| models_dir(&variable)),
+            profile: named(flags.profile.clone().or(file.profile.take())).unwrap_or_else(|| "auto".into()),
+            device: named(flags.device.clone().or(file.device.take())).unwrap_or_else(|| "auto".into()),
+            stt: models(&flags.stt_model, file.stt_model.take(), &flags.stt_fallback, file.stt_fallback.take()),
+            llm: models(&flags.llm_model, file.llm_model.take(), &flags.llm_fallback, file.llm_fallback.take()),
+            tts: models(&flags.tts_model, file.tts_model.take(), &flags.tts_fallback, file.tts_fallback.take()),
+            embedding: models(
+                &flags.embedding_model,
+                file.embedding_model.take(),
+                &flags.embedding_fallback,
+                file.embedding_fallback.take(),
+            ),
+            max_concurrent_tts: flags.max_concurrent_tts.or(file.max_concurrent_tts).unwrap_or(3),
+            api_key: flags.api_key.clone().or(named(file.api_key.take()).map(Into::into)),
+            allowed_origins: flags.allowed_origins.clone().or(file.allowed_origins.take()).unwrap_or_default(),
+            openai: Service {
+                key: variable("OPENAI_API_KEY").or(named(file.openai_api_key.take())).map(Into::into),
+                base_url: named(flags.openai_base_url.clone().or(file.openai_base_url.take())),
+            },
+            openrouter: Service {
+                key: variable("OPENROUTER_API_KEY").or(named(file.openrouter_api_key.take())).map(Into::into),
+                base_url: named(flags.openrouter_base_url.clone().or(file.openrouter_base_url.take())),
+            },
+            not_yet: ["HIGGS_MODEL_PATH", "HIGGS_TOKENIZER_PATH"]
+                .into_iter()
+                .filter(|it| variable(it).is_some())
+                .collect(),
+            unknown: environment::unknown_in(Path::new(environment::DOTENV)),
+            hub: HubSettings {
+                endpoint: variable("HF_ENDPOINT"),
+                home: variable("HF_HOME").map(PathBuf::from),
+                token: variable("HF_TOKEN").map(Into::into),
+            },
+        };
+        let config = config.checked(&mut wrong);
+        (config, wrong)
+    }
+
+    /// The settings, where nothing is wrong with them.
+    ///
+    /// # Errors
+    /// The first thing that is.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let (config, wrong) = Self::read(flags);
+        wrong.into_iter().next().map_or(Ok(config), Err)
+    }
+}
+
+fn names(list: Option<Vec<String>>) -> Vec<String> {
+    let list = list.unwrap_or_default().into_iter();
+    list.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+}
+
+/// The user's cache folder, so that clean clones share weights.
+fn models_dir(variable: impl Fn(&str) -> Option<String>) -> PathBuf {
+    let cache = variable("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || variable("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    cache.or_else(home).unwrap_or_default().join("aichat").join("models")
+}
+
+/// Reads a setting that is kept as text until the module that knows its type is there.
+///
+/// # Errors
+/// Names the setting and what it may be.
+pub fn parse<T: FromStr>(name: &'static str, value: &str) -> Result<T, ConfigError>
+where
+    T::Err: std::fmt::Display,
+{
+    let wrong = |error: T::Err| ConfigError::Value { name, value: value.to_owned(), reason: error.to_string() };
+    value.parse().map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests;

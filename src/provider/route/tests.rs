@@ -1,0 +1,150 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::*;
+use crate::provider::fake::{FakeChat, FakeSpeech};
+
+/// Serves every name that begins with `m`.
+#[derive(Default)]
+struct Shelf {
+    asked: AtomicUsize,
+    doors: Mutex<Vec<(String, Arc<FakeChat>)>>,
+}
+
+impl Models<dyn ChatModel> for Shelf {
+    fn link(&self, name: &str) -> Result<Link<dyn ChatModel>, ProviderError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        if !name.starts_with('m') {
+            return Err(ProviderError::UnknownModel { model: name.to_owned(), remedy: "there are m1, m2".into() });
+        }
+        let door = Arc::new(FakeChat::default());
+        self.doors.lock().unwrap().push((name.to_owned(), Arc::clone(&door)));
+        Ok(Link::new(name, true, door as Arc<dyn ChatModel>))
+    }
+}
+
+fn routed() -> (Routed<dyn ChatModel>, Arc<FakeChat>, Arc<Shelf>) {
+    let (own, shelf) = (Arc::new(FakeChat::default()), Arc::new(Shelf::default()));
+    let links = [Link::new("own", false, Arc::clone(&own) as Arc<dyn ChatModel>)];
+    (Routed::new(Fallback::new("a language model", links), Arc::clone(&shelf) as _), own, shelf)
+}
+
+fn request(model: Option<&str>) -> ChatRequest {
+    ChatRequest { model: model.map(str::to_owned), ..ChatRequest::default() }
+}
+
+async fn text(routed: &Routed<dyn ChatModel>, model: Option<&str>) -> Result<String, ProviderError> {
+    let mut flow = routed.reply(request(model));
+    let mut text = String::new();
+    while let Some(delta) = flow.next().await {
+        if let Delta::Text(more) = delta? {
+            text += &more;
+        }
+    }
+    Ok(text)
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_request_goes_to_the_model_that_it_names() {
+    let (routed, own, shelf) = routed();
+    // Two characters on two models, and one on the server's own.
+    for model in ["m1", "m2"] {
+        routed.prepare(request(Some(model)));
+    }
+    let doors = shelf.doors.lock().unwrap().clone();
+    doors[0].1.say("I am one.", Duration::ZERO, Duration::ZERO);
+    doors[1].1.say("I am two.", Duration::ZERO, Duration::ZERO);
+    own.say("I am here.", Duration::ZERO, Duration::ZERO);
+    own.say("Again.", Duration::ZERO, Duration::ZERO);
+    assert_eq!(text(&routed, Some("m2")).await.unwrap(), "I am two.");
+    assert_eq!(text(&routed, Some("m1")).await.unwrap(), "I am one.");
+    assert_eq!(text(&routed, None).await.unwrap(), "I am here.");
+    assert_eq!(text(&routed, Some("own")).await.unwrap(), "Again.");
+    assert_eq!(shelf.asked.load(Ordering::SeqCst), 2, "a name is looked up once");
+    assert_eq!(doors[0].1.prepared.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_named_model_that_fails_is_stood_in_for_by_the_servers_own() {
+    let (routed, own, shelf) = routed();
+    routed.prepare(request(Some("m1")));
+    let door = Arc::clone(&shelf.doors.lock().unwrap()[0].1);
+    door.fail(ProviderError::Failed { what: "m1".into() });
+    own.say("I stand in.", Duration::ZERO, Duration::ZERO);
+    assert_eq!(text(&routed, Some("m1")).await.unwrap(), "I stand in.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_name_is_an_error_with_the_known_ones() {
+    let (routed, own, _) = routed();
+    let error = text(&routed, Some("banana")).await.unwrap_err().to_string();
+    assert_eq!(error, "there is no model \"banana\": there are m1, m2");
+    let (long, odd) = ("m".repeat(201), "m1\r\nx-evil: 1");
+    for name in ["", &long, odd, "m 1", "mödel"] {
+        let error = text(&routed, Some(name)).await.unwrap_err();
+        assert!(matches!(error, ProviderError::UnknownModel { .. }) && !error.to_string().contains('\n'), "{error}");
+    }
+    assert!(own.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_are_kept_up_to_a_bound() {
+    let (routed, _, shelf) = routed();
+    for number in 0..200 {
+        routed.prepare(request(Some(&format!("m{number}"))));
+        routed.prepare(request(Some("m0")));
+    }
+    assert_eq!(shelf.asked.load(Ordering::SeqCst), 200, "one that is in use stays");
+    assert_eq!(routed.named.lock().unwrap().len(), NAMES);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lazy_door_is_built_once_and_after_its_first_caller_has_left() {
+    let built = Arc::new(AtomicUsize::new(0));
+    let door = Arc::new(FakeChat::default());
+    let build = {
+        let (built, door) = (Arc::clone(&built), Arc::clone(&door));
+        move || {
+            let (built, door) = (Arc::clone(&built), Arc::clone(&door) as Arc<dyn ChatModel>);
+            async move {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                match built.fetch_add(1, Ordering::SeqCst) {
+                    0 => Err(ProviderError::Unavailable { what: "m".into(), remedy: "free some memory".into() }),
+                    _ => Ok(door),
+                }
+            }
+            .boxed()
+        }
+    };
+    let lazy = Lazy::<dyn ChatModel>::new("m", build);
+    assert!(lazy.reply(ChatRequest::default()).next().await.unwrap().is_err());
+    drop(lazy.reply(ChatRequest::default()));
+    let (one, two) = (lazy.reply(ChatRequest::default()), lazy.reply(ChatRequest::default()));
+    door.say("Here.", Duration::ZERO, Duration::ZERO);
+    door.say("And here.", Duration::ZERO, Duration::ZERO);
+    let (one, two) = tokio::join!(one.collect::<Vec<_>>(), two.collect::<Vec<_>>());
+    assert!(one.iter().chain(&two).all(Result::is_ok));
+    assert_eq!(built.load(Ordering::SeqCst), 2, "once in vain, once for all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn openais_voices_are_stood_in_for_by_local_ones() {
+    struct Kokoro(FakeSpeech);
+    impl SpeechSynthesizer for Kokoro {
+        fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk> {
+            self.0.speak(request)
+        }
+        fn voices(&self) -> Vec<VoiceInfo> {
+            ["af_heart", "am_echo"].map(|name| VoiceInfo { name: name.into(), language: "en".into() }).to_vec()
+        }
+    }
+    let kokoro = Arc::new(Kokoro(FakeSpeech::default()));
+    let door = OpenAiVoices(Arc::clone(&kokoro) as Arc<dyn SpeechSynthesizer>);
+    for voice in [Some("alloy"), Some("echo"), Some("af_heart"), Some("nobody"), None] {
+        let voice = voice.map(str::to_owned);
+        drop(door.speak(SpeakRequest { text: "Hi.".into(), voice, ..SpeakRequest::default() }));
+    }
+    let asked: Vec<_> = kokoro.0.asked.lock().unwrap().iter().map(|request| request.voice.clone()).collect();
+    let expected = [Some("af_heart"), Some("am_echo"), Some("af_heart"), Some("nobody"), None];
+    assert_eq!(asked, expected.map(|voice| voice.map(str::to_owned)));
+}

@@ -2,6 +2,7 @@
 
 mod check;
 mod door;
+mod guard;
 mod loader;
 mod name;
 mod roster;
@@ -17,13 +18,14 @@ use crate::config::{self, Config};
 use crate::engine::device::{self, DeviceChoice};
 use crate::engine::memory::MemoryLedger;
 use crate::engine::precedence::Precedence;
-use crate::provider::account::{Books, PriceList};
+use crate::provider::account::{Books, Usd};
 use crate::provider::fallback::Fallback;
+use crate::provider::filter::{ContentFilter, FilteredChat, FilteredSpeech};
 use crate::provider::route::Routed;
 use crate::provider::{Capability, ChatModel, Roster, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity};
 use crate::remote;
 use crate::session::Parts;
-use crate::store::{Store, StoredLedger};
+use crate::store::{Budgets, Store, StoredLedger};
 pub use check::faults;
 use door::Door;
 use loader::Loader;
@@ -35,8 +37,6 @@ use shelf::{Services, Shelf};
 const BUDGET_PERCENT: u64 = 90;
 /// Where `EMBEDDING_MODEL` names none. Few need it: it is fetched only by name.
 const EMBEDDING: &str = "all-minilm-l6-v2";
-/// What remote models cost.
-const PRICES: &str = include_str!("../../models/prices.toml");
 
 /// What every command starts from: settings, and which models they mean.
 pub struct App {
@@ -48,6 +48,7 @@ pub struct App {
     loader: Loader,
     services: Services,
     books: Option<Books>,
+    filter: Option<Arc<dyn ContentFilter>>,
     hearing: OnceCell<Desk<dyn SpeechToText>>,
     thinking: OnceCell<Desk<dyn ChatModel>>,
     speech: OnceCell<Desk<dyn SpeechSynthesizer>>,
@@ -74,6 +75,7 @@ impl App {
             speech_permits: config.max_concurrent_tts,
         };
         let services = services(&config)?;
+        let filter = guard::filter(&config.filter, &services)?;
         Ok(Self {
             config,
             catalog,
@@ -82,6 +84,7 @@ impl App {
             loader,
             services,
             books: None,
+            filter,
             hearing: OnceCell::new(),
             thinking: OnceCell::new(),
             speech: OnceCell::new(),
@@ -89,14 +92,19 @@ impl App {
         })
     }
 
-    /// Has every request counted from here on. Before the first door is built.
+    /// Has every request counted from here on, and held to the budgets. Before the first door is built.
     ///
     /// # Errors
-    /// Never, unless this program was built wrong.
-    pub fn keep_books(&mut self, ledger: StoredLedger) -> anyhow::Result<()> {
-        let prices: PriceList = toml::from_str(PRICES)?;
-        self.books = Some(Books::new(Arc::new(ledger), prices, None));
-        Ok(())
+    /// The file with prices cannot be read.
+    pub async fn keep_books(&mut self, store: &Store) -> anyhow::Result<StoredLedger> {
+        let spending = &self.config.spending;
+        let usd = |amount: Option<f64>| amount.map(Usd::dollars);
+        let ledger = StoredLedger::new(store.clone(), Budgets { day: usd(spending.day), month: usd(spending.month) });
+        ledger.recover().await;
+        let books =
+            Books::new(Arc::new(ledger.clone()), guard::prices(spending.prices.as_deref())?, usd(spending.request));
+        self.books = Some(books);
+        Ok(ledger)
     }
 
     /// A capability's models, the first choice first. With a first choice elsewhere the profile's own stands in, if it
@@ -174,11 +182,19 @@ impl App {
     }
 
     pub async fn chat_model(&self) -> anyhow::Result<Arc<dyn ChatModel>> {
-        Ok(self.thinking.get_or_try_init(|| self.desk()).await?.door.clone())
+        let door: Arc<dyn ChatModel> = self.thinking.get_or_try_init(|| self.desk()).await?.door.clone();
+        Ok(match &self.filter {
+            Some(filter) => Arc::new(FilteredChat::new(door, Arc::clone(filter))),
+            None => door,
+        })
     }
 
     pub async fn speech_synthesizer(&self) -> anyhow::Result<Arc<dyn SpeechSynthesizer>> {
-        Ok(self.speech.get_or_try_init(|| self.desk()).await?.door.clone())
+        let door: Arc<dyn SpeechSynthesizer> = self.speech.get_or_try_init(|| self.desk()).await?.door.clone();
+        Ok(match &self.filter {
+            Some(filter) => Arc::new(FilteredSpeech::new(door, Arc::clone(filter))),
+            None => door,
+        })
     }
 
     pub fn voice_activity(&self) -> anyhow::Result<Arc<dyn VoiceActivity>> {

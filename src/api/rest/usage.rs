@@ -70,3 +70,7 @@ fn day(field: &'static str, text: Option<String>) -> Result<Option<Date>, Proble
 fn written(day: Date) -> String {
     format!("{:04}-{:02}-{:02}", day.year(), u8::from(day.month()), day.day())
 }
+
+#[cfg(test)]
+#[path = "usage_tests.rs"]
+mod tests;

@@ -100,12 +100,12 @@ impl Body {
             .boxed()
             .eventsource()
             .map(move |event| {
-                event.map(|event| event.data).map_err(|error| match error {
-                    EventStreamError::Transport(error) => error,
-                    _ => {
+                event.map(|event| event.data).map_err(|error| {
+                    let EventStreamError::Transport(error) = error else {
                         tracing::warn!(%what, "the answer is no event stream");
-                        failed.clone()
-                    }
+                        return failed.clone();
+                    };
+                    error
                 })
             })
             .boxed()

@@ -4,6 +4,7 @@
 //! answer ends its connection, so connections are attempts.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -56,7 +57,7 @@ impl Play {
     pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Self {
         let mut head = format!("HTTP/1.1 {status} Scripted\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
         for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            write!(head, "{name}: {value}\r\n").unwrap();
         }
         let bytes = [head.as_bytes(), b"\r\n", body].concat();
         Self::hear().then(Beat::Send(bytes))

@@ -16,7 +16,7 @@ use crate::provider::ProviderError;
 /// How long to leave a service alone that is at capacity and does not say for how long.
 const UNSAID: Duration = Duration::from_secs(5);
 /// What is asked for beyond this is a mistake.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const LONGEST: Duration = Duration::from_hours(24);
 /// Of a complaint's text, in characters.
 const SHOWN: usize = 300;
 /// Of a complaint's code in the log, in characters.

@@ -268,7 +268,7 @@ async fn the_other_doors_have_the_same_faults() {
         (Play::error(500, "", ""), 9, "Failed"),
         (Play::silence(), 3, "TimedOut"),
         (Play::stream("audio/pcm").hang(), 3, "TimedOut"),
-        (Play::stream("audio/pcm").send([0; 30_001]), 3, "Failed"),
+        (Play::stream("audio/pcm").send(vec![0; 30_001]), 3, "Failed"),
         (Play::broken(), 9, "Failed"),
         (Play::json(200, &credit), 3, "Refused"),
         (Play::answer(200, &[("content-type", "application/json")], b"{\"text\": "), 3, "Failed"),

@@ -56,7 +56,7 @@ impl Default for Bounds {
             first_byte: Duration::from_secs(20),
             idle: Duration::from_secs(20),
             tail: Duration::from_secs(2),
-            whole: Duration::from_secs(600),
+            whole: Duration::from_mins(10),
             backoff: Duration::from_millis(250),
             longest_wait: Duration::from_secs(3),
             event_bytes: 1024 * 1024,

@@ -31,7 +31,9 @@ async fn sound_streams_as_it_comes() {
         chunks.push(chunk.unwrap());
     }
     let mut whole = Speech::default();
-    chunks.iter().for_each(|chunk| whole.extend(&chunk.audio));
+    for chunk in &chunks {
+        whole.extend(&chunk.audio);
+    }
     assert_eq!(whole, Speech::from_s16le(&bytes));
     let (last, others) = chunks.split_last().unwrap();
     assert!(last.last && !last.audio.is_empty() && others.iter().all(|it| !it.last && it.audio.len().millis() == 100));

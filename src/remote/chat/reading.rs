@@ -14,7 +14,7 @@ const MOST_CALLS: usize = 128;
 const BYTES_PER_TOKEN: usize = 4;
 
 /// Why a reply cannot be used.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wrong {
     /// The service's filter stopped it.
     Filtered,
@@ -163,7 +163,7 @@ impl Reading {
         let cut_off = reason == FinishReason::Length;
         for (place, mut call) in std::mem::take(&mut self.calls) {
             if call.arguments.trim().is_empty() && !cut_off {
-                call.arguments = "{}".to_owned();
+                "{}".clone_into(&mut call.arguments);
             }
             if !serde_json::from_str::<Value>(&call.arguments).is_ok_and(|arguments| arguments.is_object()) {
                 if cut_off {

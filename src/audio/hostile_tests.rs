@@ -201,7 +201,7 @@ fn survives(name: &str, bytes: Vec<u8>, limits: Limits, is_right: fn(&Result<f64
         (seconds, None) => Ok(seconds),
         (_, Some(error)) => Err(error),
     };
-    let (took, grown) = (start.elapsed(), peak_megabytes() - before);
+    let (took, grown) = (start.elapsed(), peak_megabytes().saturating_sub(before));
     println!("{name}, {size} bytes: {outcome:?} after {took:?}, {grown} MB more");
     assert!(is_right(&outcome), "{name}: {outcome:?}");
     assert!(took < LONGEST, "{name}: {took:?}");

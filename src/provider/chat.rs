@@ -24,6 +24,8 @@ pub struct ChatRequest {
     pub tools: Vec<ToolSpec>,
     /// Counts only where there are tools.
     pub tool_choice: ToolChoice,
+    /// The reply ends with its first call.
+    pub one_call: bool,
     /// What the whole text must be. A reply that [`FinishReason::Length`] cut off may be a beginning of it.
     pub shape: Option<OutputShape>,
     /// Yield the log-probability of each token and of this many of the likeliest ones at its place.

@@ -26,7 +26,7 @@ pub(super) struct Replies {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rules {
     pub(super) thoughts: bool,
-    /// Calls beyond the first are left out.
+    /// Calls beyond the first are left out, where a remote model writes more than it was asked for.
     pub(super) one_call: bool,
 }
 

@@ -51,6 +51,7 @@ pub(super) struct Reply {
     constraint: Option<Constraint>,
     adjustment: Option<Adjustment>,
     has_called: bool,
+    one_call: bool,
     /// How many of the likeliest tokens are told with each token.
     logprobs: Option<usize>,
     prompt: usize,
@@ -80,6 +81,7 @@ impl Reply {
             constraint,
             adjustment,
             has_called: false,
+            one_call: request.one_call,
             logprobs: request.logprobs,
             prompt: tokens.len(),
             written: 0,
@@ -143,11 +145,12 @@ impl Reply {
         let shown = self.text.as_mut().map(|text| text.push(bytes)).unwrap_or_default();
         let stopped = shown.stopped;
         self.tell(shown);
-        if stopped {
+        let is_over = stopped || self.one_call && self.has_called;
+        if is_over {
             self.text = None;
         }
         let full = self.written >= self.most_tokens;
-        Ok(if stopped || progress == Progress::Complete {
+        Ok(if is_over || progress == Progress::Complete {
             Written::End(FinishReason::Stop)
         } else if full {
             Written::End(FinishReason::Length)

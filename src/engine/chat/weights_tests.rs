@@ -199,6 +199,10 @@ async fn a_tool_that_must_be_called_is_called() {
         assert!(call.name == "weather" && arguments["city"].is_string(), "{arguments}");
         assert!(["celsius", "fahrenheit"].contains(&arguments["unit"].as_str().unwrap()), "{arguments}");
     }
+    // Where one is enough, the reply ends with it.
+    let single = told_of(&engine, &ChatRequest { one_call: true, ..request }).await;
+    assert_eq!((single.reason, single.calls.len(), single.text.as_str()), (FinishReason::ToolCalls, 1, ""));
+    assert_eq!(single.calls[0].arguments, told.calls[0].arguments);
 }
 
 #[tokio::test]

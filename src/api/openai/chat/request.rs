@@ -42,6 +42,7 @@ pub(super) fn read(
     let choices = fields.whole("n", 1..=MOST_CHOICES)?.unwrap_or(1);
     let stream_options = fields.object("stream_options")?;
     let include_usage = stream_options.map(|options| options.flag("include_usage")).transpose()?.flatten();
+    let one_call = fields.flag("parallel_tool_calls")? == Some(false);
     let request = ChatRequest {
         messages: messages::read(fields)?,
         raw_prompt: None,
@@ -51,6 +52,7 @@ pub(super) fn read(
         thinking,
         tools: tools(fields)?,
         tool_choice: tool_choice(fields)?,
+        one_call,
         shape: shape(fields)?,
         logprobs,
         caller,
@@ -58,7 +60,7 @@ pub(super) fn read(
     Ok(Asked {
         requests: copies(&request, choices),
         choices,
-        rules: Rules { thoughts, one_call: fields.flag("parallel_tool_calls")? == Some(false) },
+        rules: Rules { thoughts, one_call },
         stream: fields.flag("stream")?.unwrap_or(false),
         include_usage: include_usage.unwrap_or(false),
         logprobs: logprobs.is_some(),

@@ -139,6 +139,7 @@ async fn calls_come_by_name_first_and_then_in_pieces() {
     let one = answer(&server, CHAT, &with(hello(), json!({"parallel_tool_calls": false}))).await;
     let message = &one["choices"][0]["message"];
     assert_eq!((&message["content"], message["tool_calls"].as_array().unwrap().len()), (&Value::Null, 1));
+    assert!(server.chat.asked.lock().unwrap().last().unwrap().one_call);
 }
 
 #[tokio::test]

@@ -300,7 +300,7 @@ fn a_broken_file_is_named_and_never_a_panic() {
 fn a_long_file_tells_what_is_settled_and_guesses_nothing() {
     let engine = engine("whisper-tiny.en");
     let mut samples = Vec::new();
-    for _ in 0..12 {
+    for _ in 0..11 {
         samples.extend(clip());
         samples.extend(vec![0.0; 8_000]);
     }
@@ -323,6 +323,7 @@ fn a_long_file_tells_what_is_settled_and_guesses_nothing() {
 fn a_temperature_draws_the_words() {
     let engine = engine("whisper-tiny.en");
     let warm = |temperature| transcribe(&engine, &clip(), SttOptions { temperature, ..english() }).text;
-    assert!(plain(&warm(0.2)).contains("forward"), "{}", warm(0.2));
-    assert_eq!(warm(1.0), warm(1.0), "the same seed draws the same");
+    let text = warm(0.2);
+    assert!(plain(&text).contains("forward"), "{text}");
+    assert_eq!(text, warm(0.2), "the same audio draws the same");
 }

@@ -70,7 +70,8 @@ async fn a_file_becomes_text_and_its_options_arrive() {
 
 #[tokio::test]
 async fn every_mistake_has_its_status_and_field() {
-    let (server, _) = hearing(&[]).await;
+    // Only the file without samples is begun to be heard.
+    let (server, _) = hearing(&["never said"]).await;
     let model = ("model", "whisper-1");
     let cases: [(&[(&str, &str)], &str); 8] = [
         (&[], "model"),

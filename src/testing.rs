@@ -27,3 +27,9 @@ pub(crate) fn fixture(path: &str) -> PathBuf {
 pub(crate) fn folder(key: &str) -> PathBuf {
     PathBuf::from(env::var_os(key).unwrap_or_else(|| panic!("set {key} to a folder")))
 }
+
+/// How often a test repeats itself: what the environment says, or `usual`.
+pub(crate) fn rounds(key: &str, usual: usize) -> usize {
+    let wanted = env::var(key).ok().filter(|value| !value.is_empty());
+    wanted.map_or(usual, |value| value.parse().unwrap_or_else(|_| panic!("{key}={value} is no number")))
+}

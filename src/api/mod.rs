@@ -5,7 +5,11 @@
 //! OpenAI client knows, `rest` our own.
 
 mod access;
+mod asker;
+#[cfg(test)]
+mod fixture;
 mod health;
+mod narration;
 mod openai;
 mod problem;
 mod rest;
@@ -20,6 +24,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
+use time::OffsetDateTime;
 use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
@@ -110,13 +115,16 @@ struct House {
     /// Of the one key there is.
     keyed_sessions: Arc<Semaphore>,
     draining: Draining,
+    /// Unix time in seconds.
+    started: i64,
 }
 
 impl House {
     fn new(state: State, draining: Draining) -> Arc<Self> {
         let sessions = Arc::new(Semaphore::new(state.limits.sessions));
         let keyed_sessions = Arc::new(Semaphore::new(state.limits.sessions_per_key));
-        Arc::new(Self { state, sessions, keyed_sessions, draining })
+        let started = OffsetDateTime::now_utc().unix_timestamp();
+        Arc::new(Self { state, sessions, keyed_sessions, draining, started })
     }
 }
 

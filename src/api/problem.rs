@@ -30,6 +30,11 @@ impl Problem {
         Self { status, code, detail: detail.into(), field: None, retry_after: None }
     }
 
+    /// The same, about a field of the request.
+    pub(super) fn about(self, field: &str) -> Self {
+        Self { field: Some(field.to_owned()), ..self }
+    }
+
     /// A field of the request that is wrong.
     pub(super) fn bad_field(field: impl Into<String>, message: impl std::fmt::Display) -> Self {
         let field = field.into();

@@ -17,7 +17,8 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use super::access::Peer;
-use super::{Draining, House, Limits, State, router};
+use super::{Draining, House, Limits, State, rest, router};
+use crate::provider::task::Task;
 
 /// A request's header. hyper notices up to one read beyond it.
 const HEADER_BYTES: usize = 64 * 1024;
@@ -33,6 +34,7 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     let limits = state.limits.clone();
     let (drain, draining) = watch::channel(false);
     let draining = Draining(draining);
+    let _sweeper = Task::spawn("speech sweeper", rest::sweep_speech(state.data_dir.clone()));
     let house = House::new(state, draining.clone());
     let connections = Arc::new(Semaphore::new(limits.connections));
     let routes = router(&house);

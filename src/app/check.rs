@@ -22,10 +22,10 @@ pub fn faults(config: &Config, wrong: &[ConfigError]) -> Vec<String> {
                 ));
             }
             for (settings, models, kind) in [
-                (["STT_MODEL", "STT_FALLBACK"], &config.stt, Some(Kind::SpeechToText)),
-                (["LLM_MODEL", "LLM_FALLBACK"], &config.llm, Some(Kind::Chat)),
-                (["TTS_MODEL", "TTS_FALLBACK"], &config.tts, Some(Kind::Speech)),
-                (["EMBEDDING_MODEL", "EMBEDDING_FALLBACK"], &config.embedding, None),
+                (["STT_MODEL", "STT_FALLBACK"], &config.stt, Kind::SpeechToText),
+                (["LLM_MODEL", "LLM_FALLBACK"], &config.llm, Kind::Chat),
+                (["TTS_MODEL", "TTS_FALLBACK"], &config.tts, Kind::Speech),
+                (["EMBEDDING_MODEL", "EMBEDDING_FALLBACK"], &config.embedding, Kind::Embedding),
             ] {
                 for (setting, name) in named(settings, models) {
                     let fault = match ModelName::parse(name) {
@@ -42,7 +42,7 @@ pub fn faults(config: &Config, wrong: &[ConfigError]) -> Vec<String> {
                                 Some(format!("that model is {}'s; write {} too", service.as_str(), service.key()))
                             }
                         }
-                        ModelName::File(_) if kind == Some(Kind::Chat) => None,
+                        ModelName::File(_) if kind == Kind::Chat => None,
                         ModelName::File(_) => {
                             Some("a file can only be the language model; write a model's name".into())
                         }
@@ -62,14 +62,14 @@ fn named<'a>(settings: [&'static str; 2], models: &'a Models) -> impl Iterator<I
     first.chain(models.fallback.iter().map(move |name| (settings[1], name.as_str())))
 }
 
-fn local_fault(catalog: &Catalog, kind: Option<Kind>, name: &str) -> Option<String> {
+fn local_fault(catalog: &Catalog, kind: Kind, name: &str) -> Option<String> {
     let manifest = catalog.manifest(name).or_else(|_| catalog.manifest(&format!("whisper-{name}")));
     let found = manifest.ok().map(|manifest| manifest.kind);
-    if found.is_some() && found == kind {
+    if found == Some(kind) {
         return None;
     }
     let fault = found.map_or("there is no such model".to_owned(), |found| format!("that is a {found:?} model"));
-    let known = catalog.manifests().iter().filter(|manifest| Some(manifest.kind) == kind);
+    let known = catalog.manifests().iter().filter(|manifest| manifest.kind == kind);
     let known: Vec<_> = known.map(|manifest| manifest.name.as_str()).collect();
     let known = if known.is_empty() { String::new() } else { format!("{}, ", known.join(", ")) };
     Some(format!("{fault}; write one of {known}openai/NAME, openrouter/VENDOR/NAME"))

@@ -22,8 +22,8 @@ pub(super) trait Door: Send + Sync + 'static {
     const SETTINGS: [&'static str; 2];
     /// A remote model that would do, for remedies.
     const EXAMPLE: &'static str;
-    /// The catalog's models that do it. None: it has none.
-    const KIND: Option<Kind>;
+    /// The catalog's models that do it.
+    const KIND: Kind;
 
     fn load(loader: Loader, name: ModelName) -> BoxFuture<'static, anyhow::Result<Arc<Self>>>;
     fn lazy(door: Lazy<Self>) -> Arc<Self>;
@@ -37,7 +37,7 @@ impl Door for dyn SpeechToText {
     const WHAT: &'static str = "speech recognition";
     const SETTINGS: [&'static str; 2] = ["STT_MODEL", "STT_FALLBACK"];
     const EXAMPLE: &'static str = "openai/whisper-1";
-    const KIND: Option<Kind> = Some(Kind::SpeechToText);
+    const KIND: Kind = Kind::SpeechToText;
 
     fn load(loader: Loader, name: ModelName) -> BoxFuture<'static, anyhow::Result<Arc<Self>>> {
         async move { loader.hearing(&name).await }.boxed()
@@ -61,7 +61,7 @@ impl Door for dyn ChatModel {
     const WHAT: &'static str = "the language model";
     const SETTINGS: [&'static str; 2] = ["LLM_MODEL", "LLM_FALLBACK"];
     const EXAMPLE: &'static str = "openai/gpt-4o-mini";
-    const KIND: Option<Kind> = Some(Kind::Chat);
+    const KIND: Kind = Kind::Chat;
 
     fn load(loader: Loader, name: ModelName) -> BoxFuture<'static, anyhow::Result<Arc<Self>>> {
         async move { loader.thinking(&name).await }.boxed()
@@ -85,7 +85,7 @@ impl Door for dyn SpeechSynthesizer {
     const WHAT: &'static str = "speech synthesis";
     const SETTINGS: [&'static str; 2] = ["TTS_MODEL", "TTS_FALLBACK"];
     const EXAMPLE: &'static str = "openai/tts-1";
-    const KIND: Option<Kind> = Some(Kind::Speech);
+    const KIND: Kind = Kind::Speech;
 
     fn load(loader: Loader, name: ModelName) -> BoxFuture<'static, anyhow::Result<Arc<Self>>> {
         async move { loader.speech(&name).await }.boxed()
@@ -109,10 +109,10 @@ impl Door for dyn TextEmbedder {
     const WHAT: &'static str = "an embedding model";
     const SETTINGS: [&'static str; 2] = ["EMBEDDING_MODEL", "EMBEDDING_FALLBACK"];
     const EXAMPLE: &'static str = "openai/text-embedding-3-small";
-    const KIND: Option<Kind> = None;
+    const KIND: Kind = Kind::Embedding;
 
-    fn load(_: Loader, name: ModelName) -> BoxFuture<'static, anyhow::Result<Arc<Self>>> {
-        async move { anyhow::bail!("{name} embeds no text") }.boxed()
+    fn load(loader: Loader, name: ModelName) -> BoxFuture<'static, anyhow::Result<Arc<Self>>> {
+        async move { loader.embedding(&name).await }.boxed()
     }
 
     fn lazy(door: Lazy<Self>) -> Arc<Self> {

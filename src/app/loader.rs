@@ -11,6 +11,7 @@ use crate::catalog::{Catalog, CatalogError, Kind};
 use crate::engine::EngineError;
 use crate::engine::chat::ChatEngine;
 use crate::engine::device::{self, DeviceChoice};
+use crate::engine::embedding::BertEngine;
 use crate::engine::loudness::Loudness;
 use crate::engine::memory::MemoryLedger;
 use crate::engine::precedence::Precedence;
@@ -18,8 +19,7 @@ use crate::engine::speech::KokoroEngine;
 use crate::engine::stt::WhisperEngine;
 use crate::engine::vad::SileroVad;
 use crate::provider::limit::LimitedSpeech;
-use crate::provider::route::OpenAiVoices;
-use crate::provider::{ChatModel, SpeechSynthesizer, SpeechToText, VoiceActivity};
+use crate::provider::{ChatModel, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity};
 
 /// Loads models on one device, as far as they fit. Clones share its books.
 #[derive(Clone)]
@@ -88,7 +88,7 @@ impl Loader {
         Ok(Arc::new(self.load(name, load).await?))
     }
 
-    /// Bounded by `MAX_CONCURRENT_TTS`; OpenAI's voices are stood in for.
+    /// Bounded by `MAX_CONCURRENT_TTS`.
     pub(super) async fn speech(&self, name: &ModelName) -> anyhow::Result<Arc<dyn SpeechSynthesizer>> {
         let folder = self.folder(Kind::Speech, name)?;
         let precedence = self.precedence.clone();
@@ -98,7 +98,17 @@ impl Loader {
         };
         let engine = Arc::new(self.load(name, load).await?);
         let limited = LimitedSpeech::new(engine, &name.to_string(), self.speech_permits);
-        Ok(Arc::new(OpenAiVoices(Arc::new(limited))))
+        Ok(Arc::new(limited))
+    }
+
+    pub(super) async fn embedding(&self, name: &ModelName) -> anyhow::Result<Arc<dyn TextEmbedder>> {
+        let folder = self.folder(Kind::Embedding, name)?;
+        let precedence = self.precedence.clone();
+        let load = move |name: &str, device, book: &Book| {
+            let bytes = BertEngine::memory_estimate(&folder)?;
+            book.enter(name, bytes, || BertEngine::load(name, &folder, &device::open(device)?, precedence))
+        };
+        Ok(Arc::new(self.load(name, load).await?))
     }
 
     /// Silero, or where it is not on disk, loudness: worse among noises, but a server without a model hears too.

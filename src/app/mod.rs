@@ -33,6 +33,8 @@ use shelf::{Services, Shelf};
 
 /// Share of the device's free memory that models may take; the rest is for activations that nobody foresaw.
 const BUDGET_PERCENT: u64 = 90;
+/// Where `EMBEDDING_MODEL` names none.
+const EMBEDDING_MODEL: &str = "all-minilm-l6-v2";
 /// What remote models cost.
 const PRICES: &str = include_str!("../../models/prices.toml");
 
@@ -101,18 +103,19 @@ impl App {
     /// is on disk.
     pub fn chain(&self, capability: Capability) -> Vec<ModelName> {
         let (models, own) = match capability {
-            Capability::Transcription => (&self.config.stt, Some(&self.choice.profile.speech_to_text)),
-            Capability::Chat => (&self.config.llm, Some(&self.choice.profile.chat)),
-            Capability::Speech => (&self.config.tts, Some(&self.choice.profile.speech)),
-            Capability::Embedding => (&self.config.embedding, None),
+            Capability::Transcription => (&self.config.stt, self.choice.profile.speech_to_text.as_str()),
+            Capability::Chat => (&self.config.llm, self.choice.profile.chat.as_str()),
+            Capability::Speech => (&self.config.tts, self.choice.profile.speech.as_str()),
+            Capability::Embedding => (&self.config.embedding, EMBEDDING_MODEL),
         };
-        let first = models.first.as_ref().or(own).map(|name| self.loader.resolve(name));
-        let is_elsewhere = first.as_ref().is_some_and(ModelName::is_remote);
-        let own = own.map(|name| self.loader.resolve(name));
-        let own = own.filter(|name| is_elsewhere && self.loader.weights(name).is_ok());
+        let first = self.loader.resolve(models.first.as_deref().unwrap_or(own));
+        let own = Some(self.loader.resolve(own));
+        // Vectors of another model are others: nobody stands in unasked.
+        let may_stand_in = first.is_remote() && capability != Capability::Embedding;
+        let own = own.filter(|name| may_stand_in && self.loader.weights(name).is_ok());
         let fallback = models.fallback.iter().map(|name| self.loader.resolve(name));
         let mut names: Vec<ModelName> = Vec::new();
-        for name in first.into_iter().chain(fallback).chain(own) {
+        for name in std::iter::once(first).chain(fallback).chain(own) {
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -140,9 +143,9 @@ impl App {
         &self.choice.profile.voice_activity
     }
 
-    /// The catalog's models that are first choices, for whoever fetches them.
+    /// The catalog's models that are first choices of a conversation, for whoever fetches them.
     pub fn models(&self) -> Vec<String> {
-        let firsts = [Capability::Transcription, Capability::Chat, Capability::Speech, Capability::Embedding];
+        let firsts = [Capability::Transcription, Capability::Chat, Capability::Speech];
         let local = firsts.into_iter().filter_map(|it| match self.chain(it).into_iter().next()? {
             ModelName::Local(name) => Some(name),
             ModelName::File(_) | ModelName::Remote(..) => None,

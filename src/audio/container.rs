@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Cursor, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
@@ -30,6 +30,12 @@ use super::{Pcm, ResampleError, Resampler, downmix};
 const TAG_BYTES: usize = 64 * 1024;
 /// No codec makes more frames of one packet; a header that says so wants memory.
 const MAX_FRAMES_PER_PACKET: u64 = 1 << 20;
+/// Priming and padding that a container counts and a decoder drops, in seconds.
+const MEASURE_SLACK: f64 = 1.0;
+/// Packets are parts of their file, one after the other: those that come to more overlap, to keep their reader busy.
+const MAX_OVERLAP: u64 = 2;
+/// Packets with nothing in them, or nothing that can be decoded, beyond as many good ones.
+const MAX_USELESS: u64 = 10_000;
 
 /// symphonia's own registry has no Opus.
 static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
@@ -106,6 +112,22 @@ pub fn decode_bytes<const HZ: u32>(
     Decoder::from_bytes(bytes, limits)?.decode()
 }
 
+/// Refuses what is longer than `limits` allow by its packets' own account, without decoding it: in a second or two
+/// instead of when the time has come. What a damaged file holds is for the decoder to say. Reads from where `file` is.
+pub fn refuse_too_long(file: File, limits: Limits) -> Result<(), AudioError> {
+    guarded(|| {
+        let mut track = Track::open(Box::new(file))?;
+        let mut seconds = 0.0;
+        while let Ok(Some(packet)) = track.next_packet() {
+            seconds += track.seconds(packet.dur.get());
+            if seconds > limits.duration.as_secs_f64() {
+                return Err(AudioError::TooLong { limit: limits.duration });
+            }
+        }
+        Ok(())
+    })
+}
+
 /// A file's audio as an iterator of blocks, a packet's worth each (usually 10 to 100 ms). It blocks while it reads and
 /// decodes. An error is the last item.
 pub struct Decoder<const HZ: u32> {
@@ -125,13 +147,20 @@ pub struct Decoder<const HZ: u32> {
 
 impl<const HZ: u32> Decoder<HZ> {
     pub fn open(path: &Path, limits: Limits) -> Result<Self, AudioError> {
-        let file = File::open(path)?;
+        Self::from_file(File::open(path)?, limits)
+    }
+
+    /// Reads from where `file` is.
+    pub fn from_file(file: File, limits: Limits) -> Result<Self, AudioError> {
         let metadata = file.metadata()?;
         if metadata.is_dir() {
             return Err(AudioError::Io(ErrorKind::IsADirectory.into()));
         }
         if metadata.is_file() && metadata.len() == 0 {
             return Err(AudioError::Empty);
+        }
+        if metadata.is_file() {
+            measure(Box::new(File::open(path)?), limits)?;
         }
         Self::new(Box::new(file), limits)
     }
@@ -140,7 +169,9 @@ impl<const HZ: u32> Decoder<HZ> {
         if bytes.as_ref().is_empty() {
             return Err(AudioError::Empty);
         }
-        Self::new(Box::new(Cursor::new(bytes)), limits)
+        let bytes = Arc::new(bytes);
+        measure(Box::new(Cursor::new(Shared(Arc::clone(&bytes)))), limits)?;
+        Self::new(Box::new(Cursor::new(Shared(bytes))), limits)
     }
 
     fn new(source: Box<dyn MediaSource>, limits: Limits) -> Result<Self, AudioError> {
@@ -194,7 +225,7 @@ impl<const HZ: u32> Decoder<HZ> {
             }
             Err(Error::DecodeError(_) | Error::IoError(_)) => {
                 self.bad += 1;
-                return Ok(Pcm::default());
+                return if self.bad > MAX_USELESS + self.good { Err(self.damaged()) } else { Ok(Pcm::default()) };
             }
             Err(error) => return Err(AudioError::Encoding { reason: error.to_string() }),
         };
@@ -224,10 +255,14 @@ impl<const HZ: u32> Decoder<HZ> {
         Ok(block)
     }
 
+    fn damaged(&self) -> AudioError {
+        AudioError::Damaged { reason: format!("{} of its packets cannot be decoded", self.bad) }
+    }
+
     /// What the resampler still holds, or why what came was no audio.
     fn conclude(&mut self) -> Result<Pcm<HZ>, AudioError> {
         if self.bad > self.good {
-            return Err(AudioError::Damaged { reason: format!("{} of its packets cannot be decoded", self.bad) });
+            return Err(self.damaged());
         }
         match (&mut self.resampler, self.broken.take()) {
             (Some(resampler), broken) => {
@@ -259,15 +294,48 @@ impl<const HZ: u32> Iterator for Decoder<HZ> {
     }
 }
 
+/// Bytes that are read twice.
+struct Shared<B>(Arc<B>);
+
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Shared<B> {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+/// Adds up what a file's packets last, without decoding them, so that one that is much too long is refused in a moment
+/// and not after hours of it were decoded. Packets may lie; what is decoded is counted too.
+fn measure(source: Box<dyn MediaSource>, limits: Limits) -> Result<(), AudioError> {
+    guarded(|| {
+        let mut track = Track::open(source)?;
+        let mut seconds = 0.0;
+        // Where it breaks off is found again, and judged, by whoever decodes it.
+        while let Ok(Some(packet)) = track.next_packet() {
+            seconds += packet.dur.get() as f64 * track.tick;
+            if seconds > limits.duration.as_secs_f64() + MEASURE_SLACK {
+                return Err(AudioError::TooLong { limit: limits.duration });
+            }
+        }
+        Ok(())
+    })
+}
+
 /// One track of a container and its decoder.
 struct Track {
     reader: Box<dyn FormatReader>,
     id: u32,
     decoder: Box<dyn AudioDecoder>,
+    /// Seconds of a unit of its packets' times; 0 where that is not known.
+    tick: f64,
+    /// Bytes that packets may still have.
+    bytes_left: u64,
+    /// Packets without any.
+    empty: u64,
 }
 
 impl Track {
     fn open(source: Box<dyn MediaSource>) -> Result<Self, AudioError> {
+        let bytes_left = source.byte_len().map_or(u64::MAX, |bytes| bytes.saturating_mul(MAX_OVERLAP) + (1 << 20));
         let stream = MediaSourceStream::new(source, symphonia::core::io::MediaSourceStreamOptions::default());
         let metadata =
             MetadataOptions::default().limit_tag_bytes(Limit::Maximum(TAG_BYTES)).limit_visual_bytes(Limit::Maximum(0));
@@ -277,18 +345,33 @@ impl Track {
                 Error::IoError(error) if !is_end(&error) => AudioError::Io(error),
                 error => AudioError::NotAudio { reason: error.to_string() },
             })?;
-        let (id, decoder) = choose(&*reader)?;
-        Ok(Self { reader, id, decoder })
+        let (id, tick, decoder) = choose(&*reader)?;
+        Ok(Self { reader, id, decoder, tick, bytes_left, empty: 0 })
+    }
+
+    /// A length in the track's own units, in seconds; 0 where they are unknown.
+    fn seconds(&self, units: u64) -> f64 {
+        let track = self.reader.tracks().iter().find(|track| track.id == self.id);
+        let base = track.and_then(|track| track.time_base);
+        base.map_or(0.0, |base| units as f64 * f64::from(base.numer.get()) / f64::from(base.denom.get()))
     }
 
     /// The track's next packet.
     fn next_packet(&mut self) -> Result<Option<Packet>, Error> {
         loop {
-            match self.reader.next_packet() {
-                Ok(Some(packet)) if packet.track_id != self.id => {}
+            let packet = self.reader.next_packet();
+            if let Ok(Some(packet)) = &packet {
+                self.empty += u64::from(packet.data.is_empty());
+                self.bytes_left = self.bytes_left.saturating_sub(packet.data.len() as u64 + 1);
+                if self.bytes_left == 0 || self.empty > MAX_USELESS {
+                    return Err(Error::LimitError("it has more packets than sound"));
+                }
+            }
+            match packet {
+                Ok(Some(packet)) if packet.track_id != self.id || packet.data.is_empty() => {}
                 // Another stream follows in the same file.
                 Err(Error::ResetRequired) => {
-                    (self.id, self.decoder) =
+                    (self.id, self.tick, self.decoder) =
                         choose(&*self.reader).map_err(|_| Error::Unsupported("the stream goes on in another form"))?;
                 }
                 other => return other,
@@ -297,8 +380,8 @@ impl Track {
     }
 }
 
-/// Chooses the audio track and makes its decoder.
-fn choose(reader: &dyn FormatReader) -> Result<(u32, Box<dyn AudioDecoder>), AudioError> {
+/// Chooses the audio track, tells its unit of time, and makes its decoder.
+fn choose(reader: &dyn FormatReader) -> Result<(u32, f64, Box<dyn AudioDecoder>), AudioError> {
     let track = reader.default_track(TrackType::Audio).ok_or(AudioError::NoTrack)?;
     let parameters =
         track.codec_params.as_ref().and_then(|parameters| parameters.audio()).ok_or(AudioError::NoTrack)?;
@@ -318,7 +401,8 @@ fn choose(reader: &dyn FormatReader) -> Result<(u32, Box<dyn AudioDecoder>), Aud
     let decoder = CODECS
         .make_audio_decoder(parameters, &AudioDecoderOptions::default())
         .map_err(|error| AudioError::Encoding { reason: error.to_string() })?;
-    Ok((track.id, decoder))
+    let tick = track.time_base.map_or(0.0, |base| f64::from(base.numer.get()) / f64::from(base.denom.get()));
+    Ok((track.id, tick, decoder))
 }
 
 /// Runs what meets foreign bytes; a panic there is an error of the file.
@@ -334,3 +418,7 @@ fn is_end(error: &std::io::Error) -> bool {
 #[cfg(test)]
 #[path = "container_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod hostile_tests;

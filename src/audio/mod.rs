@@ -5,13 +5,17 @@
 //! part of the type, so that mixing rates does not compile.
 
 pub mod container;
+pub mod encode;
 pub mod pcm;
 pub mod resample;
+pub mod stretch;
 pub mod vad;
 pub mod wav;
 
 pub use container::{AudioError, Decoder, Limits, decode_bytes, decode_file};
+pub use encode::{EncodeError, Encoder, Format};
 pub use pcm::{MIC_HZ, Mic, Pcm, SPEECH_HZ, Samples, Speech};
 pub use resample::{ResampleError, Resampler, downmix, resample};
+pub use stretch::Stretch;
 pub use vad::{EndPointer, VadEvent, VadSettings};
 pub use wav::{WireChunk, WireError, WireFormat, decode_wire};

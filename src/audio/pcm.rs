@@ -38,7 +38,12 @@ impl<const HZ: u32> Pcm<HZ> {
 
     /// Signed 16-bit little-endian, the wire's PCM.
     pub fn to_s16le(&self) -> Vec<u8> {
-        self.0.iter().flat_map(|sample| to_i16(*sample).to_le_bytes()).collect()
+        self.to_i16().flat_map(i16::to_le_bytes).collect()
+    }
+
+    /// As signed 16-bit samples.
+    pub fn to_i16(&self) -> impl Iterator<Item = i16> {
+        self.0.iter().map(|sample| to_i16(*sample))
     }
 
     pub fn as_slice(&self) -> &[f32] {

@@ -16,7 +16,7 @@ pub struct Manifest {
     pub name: String,
     pub summary: String,
     pub kind: Kind,
-    /// The model definition that reads it: `whisper`, `llama`, `qwen3`, `kokoro`, `silero`.
+    /// The model definition that reads it: `whisper`, `llama`, `qwen3`, `kokoro`, `silero`, `bert`.
     pub architecture: String,
     pub licence: String,
     /// Weights, caches and activations together, in MB, roughly.
@@ -35,6 +35,7 @@ pub enum Kind {
     Chat,
     Speech,
     VoiceActivity,
+    Embedding,
 }
 
 /// Where on the hub the model is. `files` are names or patterns with `*` (which does not cross a `/`).
@@ -122,7 +123,7 @@ pub(crate) const MODELS: &[(&str, &str)] = embedded!("":
     "whisper-medium", "whisper-medium.en", "whisper-large-v3", "whisper-large-v3-turbo",
     "smollm2-135m-instruct", "smollm2-360m-instruct", "smollm2-1.7b-instruct",
     "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", "qwen3-8b-q8",
-    "kokoro-82m", "silero-vad",
+    "kokoro-82m", "silero-vad", "all-minilm-l6-v2",
 );
 
 /// Every file of `models/profiles/`, as (name, text), from the smallest to the largest.

@@ -1,7 +1,6 @@
 //! `aichat transcribe FILE`: a sound file as text.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::bail;
 use clap::{Args, ValueEnum};
@@ -13,6 +12,7 @@ use super::sound::Sound;
 use crate::app::App;
 use crate::config::Config;
 use crate::provider::{FinalTranscript, Segment, SttOptions, SttTask, Transcript};
+use crate::text::subtitle::{self, Cue};
 
 /// Write down what is said in a sound file
 #[derive(Args, Debug)]
@@ -83,8 +83,8 @@ fn print(transcript: &FinalTranscript, format: Format) -> anyhow::Result<()> {
             "segments": transcript.segments.iter().map(segment_json).collect::<Vec<_>>(),
             "served_by": transcript.served_by.as_ref(),
         })),
-        Format::Srt => output::piece(&subtitles(&transcript.segments, ",")),
-        Format::Vtt => output::piece(&format!("WEBVTT\n\n{}", subtitles(&transcript.segments, "."))),
+        Format::Srt => output::piece(&subtitle::srt(cues(&transcript.segments))),
+        Format::Vtt => output::piece(&subtitle::vtt(cues(&transcript.segments))),
     }
 }
 
@@ -103,20 +103,6 @@ fn segment_json(segment: &Segment) -> serde_json::Value {
     })
 }
 
-/// Cues as SRT writes them; WebVTT differs only in the decimal point.
-fn subtitles(segments: &[Segment], point: &str) -> String {
-    let cue = |(number, segment): (usize, &Segment)| {
-        let (start, end) = (stamp(segment.start, point), stamp(segment.end, point));
-        format!("{}\n{start} --> {end}\n{}\n\n", number + 1, segment.text.trim())
-    };
-    segments.iter().enumerate().map(cue).collect()
+fn cues(segments: &[Segment]) -> impl Iterator<Item = Cue<'_>> {
+    segments.iter().map(|segment| Cue { start: segment.start, end: segment.end, text: &segment.text })
 }
-
-fn stamp(at: Duration, point: &str) -> String {
-    let (seconds, millis) = (at.as_secs(), at.subsec_millis());
-    format!("{:02}:{:02}:{:02}{point}{millis:03}", seconds / 3600, seconds / 60 % 60, seconds % 60)
-}
-
-#[cfg(test)]
-#[path = "transcribe_tests.rs"]
-mod tests;

@@ -7,6 +7,7 @@
 mod batch;
 pub mod chat;
 pub mod device;
+pub mod embedding;
 pub mod loudness;
 pub mod memory;
 pub mod precedence;

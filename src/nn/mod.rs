@@ -3,6 +3,7 @@
 //! Config names mirror the upstream config.json, `vb.pp("…")` mirrors the checkpoint's names, and every file reads
 //! config → blocks → layer → model. No thread, no channel, no tokenizer: `engine` runs these.
 
+pub mod bert;
 pub mod decoder;
 pub mod kokoro;
 pub mod sampling;

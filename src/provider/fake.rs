@@ -219,7 +219,7 @@ impl SpeechToText for FakeHearing {
             let partial = (due > told).then(|| {
                 told = due;
                 let text = words.split(' ').take(due).collect::<Vec<_>>().join(" ");
-                Ok(Transcript::Partial { stable_chars: 0, text })
+                Ok(Transcript::Partial { stable_chars: 0, text, served_by: "fake-ear".into() })
             });
             future::ready(partial)
         });

@@ -36,7 +36,7 @@ pub enum SttTask {
 #[derive(Clone, Debug)]
 pub enum Transcript {
     /// The whole utterance so far. Its first `stable_chars` characters will not change.
-    Partial { text: String, stable_chars: usize },
+    Partial { text: String, stable_chars: usize, served_by: Arc<str> },
     /// The terminal item.
     Final(FinalTranscript),
 }

@@ -4,6 +4,7 @@
 //! for fails the call; it does not fill the memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use eventsource_stream::{EventStreamError, Eventsource};
@@ -11,7 +12,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use reqwest::Response;
 use reqwest::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::service::Bounds;
 use crate::provider::ProviderError;
@@ -21,15 +22,15 @@ pub(super) struct Body {
     what: Arc<str>,
     response: Response,
     bounds: Bounds,
-    /// When the whole of it must have come.
-    until: Instant,
+    /// How long it was waited for so far. The receiver's own pace does not count.
+    waited: Duration,
     /// Bytes that may still come.
     left: usize,
 }
 
 impl Body {
     pub(super) fn new(what: Arc<str>, response: Response, bounds: Bounds) -> Self {
-        Self { what, response, until: Instant::now() + bounds.whole, left: bounds.body_bytes, bounds }
+        Self { what, response, waited: Duration::ZERO, left: bounds.body_bytes, bounds }
     }
 
     /// Lets no more than `bytes` come.
@@ -54,12 +55,13 @@ impl Body {
 
     /// The next bytes, or None at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, ProviderError> {
-        let idle = Instant::now() + self.bounds.idle;
-        let chunk = timeout_at(idle.min(self.until), self.response.chunk()).await.map_err(|_| {
-            let after = if idle < self.until { self.bounds.idle } else { self.bounds.whole };
+        let (began, left) = (Instant::now(), self.bounds.whole.saturating_sub(self.waited));
+        let chunk = timeout(self.bounds.idle.min(left), self.response.chunk()).await.map_err(|_| {
+            let after = if self.bounds.idle < left { self.bounds.idle } else { self.bounds.whole };
             tracing::warn!(what = %self.what, ?after, "the answer stopped or did not end");
             ProviderError::TimedOut { what: self.what.to_string(), after }
         })?;
+        self.waited += began.elapsed();
         let chunk = chunk.map_err(|error| {
             tracing::warn!(what = %self.what, reason = %super::fault::reason(error), "the answer broke off");
             self.failed()

@@ -368,7 +368,7 @@ impl Ear {
 
     fn transcribed(&mut self, item_id: &str, item: Result<Transcript, ProviderError>) {
         match item {
-            Ok(Transcript::Partial { text, stable_chars }) => {
+            Ok(Transcript::Partial { text, stable_chars, .. }) => {
                 let at = self.received;
                 if !self.awaited.iter().any(|awaited| awaited.item_id == item_id) {
                     return;

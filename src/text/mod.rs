@@ -10,6 +10,7 @@ mod markdown;
 pub mod mention;
 mod quantity;
 pub mod speakable;
+pub mod subtitle;
 
 pub use chunk::{Chunker, Piece};
 pub use mention::mentioned;

@@ -139,6 +139,8 @@ const ROOMS: &[Room] = &[
             "futures",
             "serde_json",
             "base64",
+            "flate2",
+            "tempfile",
             "sha2",
             "metrics",
             "metrics_exporter_prometheus",
@@ -168,7 +170,7 @@ const BANNED: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Compiled for tests only.
-const TEST_FILES: &[&str] = &["tests.rs", "testing.rs", "fake.rs"];
+const TEST_FILES: &[&str] = &["tests.rs", "testing.rs", "fake.rs", "fixture.rs"];
 
 const ORDINARY_FILE: usize = 400;
 const MODEL_FILE: usize = 800;

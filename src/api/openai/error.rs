@@ -23,7 +23,8 @@ pub(crate) async fn reshape(request: Request, next: Next) -> Response {
     reshaped
 }
 
-fn body(problem: &Problem) -> String {
+/// The JSON text of an error.
+pub(super) fn body(problem: &Problem) -> String {
     let kind = match problem.status {
         StatusCode::UNAUTHORIZED => "authentication_error",
         StatusCode::FORBIDDEN => "permission_error",

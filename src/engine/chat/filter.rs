@@ -8,7 +8,8 @@ use crate::provider::ToolCall;
 /// The four filters in a row.
 pub(super) struct ReplyText {
     characters: Characters,
-    thoughts: Thoughts,
+    /// None: they are text like any other.
+    thoughts: Option<Thoughts>,
     /// None: nothing can be called.
     tools: Option<ToolParser>,
     stops: Stops,
@@ -31,7 +32,7 @@ impl ReplyText {
     pub(super) fn new(thinks_first: bool, pads_first_word: bool, stop: Vec<String>) -> Self {
         Self {
             characters: Characters { pending: Vec::new(), drop_space: pads_first_word },
-            thoughts: Thoughts { inside: thinks_first, told: false, held: String::new(), trim: thinks_first },
+            thoughts: Some(Thoughts { inside: thinks_first, told: false, held: String::new(), trim: thinks_first }),
             tools: None,
             stops: Stops { stops: stop.into_iter().filter(|stop| !stop.is_empty()).collect(), held: String::new() },
         }
@@ -39,7 +40,15 @@ impl ReplyText {
 
     /// Thoughts are told, apart from the text.
     pub(super) fn telling_thoughts(mut self, told: bool) -> Self {
-        self.thoughts.told = told;
+        if let Some(thoughts) = &mut self.thoughts {
+            thoughts.told = told;
+        }
+        self
+    }
+
+    /// Thoughts are no matter of their own, as where a text is continued that is no conversation.
+    pub(super) fn keeping_thoughts(mut self) -> Self {
+        self.thoughts = None;
         self
     }
 
@@ -53,7 +62,10 @@ impl ReplyText {
     pub(super) fn push(&mut self, bytes: &[u8]) -> Shown {
         let text = self.characters.push(bytes);
         let mut shown = Shown::default();
-        let text = self.thoughts.push(&text, &mut shown.thought);
+        let text = match &mut self.thoughts {
+            Some(thoughts) => thoughts.push(&text, &mut shown.thought),
+            None => text,
+        };
         let Parsed { text, calls } = match &mut self.tools {
             Some(tools) => tools.push(&text),
             None => Parsed { text, calls: Vec::new() },
@@ -66,9 +78,11 @@ impl ReplyText {
     /// What was held back, once no more comes.
     pub(super) fn finish(mut self) -> Shown {
         let mut shown = Shown::default();
-        let text = self.characters.finish();
-        let mut text = self.thoughts.push(&text, &mut shown.thought);
-        text.push_str(&self.thoughts.finish(&mut shown.thought));
+        let mut text = self.characters.finish();
+        if let Some(thoughts) = &mut self.thoughts {
+            text = thoughts.push(&text, &mut shown.thought);
+            text.push_str(&thoughts.finish(&mut shown.thought));
+        }
         if let Some(tools) = &mut self.tools {
             let pushed = tools.push(&text);
             let last = tools.finish();

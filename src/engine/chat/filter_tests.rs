@@ -36,6 +36,16 @@ fn characters_come_whole() {
 }
 
 #[test]
+fn a_continuation_is_shown_as_it_is() {
+    let text = " <think>no thought</think> after";
+    let mut filter = ReplyText::new(false, false, vec!["after".to_owned()]).keeping_thoughts();
+    let pieces = text.as_bytes().chunks(3).map(|piece| filter.push(piece));
+    let shown: Vec<_> = pieces.collect();
+    assert_eq!(shown.iter().map(|shown| shown.text.as_str()).collect::<String>(), " <think>no thought</think> ");
+    assert!(shown.last().unwrap().stopped && shown.iter().all(|shown| shown.thought.is_empty()));
+}
+
+#[test]
 fn thoughts_are_never_shown() {
     let cases = [
         ("<think>secret</think>\n\nHello.", "Hello."),

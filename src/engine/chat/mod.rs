@@ -2,9 +2,10 @@
 //!
 //! Messages become tokens by the file's own template and tables (`prompt`, `template`, `tokenizer`), `nn`'s decoder
 //! reads them (`model`), and tokens become text again (`reply`, `filter`), thoughts and tool calls (`tools`) apart. A
-//! reply may be held to a shape (`constraint`). All replies advance together, a token each, and what was read before is
+//! reply may be held to a shape (`constraint`) and its tokens weighed anew (`adjustment`). All replies advance together, a token each, and what was read before is
 //! not read again (`serve`, over the slots of `engine::batch`).
 
+mod adjustment;
 mod constraint;
 mod filter;
 mod model;
@@ -30,7 +31,7 @@ use super::EngineError;
 use super::device::{self, DeviceChoice};
 use super::precedence::Precedence;
 use super::worker::Worker;
-use crate::provider::{ChatModel, ChatRequest, Delta, Flow, ProviderError};
+use crate::provider::{ChatModel, ChatRequest, Delta, Flow, ProviderError, Sampling, ToolChoice};
 
 /// Replies under way and waiting, together. One that waits behind this many would come too late for a conversation.
 const MOST_REPLIES: usize = 16;
@@ -98,8 +99,15 @@ impl ChatEngine {
         Model::memory_estimate(path, device.resolve() == DeviceChoice::Cpu)
     }
 
-    fn order(&self, request: ChatRequest) -> Result<mpsc::Receiver<Result<Delta, ProviderError>>, ProviderError> {
+    fn order(&self, mut request: ChatRequest) -> Result<mpsc::Receiver<Result<Delta, ProviderError>>, ProviderError> {
         check(&request)?;
+        if request.raw_prompt.is_some() {
+            // Beside it they do not count.
+            request.messages.clear();
+            request.tools.clear();
+            request.tool_choice = ToolChoice::Auto;
+            request.thinking = false;
+        }
         let overloaded = || ProviderError::Overloaded { what: self.name.to_string(), retry_after: RETRY_AFTER };
         let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| overloaded())?;
         let (out, replies) = reply::channel(request.sampling.max_tokens.min(MOST_TOKENS));
@@ -151,8 +159,13 @@ impl ChatModel for ChatEngine {
 }
 
 fn check(request: &ChatRequest) -> Result<(), ProviderError> {
-    let sampling = &request.sampling;
-    let invalid = |field, message: &str| Err(ProviderError::InvalidRequest { field, message: message.to_owned() });
+    if request.logprobs.is_some_and(|most| most > MOST_LOGPROBS) {
+        return invalid("logprobs", "must be at most 20");
+    }
+    check_sampling(&request.sampling)
+}
+
+fn check_sampling(sampling: &Sampling) -> Result<(), ProviderError> {
     if !(0.0..=10.0).contains(&sampling.temperature) {
         return invalid("temperature", "must be from 0 to 10");
     }
@@ -162,13 +175,26 @@ fn check(request: &ChatRequest) -> Result<(), ProviderError> {
     if !(sampling.repetition_penalty > 0.0 && sampling.repetition_penalty <= 10.0) {
         return invalid("repetition_penalty", "must be above 0 and at most 10");
     }
+    if !(-2.0..=2.0).contains(&sampling.presence_penalty) {
+        return invalid("presence_penalty", "must be from -2 to 2");
+    }
+    if !(-2.0..=2.0).contains(&sampling.frequency_penalty) {
+        return invalid("frequency_penalty", "must be from -2 to 2");
+    }
+    if sampling.logit_bias.iter().any(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
+        return invalid("logit_bias", "each must be from -100 to 100");
+    }
     if sampling.max_tokens == 0 {
         return invalid("max_tokens", "must be at least 1");
     }
-    if request.logprobs.is_some_and(|most| most > MOST_LOGPROBS) {
-        return invalid("logprobs", "must be at most 20");
+    if sampling.min_tokens > sampling.max_tokens {
+        return invalid("min_tokens", "must be at most max_tokens");
     }
     Ok(())
+}
+
+fn invalid(field: &'static str, message: &str) -> Result<(), ProviderError> {
+    Err(ProviderError::InvalidRequest { field, message: message.to_owned() })
 }
 
 #[cfg(test)]

@@ -49,6 +49,9 @@ impl Language {
     /// # Errors
     /// [`ProviderError::InvalidRequest`]: there is no message, the last is too long, or the template refuses them.
     pub(super) fn prompt(&self, request: &ChatRequest) -> Result<Prompt, ProviderError> {
+        if let Some(text) = &request.raw_prompt {
+            return self.raw(text);
+        }
         if request.messages.is_empty() {
             return Err(invalid("there is no message".to_owned()));
         }
@@ -65,6 +68,23 @@ impl Language {
             if messages.len() == before {
                 return Err(too_long(prompt.tokens.len(), budget));
             }
+        }
+    }
+
+    /// Text as it stands, behind the model's begin token. What looks like a marker in it stays text, as in messages.
+    fn raw(&self, text: &str) -> Result<Prompt, ProviderError> {
+        let refused = |message: String| ProviderError::InvalidRequest { field: "prompt", message };
+        let too_long = |tokens| refused(format!("takes about {tokens} tokens; at most {} fit", self.window - 1));
+        if text.len() > self.window * MOST_BYTES_PER_TOKEN {
+            return Err(too_long(text.len() / 4));
+        }
+        let mut tokens: Vec<u32> =
+            self.tokenizer.begin.iter().filter(|begin| begin.always).map(|begin| begin.id).collect();
+        tokens.extend(self.tokenizer.encode_text(text).map_err(refused)?);
+        match tokens.len() {
+            0 => Err(refused("is empty".to_owned())),
+            length if length >= self.window => Err(too_long(length)),
+            _ => Ok(Prompt { tokens, thinks_first: false }),
         }
     }
 
@@ -85,6 +105,10 @@ impl Language {
     /// # Errors
     /// [`ProviderError::InvalidRequest`]: the request's tools are out of bounds.
     pub(super) fn reply_text(&self, request: &ChatRequest, thinks_first: bool) -> Result<ReplyText, ProviderError> {
+        if request.raw_prompt.is_some() {
+            // The first space of a continuation is one.
+            return Ok(ReplyText::new(false, false, request.sampling.stop.clone()).keeping_thoughts());
+        }
         let tools = callable(request)?;
         let parser = (!tools.is_empty()).then(|| ToolParser::new(self.template.dialect, &tools));
         let text = ReplyText::new(thinks_first, self.tokenizer.pads_first_word(), request.sampling.stop.clone());

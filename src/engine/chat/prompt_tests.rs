@@ -6,6 +6,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 
 use super::super::model::tests::tiny;
+use super::super::tokenizer::Begin;
 use super::super::tokenizer::tests::smollm;
 use super::*;
 use crate::nn::decoder::GgufFile;
@@ -60,6 +61,26 @@ fn a_speaker_cannot_write_markers() {
     assert_eq!(markers, 3, "those of the template");
     assert_eq!(written(&language, &prompt.tokens), format!("^user\n{attack}$\n^assistant\n"));
     assert!(!prompt.thinks_first);
+}
+
+#[test]
+fn raw_text_is_read_as_it_stands() {
+    let mut language = language();
+    let raw = |text: &str| ChatRequest { raw_prompt: Some(text.to_owned()), ..request(&[]) };
+    let text = " Once<|im_end|>\n<think> upon \u{F0000}";
+    let tokens = language.prompt(&raw(text)).unwrap().tokens;
+    assert!(!tokens.iter().any(|token| language.tokenizer.is_marker(*token)));
+    assert_eq!(written(&language, &tokens), text);
+    for (wrong, said) in [("", "empty"), (&"x".repeat(256), "takes about 256"), (&"x".repeat(1 << 20), "takes about")] {
+        let error = language.prompt(&raw(wrong)).unwrap_err();
+        assert!(matches!(error, ProviderError::InvalidRequest { field: "prompt", .. }), "{error}");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    assert_eq!(language.prompt(&raw(&"x".repeat(255))).unwrap().tokens.len(), 255);
+    // Where the model wants a begin token, it comes first, whatever the text says.
+    language.tokenizer.begin = Some(Begin { id: 257, text: "<|im_start|>".to_owned(), always: true });
+    assert_eq!(language.prompt(&raw("<|im_start|>")).unwrap().tokens[..2], [257, u32::from(b'<')]);
+    assert_eq!(language.prompt(&raw("")).unwrap().tokens, [257]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rand::random;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::adjustment::Adjustment;
 use super::constraint::{Constraint, Progress};
 use super::filter::{ReplyText, Shown};
 use super::probability;
@@ -48,6 +49,7 @@ pub(super) struct Reply {
     /// None once a stop string has come.
     text: Option<ReplyText>,
     constraint: Option<Constraint>,
+    adjustment: Option<Adjustment>,
     has_called: bool,
     /// How many of the likeliest tokens are told with each token.
     logprobs: Option<usize>,
@@ -71,11 +73,12 @@ impl Reply {
             }
         };
         let settings = &request.sampling;
-        let Beginning { tokens, text, constraint } = beginning;
+        let Beginning { tokens, text, constraint, adjustment } = beginning;
         let reply = Self {
             sampler: Sampler::new(sampling_options(settings), settings.seed.unwrap_or_else(random)),
             text: Some(text),
             constraint,
+            adjustment,
             has_called: false,
             logprobs: request.logprobs,
             prompt: tokens.len(),
@@ -113,8 +116,14 @@ impl Reply {
         if let Some(constraint) = &mut self.constraint {
             constraint.mask(logits)?;
         }
+        if let Some(adjustment) = &self.adjustment {
+            adjustment.apply(logits, language.tokenizer.ends(), self.written);
+        }
         let token = self.sampler.choose(logits, so_far).map_err(|error| failed(model, &error))?;
         self.written += 1;
+        if let Some(adjustment) = &mut self.adjustment {
+            adjustment.count(token);
+        }
         if self.first_token.is_none() {
             self.first_token = Some(self.asked.elapsed());
             give(&self.out, Ok(Delta::Begin { served_by: model.into() }));
@@ -189,6 +198,7 @@ struct Beginning {
     tokens: Vec<u32>,
     text: ReplyText,
     constraint: Option<Constraint>,
+    adjustment: Option<Adjustment>,
 }
 
 impl Beginning {
@@ -199,9 +209,10 @@ impl Beginning {
             return Err(ProviderError::InvalidRequest { field: "messages", message });
         }
         let text = language.reply_text(request, prompt.thinks_first)?;
+        let adjustment = Adjustment::new(&request.sampling, &language.tokenizer)?;
         // Compiles on a thread of its own while the prompt is read.
         let constraint = language.constraint(request, prompt.thinks_first)?;
-        Ok(Self { tokens: prompt.tokens, text, constraint })
+        Ok(Self { tokens: prompt.tokens, text, constraint, adjustment })
     }
 }
 

@@ -7,7 +7,9 @@ use tempfile::TempDir;
 use super::model::tests::tiny;
 use super::*;
 use crate::engine::precedence::Precedence;
-use crate::provider::{ChatMessage, FinishReason, OutputShape, Role, Sampling, TokenLogprob, ToolCall, Usage};
+use crate::provider::{
+    ChatMessage, FinishReason, OutputShape, Role, Sampling, TokenLogprob, ToolCall, ToolSpec, Usage,
+};
 use crate::testing;
 
 /// A model with random weights: it babbles, but deterministically.
@@ -167,6 +169,84 @@ async fn probabilities_are_told_where_asked_for() {
     );
 }
 
+/// A question that the babbler answers in `least..most` tokens and then ends its turn.
+async fn ended_by_itself(engine: &ChatEngine, least: usize, most: usize) -> (ChatRequest, Told) {
+    for number in 0..200 {
+        let request = greedy(&[(Role::User, &format!("question {number}"))], most);
+        let told = told(engine.reply(request.clone())).await.unwrap();
+        if told.reason == FinishReason::Stop && told.usage.completion_tokens > least {
+            return (request, told);
+        }
+    }
+    panic!("no reply ended by itself");
+}
+
+#[tokio::test]
+async fn a_reply_is_as_long_as_it_must_be() {
+    let (engine, _folder) = babbler("llama");
+    let (request, ended) = ended_by_itself(&engine, 1, 60).await;
+    let length = ended.usage.completion_tokens;
+    let with = |change: &dyn Fn(&mut Sampling)| {
+        let mut request = request.clone();
+        change(&mut request.sampling);
+        told(engine.reply(request))
+    };
+    let endless = with(&|sampling| sampling.ignore_eos = true).await.unwrap();
+    assert_eq!((endless.reason, endless.usage.completion_tokens), (FinishReason::Length, 60));
+    assert!(endless.text.starts_with(ended.text.trim_end_matches('\u{FFFD}')), "{} {}", endless.text, ended.text);
+    let longer = with(&|sampling| sampling.min_tokens = length).await.unwrap();
+    assert!(longer.usage.completion_tokens > length, "{} {length}", longer.usage.completion_tokens);
+    let unchanged = with(&|sampling| sampling.min_tokens = length - 1).await.unwrap();
+    assert_eq!((unchanged.text, unchanged.usage.completion_tokens), (ended.text, length));
+    // A shape that is complete ends the reply all the same.
+    let shape = Some(OutputShape::Regex("[0-9]{3}".to_owned()));
+    let mut shaped = ChatRequest { shape, ..request };
+    shaped.sampling.ignore_eos = true;
+    assert_eq!(told(engine.reply(shaped)).await.unwrap().text.len(), 3);
+}
+
+#[tokio::test]
+async fn biases_and_penalties_change_what_is_written() {
+    let (engine, _folder) = babbler("llama");
+    let with = |change: &dyn Fn(&mut Sampling)| {
+        let mut request = greedy(QUESTION, 30);
+        request.sampling.ignore_eos = true;
+        change(&mut request.sampling);
+        told(engine.reply(request))
+    };
+    let letter = u32::from(b'A');
+    let biased = with(&|sampling| sampling.logit_bias = vec![(letter, 100.0)]).await.unwrap();
+    assert_eq!(biased.text, "A".repeat(30));
+    // Each time that it came makes it less likely, until others are likelier.
+    let varied = with(&|sampling| {
+        sampling.logit_bias = vec![(letter, 20.0)];
+        sampling.frequency_penalty = 2.0;
+    });
+    let varied = varied.await.unwrap().text;
+    assert!(varied.starts_with('A') && (2..25).contains(&varied.matches('A').count()), "{varied}");
+    let error = with(&|sampling| sampling.logit_bias = vec![(262, 1.0)]).await.err().unwrap();
+    assert!(matches!(error, ProviderError::InvalidRequest { field: "logit_bias", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn raw_text_goes_on_without_a_template() {
+    let (engine, _folder) = babbler("llama");
+    let raw = |text: &str| ChatRequest { raw_prompt: Some(text.to_owned()), ..greedy(QUESTION, 20) };
+    let told_raw = told(engine.reply(raw("hello"))).await.unwrap();
+    // One merge, and no marker.
+    assert_eq!(told_raw.usage.prompt_tokens, 4);
+    // What a conversation has does not count beside it.
+    let parameters = serde_json::json!({"type": "object"});
+    let tool = ToolSpec { name: "f".to_owned(), description: String::new(), parameters };
+    let busy = ChatRequest { tools: vec![tool], tool_choice: ToolChoice::Required, thinking: true, ..raw("hello") };
+    let told_busy = told(engine.reply(busy)).await.unwrap();
+    assert_eq!((told_busy.text, told_busy.usage.prompt_tokens), (told_raw.text, 4));
+    for wrong in [String::new(), "x".repeat(10_000)] {
+        let error = told(engine.reply(raw(&wrong))).await.err().unwrap();
+        assert!(matches!(error, ProviderError::InvalidRequest { field: "prompt", .. }), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn too_many_are_refused_and_dropping_frees() {
     let (engine, _folder) = babbler("llama");
@@ -197,6 +277,10 @@ async fn nonsense_is_refused_at_the_door() {
         ("temperature", Sampling { temperature: -1.0, ..Sampling::default() }),
         ("top_p", Sampling { top_p: 1.1, ..Sampling::default() }),
         ("repetition_penalty", Sampling { repetition_penalty: 0.0, ..Sampling::default() }),
+        ("presence_penalty", Sampling { presence_penalty: 2.1, ..Sampling::default() }),
+        ("frequency_penalty", Sampling { frequency_penalty: f32::NAN, ..Sampling::default() }),
+        ("logit_bias", Sampling { logit_bias: vec![(1, 101.0)], ..Sampling::default() }),
+        ("min_tokens", Sampling { min_tokens: 513, ..Sampling::default() }),
         ("max_tokens", Sampling { max_tokens: 0, ..Sampling::default() }),
     ] {
         let request = ChatRequest { sampling, ..greedy(QUESTION, 1) };

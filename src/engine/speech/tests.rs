@@ -152,6 +152,9 @@ async fn voices_and_languages_are_answered_for() {
         assert!(matches!(error, ProviderError::LanguageUnsupported { .. }), "{language}: {error}");
     }
     let choose = |voice, language| engine().voices.choose(voice, language, "kokoro").unwrap();
+    for (theirs, ours) in [("alloy", "af_alloy"), ("fable", "bm_fable"), ("shimmer", "af_sky"), ("verse", "am_puck")] {
+        assert_eq!(choose(Some(theirs), None).0, ours);
+    }
     let british = Tongue::English(Dialect::British);
     assert_eq!(choose(None, None), ("af_heart".to_owned(), Tongue::English(Dialect::American)));
     assert_eq!(choose(None, Some("en")), ("af_heart".to_owned(), Tongue::English(Dialect::American)));

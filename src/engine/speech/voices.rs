@@ -10,6 +10,23 @@ use crate::provider::{ProviderError, VoiceInfo};
 /// The voice of a request that names neither voice nor language, where it is there.
 const DEFAULT: &str = "af_heart";
 
+/// Who speaks for the voices that OpenAI's clients name.
+const STAND_INS: [(&str, &str); 13] = [
+    ("alloy", "af_alloy"),
+    ("ash", "am_michael"),
+    ("ballad", "bm_lewis"),
+    ("cedar", "am_adam"),
+    ("coral", "af_bella"),
+    ("echo", "am_echo"),
+    ("fable", "bm_fable"),
+    ("marin", "af_sarah"),
+    ("nova", "af_nova"),
+    ("onyx", "am_onyx"),
+    ("sage", "bf_emma"),
+    ("shimmer", "af_sky"),
+    ("verse", "am_puck"),
+];
+
 /// The voices' files, by name.
 pub(super) struct Voices(BTreeMap<String, PathBuf>);
 
@@ -66,7 +83,7 @@ impl Voices {
             |language: &str, what: String| ProviderError::LanguageUnsupported { language: language.to_owned(), what };
         let name = match (voice, wanted.as_deref()) {
             (Some(voice), _) if self.0.contains_key(voice) => voice,
-            (Some(voice), _) => return Err(self.unknown(voice)),
+            (Some(voice), _) => self.stand_in(voice).ok_or_else(|| self.unknown(voice))?,
             (None, None) => self.default_name(),
             (None, Some(language)) => {
                 self.for_language(language).ok_or_else(|| unsupported(language, model.to_owned()))?
@@ -98,6 +115,12 @@ impl Voices {
             let mut names = std::iter::once(default).chain(self.0.keys().map(String::as_str));
             names.find(|name| matches(exact, name))
         })
+    }
+
+    /// Who speaks for a voice of OpenAI's; the default where that one was not fetched.
+    fn stand_in(&self, voice: &str) -> Option<&str> {
+        let (_, name) = STAND_INS.iter().find(|(theirs, _)| *theirs == voice)?;
+        Some(if self.0.contains_key(*name) { name } else { self.default_name() })
     }
 
     fn unknown(&self, voice: &str) -> ProviderError {

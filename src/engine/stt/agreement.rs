@@ -28,6 +28,12 @@ impl Agreement {
         };
         (shown, self.stable.chars().count())
     }
+
+    /// Takes what the whole utterance is so far and stays. Gives the same as [`Agreement::update`].
+    pub(super) fn settle(&mut self, whole: &str) -> (String, usize) {
+        whole.clone_into(&mut self.last);
+        self.update(whole)
+    }
 }
 
 /// What both begin with, without a word that has only begun.

@@ -27,3 +27,13 @@ fn characters_are_counted_not_bytes() {
     agreement.update("今日は");
     assert_eq!(agreement.update("今日はいい"), ("今日はいい".to_owned(), 3));
 }
+
+#[test]
+fn what_is_settled_is_promised_whole() {
+    let mut agreement = Agreement::default();
+    agreement.update("Go for");
+    assert_eq!(agreement.settle("Go forward ten meters."), ("Go forward ten meters.".to_owned(), 22));
+    assert_eq!(agreement.update("Go forward ten meters. And").1, 22);
+    let whole = "Go forward ten meters. And back.";
+    assert_eq!(agreement.settle(whole), (whole.to_owned(), 32));
+}

@@ -60,6 +60,8 @@ pub(super) struct Context {
     pub(super) task: SttTask,
     /// Tokens that came before.
     pub(super) previous: Vec<u32>,
+    /// Of the first attempt.
+    pub(super) temperature: f32,
     pub(super) word_times: bool,
 }
 
@@ -131,24 +133,28 @@ impl Listener {
         let seconds = seconds(samples.len());
         let Some(mut encoded) = self.encode(samples, false, check)? else { return Ok(None) };
         let language = self.choose_language(&encoded.heard, context)?;
-        let Some(mut written) = self.write(&encoded, seconds, &language, context, Strategy::Beam(BEAM), check)? else {
+        let first = |width| match context.temperature {
+            temperature if temperature > 0.0 => Strategy::Sample { temperature, seed: samples.len() as u64 },
+            _ => Strategy::Beam(width),
+        };
+        let Some(mut written) = self.write(&encoded, seconds, &language, context, first(BEAM), check)? else {
             return Ok(None);
         };
         if is_bad(&written) && !encoded.whole {
             // Too little context can be the reason: hear the silence after it too.
             let Some(whole) = self.encode(samples, true, check)? else { return Ok(None) };
             encoded = whole;
-            let strategy = Strategy::Beam(WIDE_BEAM);
-            let Some(again) = self.write(&encoded, seconds, &language, context, strategy, check)? else {
+            let Some(again) = self.write(&encoded, seconds, &language, context, first(WIDE_BEAM), check)? else {
                 return Ok(None);
             };
             written = again;
         }
-        for (round, temperature) in TEMPERATURES.into_iter().enumerate() {
+        let higher = TEMPERATURES.into_iter().filter(|temperature| *temperature > context.temperature);
+        for (round, temperature) in higher.enumerate() {
             if !is_bad(&written) {
                 break;
             }
-            let strategy = Strategy::Sample { temperature, seed: samples.len() as u64 + round as u64 };
+            let strategy = Strategy::Sample { temperature, seed: (samples.len() + round + 1) as u64 };
             let Some(again) = self.write(&encoded, seconds, &language, context, strategy, check)? else {
                 return Ok(None);
             };

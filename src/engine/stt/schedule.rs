@@ -104,13 +104,13 @@ fn serve(listener: &Listener, room: &mut Room, index: usize, job: Job, name: &Ar
     let outcome = match job {
         Job::Guess => listener.guess(&samples, &context, check).map(|guess| {
             if let Some((text, _)) = guess {
-                room.sessions[index].guess(&text, begun.elapsed(), samples.len());
+                room.sessions[index].guess(&text, begun.elapsed(), samples.len(), name);
             }
         }),
         Job::Last | Job::Window => listener.settle(&samples, position, &context, check).map(|window| {
             if let Some(window) = window {
                 log(&window, begun, samples.len());
-                room.sessions[index].settle(window);
+                room.sessions[index].settle(window, name);
             }
         }),
     };

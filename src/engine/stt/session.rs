@@ -29,6 +29,8 @@ const GUESS_EVERY: usize = MIC_HZ as usize * 3 / 10;
 const GUESS_SHARE: u32 = 2;
 /// Shorter audio holds no word.
 const SHORTEST: usize = MIC_HZ as usize / 10;
+/// Audio that is so far ahead of the clock was not spoken just now: it is a file's, whose windows come soon enough.
+const AHEAD_OF_SPEECH: Duration = Duration::from_secs(2);
 /// What is left after the last segment and is shorter than this is its own silence.
 const LEFTOVER: usize = MIC_HZ as usize / 2;
 
@@ -51,6 +53,7 @@ pub(super) struct Session {
     /// Not settled yet; the first one is sample `settled` of the whole.
     samples: VecDeque<f32>,
     settled: usize,
+    begun: Instant,
     ended: Option<Instant>,
     segments: Vec<Segment>,
     previous: Vec<u32>,
@@ -78,6 +81,7 @@ impl Session {
             terminal: Some(terminal),
             samples: VecDeque::new(),
             settled: 0,
+            begun: Instant::now(),
             ended: None,
             segments: Vec::new(),
             previous: Vec::new(),
@@ -123,16 +127,19 @@ impl Session {
         if self.samples.len() >= WINDOW_SAMPLES {
             return Some(Job::Window);
         }
-        let known = self.settled + self.samples.len();
-        let due = known >= self.guessed + GUESS_EVERY && self.guess_ended.elapsed() >= self.guess_took / GUESS_SHARE;
-        (self.options.partials && due).then_some(Job::Guess)
+        let due = self.next_guess().is_some_and(|due| due.is_zero());
+        due.then_some(Job::Guess)
     }
 
-    /// When a guess that is not due yet will be.
+    /// How long until a guess is due, if one is to be made at all.
     pub(super) fn next_guess(&self) -> Option<Duration> {
         let known = self.settled + self.samples.len();
         let waits = self.options.partials && self.ended.is_none() && known >= self.guessed + GUESS_EVERY;
-        waits.then(|| (self.guess_took / GUESS_SHARE).saturating_sub(self.guess_ended.elapsed()))
+        waits.then(|| {
+            let rested = (self.guess_took / GUESS_SHARE).saturating_sub(self.guess_ended.elapsed());
+            let ahead = Samples::<MIC_HZ>(known as u64).duration().saturating_sub(self.begun.elapsed());
+            rested.max(ahead.saturating_sub(AHEAD_OF_SPEECH))
+        })
     }
 
     /// The unsettled audio of one window.
@@ -150,6 +157,7 @@ impl Session {
             languages: self.language.clone().map_or_else(|| self.options.languages.clone(), |only| vec![only]),
             task: self.options.task,
             previous: self.previous.clone(),
+            temperature: self.options.temperature,
             word_times: self.options.word_times,
         }
     }
@@ -169,8 +177,8 @@ impl Session {
         self.ended.is_some() && self.samples.len() < least
     }
 
-    /// Takes over what a window held.
-    pub(super) fn settle(&mut self, window: Window) {
+    /// Takes over what a window held, and tells whoever listens meanwhile.
+    pub(super) fn settle(&mut self, window: Window, served_by: &Arc<str>) {
         self.samples.drain(..window.settled.min(self.samples.len()));
         self.settled += window.settled;
         if !window.tokens.is_empty() {
@@ -178,11 +186,16 @@ impl Session {
             self.language.get_or_insert(window.language);
             self.previous.extend(window.tokens);
         }
+        let has_more = !window.segments.is_empty();
         self.segments.extend(window.segments);
+        if self.options.partials && has_more && !self.is_done() {
+            let (text, stable_chars) = self.agreement.settle(&self.text());
+            self.say(text, stable_chars, served_by);
+        }
     }
 
     /// Sends a guess at what is not settled yet.
-    pub(super) fn guess(&mut self, text: &str, took: Duration, known: usize) {
+    pub(super) fn guess(&mut self, text: &str, took: Duration, known: usize, served_by: &Arc<str>) {
         self.guessed = self.settled + known;
         (self.guess_ended, self.guess_took) = (Instant::now(), took);
         let whole = join(self.segments.iter().map(|segment| segment.text.as_str()).chain([text]));
@@ -190,18 +203,27 @@ impl Session {
             return;
         }
         let (text, stable_chars) = self.agreement.update(&whole);
-        // A listener who is slow misses a guess; the next one says more.
-        let _ = self.out.try_send(Ok(Transcript::Partial { text, stable_chars }));
+        self.say(text, stable_chars, served_by);
+    }
+
+    /// A listener who is slow misses an item; the next one says more.
+    fn say(&self, text: String, stable_chars: usize, served_by: &Arc<str>) {
+        let _ = self.out.try_send(Ok(Transcript::Partial { text, stable_chars, served_by: Arc::clone(served_by) }));
+    }
+
+    fn text(&self) -> String {
+        join(self.segments.iter().map(|segment| segment.text.as_str()))
     }
 
     /// Sends the terminal item.
     pub(super) fn finish(&mut self, served_by: &Arc<str>) {
         let ended = self.ended.unwrap_or_else(Instant::now);
         let audio = Samples::<MIC_HZ>((self.settled + self.samples.len()) as u64).duration();
+        let text = self.text();
         let segments = std::mem::take(&mut self.segments);
         let language = self.language.take().or_else(|| self.options.languages.first().cloned());
         let transcript = FinalTranscript {
-            text: join(segments.iter().map(|segment| segment.text.as_str())),
+            text,
             language: language.unwrap_or_else(|| "en".to_owned()),
             segments,
             audio,

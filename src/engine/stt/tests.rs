@@ -156,7 +156,7 @@ fn stream_in_real_time(engine: &WhisperEngine, samples: &[f32]) -> (Vec<(f32, St
     let (mut partials, mut last) = (Vec::new(), None);
     while let Some(item) = block_on(flow.next()) {
         match item.unwrap() {
-            Transcript::Partial { text, stable_chars } => {
+            Transcript::Partial { text, stable_chars, .. } => {
                 let sent = started.elapsed().as_secs_f32() * 16_000.0 / total as f32;
                 partials.push((sent, text, stable_chars));
             }
@@ -294,4 +294,35 @@ fn a_broken_file_is_named_and_never_a_panic() {
     }
     std::fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
     assert!(load().unwrap_err().to_string().contains("tokenizer.json"));
+}
+
+#[test]
+fn a_long_file_tells_what_is_settled_and_guesses_nothing() {
+    let engine = engine("whisper-tiny.en");
+    let mut samples = Vec::new();
+    for _ in 0..12 {
+        samples.extend(clip());
+        samples.extend(vec![0.0; 8_000]);
+    }
+    let items: Vec<Item> =
+        block_on(engine.transcribe(chunks(&samples), SttOptions { partials: true, ..english() }).collect());
+    let (last, partials) = items.split_last().unwrap();
+    let Ok(Transcript::Final(transcript)) = last else { panic!("{last:?}") };
+    assert!(!partials.is_empty());
+    for partial in partials {
+        let Ok(Transcript::Partial { text, stable_chars, served_by }) = partial else { panic!("{partial:?}") };
+        assert_eq!(&**served_by, "whisper-tiny.en");
+        assert_eq!(*stable_chars, text.chars().count(), "all of it is settled");
+        assert!(transcript.text.starts_with(text.as_str()), "{text:?} is not how {:?} begins", transcript.text);
+    }
+    let times: Vec<_> = transcript.segments.iter().map(|segment| (segment.start, segment.end)).collect();
+    assert!(times.iter().all(|(start, end)| start <= end) && times.is_sorted(), "{times:?}");
+}
+
+#[test]
+fn a_temperature_draws_the_words() {
+    let engine = engine("whisper-tiny.en");
+    let warm = |temperature| transcribe(&engine, &clip(), SttOptions { temperature, ..english() }).text;
+    assert!(plain(&warm(0.2)).contains("forward"), "{}", warm(0.2));
+    assert_eq!(warm(1.0), warm(1.0), "the same seed draws the same");
 }

@@ -1,0 +1,39 @@
+//! What every answer and every chunk of one begins with.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Head {
+    id: String,
+    object: &'static str,
+    /// Unix time in seconds.
+    created: i64,
+    /// Who serves it, whatever name was asked for.
+    model: Arc<str>,
+    system_fingerprint: String,
+}
+
+impl Head {
+    /// `prefix` is of the id, as `chatcmpl`.
+    pub(super) fn new(prefix: &str, object: &'static str, model: &Arc<str>) -> Self {
+        Self {
+            id: format!("{prefix}-{}", Uuid::new_v4().simple()),
+            object,
+            created: OffsetDateTime::now_utc().unix_timestamp(),
+            model: Arc::clone(model),
+            system_fingerprint: fingerprint(model),
+        }
+    }
+}
+
+/// Changes where the same seed may give another reply: with the model, and with our version.
+fn fingerprint(model: &str) -> String {
+    let digest = Sha256::digest(format!("{} {model}", env!("CARGO_PKG_VERSION")));
+    let hex: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
+    format!("fp_{hex}")
+}

@@ -1,0 +1,301 @@
+//! `/api/speech`: a text as a sound file with an address of its own, for players that take no bytes.
+//!
+//! Files lie in one folder under names that only the server makes. They are kept for a day, or until newer ones need
+//! their room; [`sweep_for_ever`] sees to it.
+
+use std::io::{ErrorKind, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path as Segment, State as Extract};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures::StreamExt;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::time::interval;
+use tokio_util::io::ReaderStream;
+use uuid::Uuid;
+
+use crate::api::House;
+use crate::api::asker::Asker;
+use crate::api::narration::{self, Narration, Script};
+use crate::api::problem::Problem;
+use crate::audio::{Encoder, Format, Samples};
+use crate::provider::Urgency;
+
+const KEPT: Duration = Duration::from_hours(24);
+/// All files together; the oldest go first.
+const FOLDER_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+const SWEPT_EVERY: Duration = Duration::from_mins(10);
+/// What a file is called while it is written.
+const UNFINISHED: &str = "part";
+
+#[derive(Debug, Deserialize)]
+struct Request {
+    text: String,
+    voice: Option<String>,
+    format: Option<String>,
+    speed: Option<f32>,
+}
+
+pub(super) fn routes() -> Router<Arc<House>> {
+    Router::new().route("/speech", post(create)).route("/speech/{file}", get(fetch))
+}
+
+/// `POST /api/speech`.
+async fn create(
+    Extract(house): Extract<Arc<House>>,
+    Asker(caller): Asker,
+    body: Result<Json<Request>, JsonRejection>,
+) -> Result<Response, Problem> {
+    let Json(request) = body.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_json", error.body_text()))?;
+    let wanted = request.format.as_deref().unwrap_or(Format::default().name());
+    let format = Format::named(wanted).ok_or_else(|| {
+        let known = Format::ALL.map(Format::name).join(", ");
+        Problem::bad_field("format", format!("\"{wanted}\" is none of {known}"))
+    })?;
+    let script = Script {
+        text: request.text,
+        voice: request.voice,
+        speed: request.speed.unwrap_or(1.0),
+        model: None,
+        urgency: Urgency::Later,
+        caller,
+    };
+    let encoder = format.encoder().map_err(|error| Problem::bad_field("format", error))?;
+    let narration = narration::narrate(&house.state.parts.speech, script, "text").await?;
+    let folder = folder(&house.state.data_dir);
+    let mut unfinished = Unfinished::new(&folder, format).await.map_err(|error| disk(&error))?;
+    let served_by = HeaderValue::from_str(&narration.served_by).ok();
+    let length = unfinished.write(narration, encoder).await?;
+    let name = unfinished.keep().await.map_err(|error| disk(&error))?;
+    sweep_once(folder).await;
+    let answer = json!({
+        "url": format!("/api/speech/{name}"),
+        "seconds": (length.seconds() * 1000.0).round() / 1000.0,
+        "format": format,
+    });
+    let mut response = Json(answer).into_response();
+    if let Some(name) = served_by {
+        response.headers_mut().insert("x-served-by", name);
+    }
+    Ok(response)
+}
+
+/// `GET /api/speech/{file}`, whole or in part.
+async fn fetch(
+    Extract(house): Extract<Arc<House>>,
+    Segment(name): Segment<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let gone = || Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such speech; it is kept for a day");
+    let (id, format) = parse_name(&name).ok_or_else(gone)?;
+    // Built anew from what was understood of it, so that no name leads out of the folder.
+    let path = folder(&house.state.data_dir).join(file_name(id, format));
+    let found = async {
+        let file = File::open(path).await?;
+        let metadata = file.metadata().await?;
+        Ok::<_, std::io::Error>((file, metadata.len(), metadata.modified()?))
+    };
+    let (mut file, bytes, made) = found.await.map_err(|error| match error.kind() {
+        ErrorKind::NotFound => gone(),
+        _ => disk(&error),
+    })?;
+    if age(made) > KEPT {
+        return Err(gone());
+    }
+    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
+    let (status, first, length) = match range.map_or(Range::Whole, |range| Range::read(range, bytes)) {
+        Range::Whole => (StatusCode::OK, 0, bytes),
+        Range::Part { first, last } => (StatusCode::PARTIAL_CONTENT, first, last - first + 1),
+        Range::Outside => {
+            let detail = format!("the file has {bytes} bytes");
+            let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", detail);
+            let mut response = problem.into_response();
+            insert(&mut response, header::CONTENT_RANGE, &format!("bytes */{bytes}"));
+            return Ok(response);
+        }
+    };
+    file.seek(SeekFrom::Start(first)).await.map_err(|error| disk(&error))?;
+    let mut response = (status, Body::from_stream(ReaderStream::new(file.take(length)))).into_response();
+    insert(&mut response, header::CONTENT_TYPE, format.content_type());
+    insert(&mut response, header::CONTENT_LENGTH, &length.to_string());
+    insert(&mut response, header::ACCEPT_RANGES, "bytes");
+    insert(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    insert(&mut response, header::CACHE_CONTROL, "private, max-age=3600");
+    if status == StatusCode::PARTIAL_CONTENT {
+        insert(&mut response, header::CONTENT_RANGE, &format!("bytes {first}-{}/{bytes}", first + length - 1));
+    }
+    Ok(response)
+}
+
+/// Removes what is too old, and what is too much, as long as the server runs.
+pub(crate) async fn sweep_for_ever(data_dir: PathBuf) {
+    let mut times = interval(SWEPT_EVERY);
+    loop {
+        times.tick().await;
+        sweep_once(folder(&data_dir)).await;
+    }
+}
+
+fn folder(data_dir: &Path) -> PathBuf {
+    data_dir.join("speech")
+}
+
+async fn sweep_once(folder: PathBuf) {
+    let swept = tokio::task::spawn_blocking(move || sweep(&folder, KEPT, FOLDER_BYTES)).await;
+    match swept {
+        Ok(Ok(0)) => {}
+        Ok(Ok(count)) => tracing::info!(count, "speech files removed"),
+        Ok(Err(error)) => tracing::warn!(%error, "the folder of speech files cannot be swept"),
+        Err(error) => tracing::error!(%error, "sweeping the speech files failed"),
+    }
+}
+
+/// Removes files older than `kept`, then the oldest until the rest have `room`. Says how many.
+fn sweep(folder: &Path, kept: Duration, room: u64) -> std::io::Result<usize> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let file = |entry: std::fs::DirEntry| {
+        let metadata = entry.metadata().ok().filter(std::fs::Metadata::is_file)?;
+        Some((metadata.modified().ok()?, metadata.len(), entry.path()))
+    };
+    let mut files: Vec<_> = entries.filter_map(|entry| file(entry.ok()?)).collect();
+    files.sort();
+    let mut bytes: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+    let mut removed = 0;
+    for (made, size, path) in files {
+        if age(made) <= kept && bytes <= room {
+            break;
+        }
+        std::fs::remove_file(path)?;
+        bytes -= size;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+/// A file of the future, after a clock was set back, is new.
+fn age(made: SystemTime) -> Duration {
+    made.elapsed().unwrap_or_default()
+}
+
+fn file_name(id: Uuid, format: Format) -> String {
+    format!("{id}.{}", format.name())
+}
+
+fn parse_name(name: &str) -> Option<(Uuid, Format)> {
+    let (id, format) = name.split_once('.')?;
+    Some((Uuid::try_parse(id).ok()?, Format::named(format)?))
+}
+
+fn insert(response: &mut Response, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+fn disk(error: &std::io::Error) -> Problem {
+    tracing::error!(%error, "a speech file cannot be read or written");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", "the speech file cannot be read or written")
+}
+
+/// A file that is being written. It is gone with its request, unless it was kept.
+struct Unfinished {
+    file: File,
+    path: PathBuf,
+    name: String,
+}
+
+impl Unfinished {
+    async fn new(folder: &Path, format: Format) -> std::io::Result<Self> {
+        tokio::fs::create_dir_all(folder).await?;
+        let name = file_name(Uuid::new_v4(), format);
+        let path = folder.join(format!("{name}.{UNFINISHED}"));
+        Ok(Self { file: File::create_new(&path).await?, path, name })
+    }
+
+    /// Writes what is spoken as it comes, then the beginning that says how long it is.
+    async fn write(
+        &mut self,
+        mut narration: Narration,
+        mut encoder: Box<dyn Encoder>,
+    ) -> Result<Samples<24_000>, Problem> {
+        let failed = |error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding_failed", format!("{error}"));
+        let mut length = Samples::default();
+        while let Some(audio) = narration.audio.next().await {
+            let audio = audio?;
+            length += audio.len();
+            let bytes = encoder.push(&audio).map_err(failed)?;
+            self.file.write_all(&bytes).await.map_err(|error| disk(&error))?;
+        }
+        let ending = encoder.finish().map_err(failed)?;
+        let write = async {
+            self.file.write_all(&ending.bytes).await?;
+            self.file.seek(SeekFrom::Start(0)).await?;
+            self.file.write_all(&ending.head).await?;
+            self.file.flush().await
+        };
+        write.await.map_err(|error| disk(&error))?;
+        Ok(length)
+    }
+
+    /// Gives the file its name, and says it.
+    async fn keep(self) -> std::io::Result<String> {
+        tokio::fs::rename(&self.path, self.path.with_extension("")).await?;
+        Ok(self.name.clone())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // After it was kept there is nothing of this name.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// What a client wants of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Range {
+    Whole,
+    /// Both included.
+    Part {
+        first: u64,
+        last: u64,
+    },
+    Outside,
+}
+
+impl Range {
+    /// Reads one range of RFC 9110. What is no range, or several, asks for all of it, as the RFC allows.
+    fn read(text: &str, bytes: u64) -> Self {
+        let Some((first, last)) = text.trim().strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+            return Self::Whole;
+        };
+        let end = bytes.saturating_sub(1);
+        let (first, last) = match (first.parse::<u64>(), last.parse::<u64>()) {
+            (Ok(first), Ok(last)) if first <= last => (first, last.min(end)),
+            (Ok(first), Err(_)) if last.is_empty() => (first, end),
+            (Err(_), Ok(length)) if first.is_empty() => {
+                let first = if length == 0 { bytes } else { bytes.saturating_sub(length) };
+                (first, end)
+            }
+            _ => return Self::Whole,
+        };
+        if first < bytes { Self::Part { first, last } } else { Self::Outside }
+    }
+}
+
+#[cfg(test)]
+#[path = "speech_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 
 mod check;
 mod door;
+mod guard;
 mod loader;
 mod name;
 mod roster;
@@ -17,13 +18,14 @@ use crate::config::{self, Config};
 use crate::engine::device::{self, DeviceChoice};
 use crate::engine::memory::MemoryLedger;
 use crate::engine::precedence::Precedence;
-use crate::provider::account::{Books, PriceList};
+use crate::provider::account::{Books, Usd};
 use crate::provider::fallback::Fallback;
+use crate::provider::filter::{ContentFilter, FilteredChat, FilteredSpeech};
 use crate::provider::route::Routed;
 use crate::provider::{Capability, ChatModel, Roster, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity};
 use crate::remote;
 use crate::session::Parts;
-use crate::store::{Store, StoredLedger};
+use crate::store::{Budgets, Store, StoredLedger};
 pub use check::faults;
 use door::Door;
 use loader::Loader;
@@ -33,10 +35,8 @@ use shelf::{Services, Shelf};
 
 /// Share of the device's free memory that models may take; the rest is for activations that nobody foresaw.
 const BUDGET_PERCENT: u64 = 90;
-/// Where `EMBEDDING_MODEL` names none.
-const EMBEDDING_MODEL: &str = "all-minilm-l6-v2";
-/// What remote models cost.
-const PRICES: &str = include_str!("../../models/prices.toml");
+/// Where `EMBEDDING_MODEL` names none. Few need it: it is fetched only by name.
+const EMBEDDING: &str = "all-minilm-l6-v2";
 
 /// What every command starts from: settings, and which models they mean.
 pub struct App {
@@ -48,6 +48,7 @@ pub struct App {
     loader: Loader,
     services: Services,
     books: Option<Books>,
+    filter: Option<Arc<dyn ContentFilter>>,
     hearing: OnceCell<Desk<dyn SpeechToText>>,
     thinking: OnceCell<Desk<dyn ChatModel>>,
     speech: OnceCell<Desk<dyn SpeechSynthesizer>>,
@@ -74,6 +75,7 @@ impl App {
             speech_permits: config.max_concurrent_tts,
         };
         let services = services(&config)?;
+        let filter = guard::filter(&config.filter, &services)?;
         Ok(Self {
             config,
             catalog,
@@ -82,6 +84,7 @@ impl App {
             loader,
             services,
             books: None,
+            filter,
             hearing: OnceCell::new(),
             thinking: OnceCell::new(),
             speech: OnceCell::new(),
@@ -89,33 +92,38 @@ impl App {
         })
     }
 
-    /// Has every request counted from here on. Before the first door is built.
+    /// Has every request counted from here on, and held to the budgets. Before the first door is built.
     ///
     /// # Errors
-    /// Never, unless this program was built wrong.
-    pub fn keep_books(&mut self, ledger: StoredLedger) -> anyhow::Result<()> {
-        let prices: PriceList = toml::from_str(PRICES)?;
-        self.books = Some(Books::new(Arc::new(ledger), prices, None));
-        Ok(())
+    /// The file with prices cannot be read.
+    pub async fn keep_books(&mut self, store: &Store) -> anyhow::Result<StoredLedger> {
+        let spending = &self.config.spending;
+        let usd = |amount: Option<f64>| amount.map(Usd::dollars);
+        let ledger = StoredLedger::new(store.clone(), Budgets { day: usd(spending.day), month: usd(spending.month) });
+        ledger.recover().await;
+        let books =
+            Books::new(Arc::new(ledger.clone()), guard::prices(spending.prices.as_deref())?, usd(spending.request));
+        self.books = Some(books);
+        Ok(ledger)
     }
 
     /// A capability's models, the first choice first. With a first choice elsewhere the profile's own stands in, if it
     /// is on disk.
     pub fn chain(&self, capability: Capability) -> Vec<ModelName> {
         let (models, own) = match capability {
-            Capability::Transcription => (&self.config.stt, self.choice.profile.speech_to_text.as_str()),
-            Capability::Chat => (&self.config.llm, self.choice.profile.chat.as_str()),
-            Capability::Speech => (&self.config.tts, self.choice.profile.speech.as_str()),
-            Capability::Embedding => (&self.config.embedding, EMBEDDING_MODEL),
+            Capability::Transcription => (&self.config.stt, &*self.choice.profile.speech_to_text),
+            Capability::Chat => (&self.config.llm, &*self.choice.profile.chat),
+            Capability::Speech => (&self.config.tts, &*self.choice.profile.speech),
+            Capability::Embedding => (&self.config.embedding, EMBEDDING),
         };
         let first = self.loader.resolve(models.first.as_deref().unwrap_or(own));
-        let own = Some(self.loader.resolve(own));
-        // Vectors of another model are others: nobody stands in unasked.
+        let own = self.loader.resolve(own);
+        // Vectors of another model are others: nobody stands in for an embedder unasked.
         let may_stand_in = first.is_remote() && capability != Capability::Embedding;
-        let own = own.filter(|name| may_stand_in && self.loader.weights(name).is_ok());
+        let own = Some(own).filter(|own| may_stand_in && self.loader.weights(own).is_ok());
         let fallback = models.fallback.iter().map(|name| self.loader.resolve(name));
         let mut names: Vec<ModelName> = Vec::new();
-        for name in std::iter::once(first).chain(fallback).chain(own) {
+        for name in [first].into_iter().chain(fallback).chain(own) {
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -143,9 +151,10 @@ impl App {
         &self.choice.profile.voice_activity
     }
 
-    /// The catalog's models that are first choices of a conversation, for whoever fetches them.
+    /// The catalog's models that are first choices, for whoever fetches them.
     pub fn models(&self) -> Vec<String> {
-        let firsts = [Capability::Transcription, Capability::Chat, Capability::Speech];
+        let mut firsts = vec![Capability::Transcription, Capability::Chat, Capability::Speech];
+        firsts.extend(self.config.embedding.first.as_ref().map(|_| Capability::Embedding));
         let local = firsts.into_iter().filter_map(|it| match self.chain(it).into_iter().next()? {
             ModelName::Local(name) => Some(name),
             ModelName::File(_) | ModelName::Remote(..) => None,
@@ -175,11 +184,19 @@ impl App {
     }
 
     pub async fn chat_model(&self) -> anyhow::Result<Arc<dyn ChatModel>> {
-        Ok(self.thinking.get_or_try_init(|| self.desk()).await?.door.clone())
+        let door: Arc<dyn ChatModel> = self.thinking.get_or_try_init(|| self.desk()).await?.door.clone();
+        Ok(match &self.filter {
+            Some(filter) => Arc::new(FilteredChat::new(door, Arc::clone(filter))),
+            None => door,
+        })
     }
 
     pub async fn speech_synthesizer(&self) -> anyhow::Result<Arc<dyn SpeechSynthesizer>> {
-        Ok(self.speech.get_or_try_init(|| self.desk()).await?.door.clone())
+        let door: Arc<dyn SpeechSynthesizer> = self.speech.get_or_try_init(|| self.desk()).await?.door.clone();
+        Ok(match &self.filter {
+            Some(filter) => Arc::new(FilteredSpeech::new(door, Arc::clone(filter))),
+            None => door,
+        })
     }
 
     pub fn voice_activity(&self) -> anyhow::Result<Arc<dyn VoiceActivity>> {

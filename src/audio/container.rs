@@ -6,7 +6,7 @@
 //! what it has up to there; one that is mostly broken gives an error.
 
 use std::fs::File;
-use std::io::{Cursor, ErrorKind};
+use std::io::{Cursor, ErrorKind, Seek as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -128,6 +128,18 @@ pub fn refuse_too_long(file: File, limits: Limits) -> Result<(), AudioError> {
     })
 }
 
+/// Whether it is a file with something in it, and no pipe.
+fn holds_bytes(file: &File) -> Result<bool, AudioError> {
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(AudioError::Io(ErrorKind::IsADirectory.into()));
+    }
+    if metadata.is_file() && metadata.len() == 0 {
+        return Err(AudioError::Empty);
+    }
+    Ok(metadata.is_file())
+}
+
 /// A file's audio as an iterator of blocks, a packet's worth each (usually 10 to 100 ms). It blocks while it reads and
 /// decodes. An error is the last item.
 pub struct Decoder<const HZ: u32> {
@@ -147,21 +159,19 @@ pub struct Decoder<const HZ: u32> {
 
 impl<const HZ: u32> Decoder<HZ> {
     pub fn open(path: &Path, limits: Limits) -> Result<Self, AudioError> {
-        Self::from_file(File::open(path)?, limits)
-    }
-
-    /// Reads from where `file` is.
-    pub fn from_file(file: File, limits: Limits) -> Result<Self, AudioError> {
-        let metadata = file.metadata()?;
-        if metadata.is_dir() {
-            return Err(AudioError::Io(ErrorKind::IsADirectory.into()));
-        }
-        if metadata.is_file() && metadata.len() == 0 {
-            return Err(AudioError::Empty);
-        }
-        if metadata.is_file() {
+        let file = File::open(path)?;
+        if holds_bytes(&file)? {
             measure(Box::new(File::open(path)?), limits)?;
         }
+        Self::new(Box::new(file), limits)
+    }
+
+    /// Reads a file that has no name from its beginning.
+    pub fn from_file(mut file: File, limits: Limits) -> Result<Self, AudioError> {
+        holds_bytes(&file)?;
+        file.rewind()?;
+        measure(Box::new(file.try_clone()?), limits)?;
+        file.rewind()?;
         Self::new(Box::new(file), limits)
     }
 

@@ -16,7 +16,6 @@ use crate::app::App;
 use crate::config::Config;
 use crate::provider::{Capability, ProviderState, Roster};
 use crate::session::settings::Settings;
-use crate::store::{Budgets, StoredLedger};
 use crate::telemetry;
 
 /// Serve voice chat over WebSocket
@@ -38,9 +37,7 @@ impl Serve {
             .with_context(|| format!("listening on {}", app.config.listen))?;
         let address = listener.local_addr()?;
         let store = app.store().await?;
-        let ledger = StoredLedger::new(store.clone(), Budgets::default());
-        ledger.recover().await;
-        app.keep_books(ledger.clone())?;
+        let ledger = app.keep_books(&store).await?;
         let parts = app.parts(&store).await?;
         let roster = app.roster();
         tell_chains(&*roster);

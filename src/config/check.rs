@@ -16,6 +16,15 @@ impl Config {
             let reason = "must be from 1 to 256".to_owned();
             wrong.push(ConfigError::Value { name: "MAX_CONCURRENT_TTS", value, reason });
         }
+        let mut amount = |name, value: &mut Option<f64>| {
+            if let Some(value) = value.take_if(|value| !value.is_finite() || *value < 0.0) {
+                let reason = "must be an amount of US dollars, 0 or more".to_owned();
+                wrong.push(ConfigError::Value { name, value: value.to_string(), reason });
+            }
+        };
+        amount("BUDGET_REQUEST_USD", &mut self.spending.request);
+        amount("BUDGET_DAY_USD", &mut self.spending.day);
+        amount("BUDGET_MONTH_USD", &mut self.spending.month);
         let mut key = |name, key: &mut Option<SecretString>, remedy: &str| {
             if let Some(reason) = key.as_ref().and_then(|key| fault_of(key)) {
                 wrong.push(ConfigError::Secret { name, reason: format!("{reason}; {remedy}") });

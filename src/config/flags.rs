@@ -62,6 +62,24 @@ pub struct Flags {
     /// How many sentences may be generated at once [default: 3]
     #[arg(long, env = "MAX_CONCURRENT_TTS", global = true, hide_env_values = true)]
     pub max_concurrent_tts: Option<usize>,
+    /// The most that one request may cost elsewhere, in US dollars [default: any amount]
+    #[arg(long, env = "BUDGET_REQUEST_USD", global = true, hide_env_values = true)]
+    pub budget_request_usd: Option<f64>,
+    /// The most that a day in UTC may cost, in US dollars [default: any amount]
+    #[arg(long, env = "BUDGET_DAY_USD", global = true, hide_env_values = true)]
+    pub budget_day_usd: Option<f64>,
+    /// The most that a month may cost, in US dollars [default: any amount]
+    #[arg(long, env = "BUDGET_MONTH_USD", global = true, hide_env_values = true)]
+    pub budget_month_usd: Option<f64>,
+    /// A file with prices of remote models, over those of models/prices.toml
+    #[arg(long, env = "PRICES", global = true, hide_env_values = true)]
+    pub prices: Option<PathBuf>,
+    /// A file with words and phrases, one a line, that are neither answered nor said [default: none]
+    #[arg(long, env = "CONTENT_FILTER_WORDS", global = true, hide_env_values = true)]
+    pub content_filter_words: Option<PathBuf>,
+    /// A moderation model that judges what is asked and answered, as openai/omni-moderation-latest [default: none]
+    #[arg(long, env = "MODERATION_MODEL", global = true, hide_env_values = true)]
+    pub moderation_model: Option<String>,
     /// When set, every request must carry it as `Authorization: Bearer`
     #[arg(long, env = "AICHAT_API_KEY", global = true, hide_env_values = true)]
     pub api_key: Option<SecretString>,
@@ -127,6 +145,12 @@ pub(super) struct File {
     pub(super) embedding_model: Option<String>,
     pub(super) embedding_fallback: Option<Vec<String>>,
     pub(super) max_concurrent_tts: Option<usize>,
+    pub(super) budget_request_usd: Option<f64>,
+    pub(super) budget_day_usd: Option<f64>,
+    pub(super) budget_month_usd: Option<f64>,
+    pub(super) prices: Option<PathBuf>,
+    pub(super) content_filter_words: Option<PathBuf>,
+    pub(super) moderation_model: Option<String>,
     pub(super) api_key: Option<String>,
     pub(super) allowed_origins: Option<Vec<String>>,
     pub(super) openai_api_key: Option<String>,

@@ -36,6 +36,8 @@ pub struct Config {
     pub tts: Models,
     pub embedding: Models,
     pub max_concurrent_tts: usize,
+    pub spending: Spending,
+    pub filter: Filter,
     pub api_key: Option<SecretString>,
     pub allowed_origins: Vec<String>,
     pub openai: Service,
@@ -53,6 +55,23 @@ pub struct Models {
     /// None: the profile's.
     pub first: Option<String>,
     pub fallback: Vec<String>,
+}
+
+/// What requests elsewhere may cost, in US dollars. None: any amount.
+#[derive(Clone, Debug, Default)]
+pub struct Spending {
+    pub request: Option<f64>,
+    pub day: Option<f64>,
+    pub month: Option<f64>,
+    /// Prices over those that the program knows.
+    pub prices: Option<PathBuf>,
+}
+
+/// What is neither answered nor said. With neither there is no filter.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub words: Option<PathBuf>,
+    pub moderation_model: Option<String>,
 }
 
 /// How to reach a service elsewhere. With neither it is not asked.
@@ -134,6 +153,16 @@ impl Config {
                 file.embedding_fallback.take(),
             ),
             max_concurrent_tts: flags.max_concurrent_tts.or(file.max_concurrent_tts).unwrap_or(3),
+            spending: Spending {
+                request: flags.budget_request_usd.or(file.budget_request_usd),
+                day: flags.budget_day_usd.or(file.budget_day_usd),
+                month: flags.budget_month_usd.or(file.budget_month_usd),
+                prices: flags.prices.clone().or(file.prices.take()),
+            },
+            filter: Filter {
+                words: flags.content_filter_words.clone().or(file.content_filter_words.take()),
+                moderation_model: named(flags.moderation_model.clone().or(file.moderation_model.take())),
+            },
             api_key: flags.api_key.clone().or(named(file.api_key.take()).map(Into::into)),
             allowed_origins: flags.allowed_origins.clone().or(file.allowed_origins.take()).unwrap_or_default(),
             openai: Service {

@@ -79,6 +79,21 @@ impl ContentFilter for WordList {
     }
 }
 
+/// Several filters: what each of them lets pass.
+pub struct Filters(pub Vec<Arc<dyn ContentFilter>>);
+
+impl ContentFilter for Filters {
+    fn check(&self, text: String, caller: &Caller) -> BoxFuture<'static, Result<(), ProviderError>> {
+        let checks: Vec<_> = self.0.iter().map(|filter| filter.check(text.clone(), caller)).collect();
+        future::try_join_all(checks).map(|passed| passed.map(|_| ())).boxed()
+    }
+
+    fn sees(&self) -> Grain {
+        let sentence = self.0.iter().any(|filter| filter.sees() == Grain::Sentence);
+        if sentence { Grain::Sentence } else { Grain::Word }
+    }
+}
+
 /// A language model behind a filter.
 pub struct FilteredChat {
     inner: Arc<dyn ChatModel>,

@@ -44,7 +44,7 @@ fn a_wrong_setting_is_named() {
 }
 
 /// Every setting there is, set to nothing.
-const EMPTY: [&str; 29] = [
+const EMPTY: [&str; 35] = [
     "HOST",
     "PORT",
     "DATABASE_URL",
@@ -67,6 +67,12 @@ const EMPTY: [&str; 29] = [
     "HIGGS_MODEL_PATH",
     "HIGGS_TOKENIZER_PATH",
     "MAX_CONCURRENT_TTS",
+    "BUDGET_REQUEST_USD",
+    "BUDGET_DAY_USD",
+    "BUDGET_MONTH_USD",
+    "PRICES",
+    "CONTENT_FILTER_WORDS",
+    "MODERATION_MODEL",
     "AICHAT_API_KEY",
     "ALLOWED_ORIGINS",
     "LOG",

@@ -19,7 +19,6 @@ use crate::engine::speech::KokoroEngine;
 use crate::engine::stt::WhisperEngine;
 use crate::engine::vad::SileroVad;
 use crate::provider::limit::LimitedSpeech;
-use crate::provider::route::OpenAiVoices;
 use crate::provider::{ChatModel, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity};
 
 /// Loads models on one device, as far as they fit. Clones share its books.
@@ -89,7 +88,7 @@ impl Loader {
         Ok(Arc::new(self.load(name, load).await?))
     }
 
-    /// Bounded by `MAX_CONCURRENT_TTS`; OpenAI's voices are stood in for.
+    /// Bounded by `MAX_CONCURRENT_TTS`.
     pub(super) async fn speech(&self, name: &ModelName) -> anyhow::Result<Arc<dyn SpeechSynthesizer>> {
         let folder = self.folder(Kind::Speech, name)?;
         let precedence = self.precedence.clone();
@@ -99,7 +98,7 @@ impl Loader {
         };
         let engine = Arc::new(self.load(name, load).await?);
         let limited = LimitedSpeech::new(engine, &name.to_string(), self.speech_permits);
-        Ok(Arc::new(OpenAiVoices(Arc::new(limited))))
+        Ok(Arc::new(limited))
     }
 
     pub(super) async fn embedding(&self, name: &ModelName) -> anyhow::Result<Arc<dyn TextEmbedder>> {

@@ -118,7 +118,9 @@ impl App {
         };
         let first = self.loader.resolve(models.first.as_deref().unwrap_or(own));
         let own = self.loader.resolve(own);
-        let own = Some(own).filter(|own| first.is_remote() && self.loader.weights(own).is_ok());
+        // Vectors of another model are others: nobody stands in for an embedder unasked.
+        let may_stand_in = first.is_remote() && capability != Capability::Embedding;
+        let own = Some(own).filter(|own| may_stand_in && self.loader.weights(own).is_ok());
         let fallback = models.fallback.iter().map(|name| self.loader.resolve(name));
         let mut names: Vec<ModelName> = Vec::new();
         for name in [first].into_iter().chain(fallback).chain(own) {

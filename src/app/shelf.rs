@@ -31,6 +31,9 @@ impl Services {
     }
 }
 
+/// What a client is told of a model that is here and does not load.
+const NOT_LOADED: &str = "it could not be loaded; the server's log says why";
+
 /// One capability's models.
 pub(super) struct Shelf<D: ?Sized> {
     loader: Loader,
@@ -50,19 +53,17 @@ impl<D: Door + ?Sized> Shelf<D> {
         let mut links = Vec::new();
         let mut reasons = Vec::new();
         for name in names {
-            let link = match self.usable(name) {
+            let opened = match self.usable(name) {
                 Ok(()) if links.is_empty() && !name.is_remote() => {
-                    match D::load(self.loader.clone(), name.clone()).await {
-                        Ok(door) => Ok(self.keep(name, door)),
-                        Err(error) => Err(format!("{error:#}")),
-                    }
+                    let loaded = D::load(self.loader.clone(), name.clone()).await;
+                    loaded.map(|door| self.keep(name, door)).map_err(|error| format!("{error:#}"))
                 }
                 Ok(()) => self.open(name).map_err(|error| error.to_string()),
                 Err(reason) => Err(reason),
             };
-            links.push(link.unwrap_or_else(|reason| {
-                reasons.push(reason.clone());
-                Link::missing(name.to_string(), name.is_remote(), reason)
+            links.push(opened.unwrap_or_else(|reason| {
+                reasons.push(reason);
+                self.missing(name)
             }));
         }
         if links.iter().any(|link| link.door().is_some()) {
@@ -78,9 +79,21 @@ impl<D: Door + ?Sized> Shelf<D> {
     pub(super) fn idle_chain(&self, names: &[ModelName]) -> Vec<Link<D>> {
         let link = |name: &ModelName| {
             let opened = self.usable(name).and_then(|()| self.open(name).map_err(|error| error.to_string()));
-            opened.unwrap_or_else(|reason| Link::missing(name.to_string(), name.is_remote(), reason))
+            opened.unwrap_or_else(|_| self.missing(name))
         };
         names.iter().map(link).collect()
+    }
+
+    /// In the place of one that cannot be asked. Clients are told how to get it, and nothing about this machine.
+    fn missing(&self, name: &ModelName) -> Link<D> {
+        let remedy = match name {
+            ModelName::Remote(service, _) => format!("it needs {}", service.key()),
+            ModelName::Local(name) if self.usable(&ModelName::Local(name.clone())).is_err() => {
+                format!("fetch it with `aichat pull {name}`")
+            }
+            ModelName::Local(_) | ModelName::File(_) => NOT_LOADED.to_owned(),
+        };
+        Link::missing(name.to_string(), name.is_remote(), remedy)
     }
 
     fn remedies(&self, reasons: &[String]) -> String {
@@ -128,11 +141,10 @@ impl<D: Door + ?Sized> Shelf<D> {
         let build = move || {
             let (loader, wanted) = (loader.clone(), wanted.clone());
             async move {
-                let unavailable = |error: anyhow::Error| ProviderError::Unavailable {
-                    what: wanted.to_string(),
-                    remedy: format!("{error:#}"),
-                };
-                D::load(loader, wanted.clone()).await.map_err(unavailable)
+                D::load(loader, wanted.clone()).await.map_err(|error| {
+                    tracing::error!(model = %wanted, error = format!("{error:#}"), "not loaded");
+                    ProviderError::Unavailable { what: wanted.to_string(), remedy: NOT_LOADED.to_owned() }
+                })
             }
             .boxed()
         };

@@ -68,12 +68,12 @@ impl Doctor {
         let places: Vec<_> = app.chain(capability).into_iter().map(places).collect();
         let is_served = places.iter().any(|(_, place)| place.is_ok());
         let what = capability.as_str();
-        if places.is_empty() {
-            return vec![Finding::Note(format!("{what}: nobody; see EMBEDDING_MODEL"))];
-        }
         let finding = |(number, (name, place)): (usize, (String, Result<String, String>))| match place {
             Ok(place) => Finding::Good(format!("{what} {}: {name}: {place}", number + 1)),
-            Err(error) if is_served => Finding::Note(format!("{what} {}: {name}: {error}", number + 1)),
+            // A conversation needs no vectors.
+            Err(error) if is_served || capability == Capability::Embedding => {
+                Finding::Note(format!("{what} {}: {name}: {error}", number + 1))
+            }
             Err(error) => Finding::Bad(format!("{what} {}: {name}: {error}", number + 1)),
         };
         places.into_iter().enumerate().map(finding).collect()

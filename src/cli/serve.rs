@@ -93,12 +93,10 @@ fn tell_unused(config: &Config) {
 }
 
 fn tell_chains(roster: &dyn Roster) {
-    for provider in roster.providers() {
+    // What is missing was told where it was missed.
+    for provider in roster.providers().iter().filter(|it| !matches!(it.state, ProviderState::Missing { .. })) {
         let capability = provider.capability.as_str();
-        match provider.state {
-            ProviderState::Missing { remedy } => tracing::warn!(capability, name = provider.name, remedy, "missing"),
-            _ => tracing::info!(capability, name = provider.name, remote = provider.remote, "serves"),
-        }
+        tracing::info!(capability, name = provider.name, remote = provider.remote, "serves");
     }
 }
 

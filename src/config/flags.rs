@@ -53,7 +53,7 @@ pub struct Flags {
     /// Who speaks where that one cannot, in order, separated by commas
     #[arg(long, env = "TTS_FALLBACK", global = true, hide_env_values = true, value_delimiter = ',')]
     pub tts_fallback: Option<Vec<String>>,
-    /// Embedding model: a local name, or openai/NAME
+    /// Embedding model, loaded when it is first asked: a local name, or openai/NAME [default: all-minilm-l6-v2]
     #[arg(long, env = "EMBEDDING_MODEL", global = true, hide_env_values = true)]
     pub embedding_model: Option<String>,
     /// Who embeds where that one cannot, in order, separated by commas; their vectors are others

@@ -4,7 +4,6 @@
 //! kept for the latest names, so that a model's failures are remembered from one request to the next.
 
 mod lazy;
-mod voice;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,7 +18,6 @@ use super::{
 };
 use crate::audio::Mic;
 pub use lazy::Lazy;
-pub use voice::{OPENAI_VOICES, OpenAiVoices};
 
 /// Names that are kept. Requests choose them, so there must be a bound.
 const NAMES: usize = 64;

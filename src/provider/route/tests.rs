@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::*;
-use crate::provider::fake::{FakeChat, FakeSpeech};
+use crate::provider::fake::FakeChat;
 
 /// Serves every name that begins with `m`.
 #[derive(Default)]
@@ -125,26 +125,4 @@ async fn a_lazy_door_is_built_once_and_after_its_first_caller_has_left() {
     let (one, two) = tokio::join!(one.collect::<Vec<_>>(), two.collect::<Vec<_>>());
     assert!(one.iter().chain(&two).all(Result::is_ok));
     assert_eq!(built.load(Ordering::SeqCst), 2, "once in vain, once for all");
-}
-
-#[tokio::test(start_paused = true)]
-async fn openais_voices_are_stood_in_for_by_local_ones() {
-    struct Kokoro(FakeSpeech);
-    impl SpeechSynthesizer for Kokoro {
-        fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk> {
-            self.0.speak(request)
-        }
-        fn voices(&self) -> Vec<VoiceInfo> {
-            ["af_heart", "am_echo"].map(|name| VoiceInfo { name: name.into(), language: "en".into() }).to_vec()
-        }
-    }
-    let kokoro = Arc::new(Kokoro(FakeSpeech::default()));
-    let door = OpenAiVoices(Arc::clone(&kokoro) as Arc<dyn SpeechSynthesizer>);
-    for voice in [Some("alloy"), Some("echo"), Some("af_heart"), Some("nobody"), None] {
-        let voice = voice.map(str::to_owned);
-        drop(door.speak(SpeakRequest { text: "Hi.".into(), voice, ..SpeakRequest::default() }));
-    }
-    let asked: Vec<_> = kokoro.0.asked.lock().unwrap().iter().map(|request| request.voice.clone()).collect();
-    let expected = [Some("af_heart"), Some("am_echo"), Some("af_heart"), Some("nobody"), None];
-    assert_eq!(asked, expected.map(|voice| voice.map(str::to_owned)));
 }

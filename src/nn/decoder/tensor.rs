@@ -37,6 +37,8 @@ pub(super) struct TensorStore {
     /// Per layer, each `[slots, kv_heads, positions, head_dim]`.
     keys: Vec<Tensor>,
     values: Vec<Tensor>,
+    /// What keys and values are rounded to before they are written.
+    precision: DType,
     /// Of one slot.
     positions: usize,
     turns: Turns,
@@ -73,6 +75,12 @@ impl Turns {
 impl TensorStore {
     pub(super) fn element_bytes(&self) -> usize {
         self.keys.first().map_or(0, |keys| keys.dtype().size_in_bytes())
+    }
+
+    /// Rounds keys and values further than the memory does.
+    #[cfg(test)]
+    pub(super) fn rounded_to(self, precision: DType) -> Self {
+        Self { precision, ..self }
     }
 
     /// Slots and positions are as `KvCache::copy` has checked them.
@@ -126,6 +134,7 @@ impl TensorDecoder {
         Ok(TensorStore {
             keys: (0..layers).map(|_| zeros()).collect::<Result<_>>()?,
             values: (0..layers).map(|_| zeros()).collect::<Result<_>>()?,
+            precision: self.cache_type(),
             positions,
             turns: turns(&self.frequencies)?,
             local_turns: self.local_frequencies.as_ref().map(turns).transpose()?,
@@ -160,6 +169,7 @@ struct Call {
     turns: Turns,
     local_turns: Option<Turns>,
     attention: Attention,
+    precision: DType,
     /// Rows whose logits are wanted.
     wanted: Option<Tensor>,
 }
@@ -225,6 +235,7 @@ impl Call {
             } else {
                 Attention::BySpan(tiles(spans, window, device)?)
             },
+            precision: store.precision,
             wanted: match wanted.len() {
                 0 => None,
                 count => Some(Tensor::from_vec(wanted, count, device)?),
@@ -424,7 +435,7 @@ impl Layer {
 
     /// `rows`: `[rows, kv_heads, head_dim]`.
     fn write(&self, memory: &Tensor, rows: &Tensor, call: &Call) -> Result<()> {
-        let rows = rows.to_dtype(memory.dtype())?;
+        let rows = rows.to_dtype(call.precision)?.to_dtype(memory.dtype())?;
         match &call.attention {
             Attention::BySpan(tiles) => tiles.iter().try_for_each(|tile| {
                 let read = rows.narrow(0, tile.row, tile.rows)?.transpose(0, 1)?.contiguous()?.unsqueeze(0)?;

@@ -2,7 +2,9 @@
 
 use candle_core::Device;
 
-use super::super::tests::{FAMILIES, best, cases, folder, largest_difference, last, oracle, oracle_of_gguf, text};
+use super::super::tests::{
+    FAMILIES, best, cases, folder, halved_cache, in_floats, largest_difference, last, oracle, text,
+};
 use super::super::{Decoder, GgufFile, KvCache, Span, Wants, gguf_model};
 use super::simd::Instructions;
 use super::{CpuDecoder, CpuStore};
@@ -21,8 +23,11 @@ fn all(decoder: &mut Decoder, cache: &mut KvCache, spans: &[Span<'_>]) -> Vec<Ve
     (0..logits.rows()).map(|row| bits(logits.row(row))).collect()
 }
 
-/// How far half-precision keys and values may move a logit, of the largest one.
+/// How far half-precision keys and values may move a logit, of the largest one: 5.7e-3 seen in these random models, and
+/// candle's tensors move as far with keys and values rounded alike. With both in f32 the kernels are within 1.4e-5.
 const HALF: f32 = 1e-2;
+/// On average where both sides round: what is left are single numbers between two halves that went to different ones.
+const SAME_HALVES: f32 = 5e-4;
 
 fn largest(logits: &[f32]) -> f32 {
     logits.iter().fold(0.0, |largest, logit| largest.max(logit.abs()))
@@ -64,12 +69,19 @@ fn long_texts_come_out_as_in_tensors() {
         let tokens = text(3, 300);
         let span = Span { slot: 0, start: 0, tokens: &tokens, wants: Wants::All };
         let (mut decoder, mut reference) = (ours(family), oracle(family));
-        let (mut cache, mut other) = (decoder.cache(1, 300).unwrap(), reference.cache(1, 300).unwrap());
-        let (logits, expected) =
-            (decoder.forward(&mut cache, &[span]).unwrap(), reference.forward(&mut other, &[span]).unwrap());
-        for row in 0..300 {
-            let difference = largest_difference(logits.row(row), expected.row(row));
-            assert!(difference < HALF * largest(expected.row(row)), "{family}, position {row}: {difference}");
+        let mut cache = decoder.cache(1, 300).unwrap();
+        let logits = decoder.forward(&mut cache, &[span]).unwrap();
+        let caches = [(halved_cache(&reference, 300), SAME_HALVES), (reference.cache(1, 300).unwrap(), HALF)];
+        for (mut cache, average) in caches {
+            let expected = reference.forward(&mut cache, &[span]).unwrap();
+            let differences: Vec<f32> = (0..300)
+                .map(|row| largest_difference(logits.row(row), expected.row(row)) / largest(expected.row(row)))
+                .collect();
+            for (position, difference) in differences.iter().enumerate() {
+                assert!(*difference < HALF, "{family}, position {position}: {difference}");
+            }
+            let seen = differences.iter().sum::<f32>() / 300.0;
+            assert!(seen < average, "{family}: {seen} on average, at most {average}");
         }
     }
 }
@@ -123,37 +135,32 @@ fn instruction_sets_and_numbers_of_threads_agree() {
     }
 }
 
-/// The real file as stored, on what it writes itself. Candle's products round activations to 8 bits as these do, with
-/// scales in half precision; rounding up or down then differs here and there.
+/// Over 2,048 positions of prose, by `tests/fixtures/make_english.py`. The weights are those of the file; what differs from
+/// floats is activations in 8 bits. llama.cpp's, which it rounds as well, give 96.1 % and 0.0037 on the same positions.
 #[test]
-fn the_real_file_gives_what_tensors_give() {
+fn real_prose_comes_out_as_in_floats() {
+    let texts: Vec<Vec<u32>> = serde_json::from_slice(&std::fs::read(folder("english.json")).unwrap()).unwrap();
     let path = testing::model("smollm2-135m-instruct").join("model.gguf");
-    let (mut decoder, mut reference) = (Decoder::from_gguf(&path, &Device::Cpu).unwrap(), oracle_of_gguf(&path));
-    let (mut cache, mut other) = (decoder.cache(1, 80).unwrap(), reference.cache(1, 80).unwrap());
+    let (config, weights) = in_floats(&path);
+    let mut reference = Decoder::on_tensors(config, weights, &Device::Cpu).unwrap();
+    let mut decoder = Decoder::from_gguf(&path, &Device::Cpu).unwrap();
     let (mut rows, mut agree, mut divergence) = (0, 0, 0.0);
-    // "The capital of France is", and beginnings of a tale and of a function.
-    for prompt in [
-        &[504, 3575, 282, 4649, 314][..],
-        &[6403, 1980, 253, 655, 665, 436, 253, 1165, 16438, 617][..],
-        &[1604, 3987, 46477, 24, 94, 727][..],
-    ] {
-        let mut tokens = prompt.to_vec();
-        let mut logits = last(&mut decoder, &mut cache, 0, 0, &tokens);
-        while tokens.len() < 70 {
-            tokens.push(best(&logits));
-            logits = last(&mut decoder, &mut cache, 0, tokens.len() - 1, &tokens[tokens.len() - 1..]);
-        }
-        let span = Span { slot: 0, start: 0, tokens: &tokens, wants: Wants::All };
+    for tokens in &texts {
+        let span = Span { slot: 0, start: 0, tokens, wants: Wants::All };
+        let (mut cache, mut other) =
+            (decoder.cache(1, tokens.len()).unwrap(), reference.cache(1, tokens.len()).unwrap());
         let logits = decoder.forward(&mut cache, &[span]).unwrap();
         let expected = reference.forward(&mut other, &[span]).unwrap();
-        for row in prompt.len()..tokens.len() {
+        for row in 0..tokens.len() {
             rows += 1;
-            agree += usize::from(best(logits.row(row)) == best(expected.row(row)));
+            agree += u32::from(best(logits.row(row)) == best(expected.row(row)));
             divergence += kullback_leibler(expected.row(row), logits.row(row));
         }
     }
-    assert!(agree * 100 >= rows * 95, "{agree} of {rows} best tokens agree");
-    assert!(divergence / f64::from(rows as u32) < 0.01, "the distributions diverge by {divergence} over {rows} rows");
+    let divergence = divergence / f64::from(rows);
+    println!("{agree} of {rows} best tokens agree, the distributions diverge by {divergence} on average");
+    assert!(rows == 2048 && agree * 100 >= rows * 95, "{agree} of {rows} best tokens agree");
+    assert!(divergence < 0.005, "the distributions diverge by {divergence} on average");
 }
 
 fn kullback_leibler(expected: &[f32], logits: &[f32]) -> f64 {

@@ -13,10 +13,11 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::{QTensor, gguf_file};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
-use super::{Decoder, GgufFile, KvCache, Span, Wants, gguf_model, hub_model};
+use super::weights::{DecoderWeights, Matrix};
+use super::{Backend, Decoder, DecoderConfig, GgufFile, KvCache, Span, Store, Wants, gguf_model, hub_model};
 use crate::testing;
 
 pub(super) const FAMILIES: [&str; 6] = ["llama3", "smollm2", "mistral", "qwen2", "qwen3", "gemma3"];
@@ -43,6 +44,23 @@ pub(super) fn oracle_of_gguf(path: &Path) -> Decoder {
     Decoder::on_tensors(config, weights, &Device::Cpu).unwrap()
 }
 
+/// Sizes and weights of a file, quantized ones as the floats that they stand for.
+pub(super) fn in_floats(path: &Path) -> (DecoderConfig, DecoderWeights) {
+    let (config, mut weights) = gguf_model::load(GgufFile::open(path).unwrap(), &Device::Cpu).unwrap();
+    let DecoderWeights { embedding, layers, head, .. } = &mut weights;
+    let products = layers.iter_mut().flat_map(|layer| {
+        let heads = [&mut layer.query, &mut layer.key, &mut layer.value, &mut layer.output];
+        heads.into_iter().chain([&mut layer.gate, &mut layer.up, &mut layer.down])
+    });
+    for matrix in products.chain([embedding]).chain(head) {
+        if let Matrix::Quantized(stored) = matrix {
+            let dense = stored.dequantize(&Device::Cpu).unwrap();
+            *matrix = Matrix::Dense(dense);
+        }
+    }
+    (config, weights)
+}
+
 /// In candle's tensors.
 pub(super) fn oracle_of_folder(path: &Path) -> Decoder {
     let (config, weights) = hub_model::open(path, &Device::Cpu).unwrap();
@@ -51,6 +69,13 @@ pub(super) fn oracle_of_folder(path: &Path) -> Decoder {
 
 pub(super) fn oracle(family: &str) -> Decoder {
     oracle_of_gguf(&folder(family).join("model.gguf"))
+}
+
+/// A slot for an oracle that rounds keys and values to half precision, as the CPU's kernels do.
+pub(super) fn halved_cache(oracle: &Decoder, positions: usize) -> KvCache {
+    let Backend::Tensor(decoder) = &oracle.backend else { panic!("not an oracle") };
+    let store = decoder.store(1, positions).unwrap().rounded_to(DType::F16);
+    KvCache::new(Store::Tensor(store), 1, positions, oracle.config.cache_elements_per_position())
 }
 
 /// Writes a GGUF file again, without its vocabulary, only the first `layers`, each tensor as `convert` gives it.

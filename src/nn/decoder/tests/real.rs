@@ -8,13 +8,9 @@ use candle_core::{Device, Tensor};
 use candle_transformers::models::quantized_llama::ModelWeights;
 use serde::Deserialize;
 
-use super::{best, folder, largest_difference, last, oracle_of_gguf, rewritten, text};
-use crate::nn::decoder::{Family, Span, Wants};
+use super::{best, folder, in_floats, largest_difference, last, oracle_of_gguf, rewritten, text};
+use crate::nn::decoder::{Decoder, Family, Span, Wants};
 use crate::testing;
-
-/// Of logits. In f32 throughout, transformers differs from llama.cpp by up to 0.46 where it differs, in 8 of the 320.
-const NEAR_TIE: f32 = 0.5;
-const MOST_NEAR_TIES: usize = 16;
 
 /// The first layers, in f16: products of quantized weights round their activations to 8 bits, where the order of a sum
 /// decides what is rounded up.
@@ -49,44 +45,122 @@ fn smollm2_gives_what_candle_transformers_gives() {
     }
 }
 
-/// What llama.cpp wrote, by `tests/fixtures/make_llama_cpp.py`.
+/// What llama.cpp wrote, by `tests/fixtures/make_llama_cpp.py`: from the file as stored, where it rounds activations to 8
+/// bits, and from the same weights as floats, where it rounds nothing.
+#[derive(Deserialize)]
+struct Texts {
+    stored: Vec<Written>,
+    floats: Vec<Written>,
+    /// What it would go on with, in floats, after each part of what it wrote from the file as stored.
+    floats_after_stored: Vec<Steps>,
+}
+
 #[derive(Deserialize)]
 struct Written {
     prompt: Vec<u32>,
+    #[serde(flatten)]
+    steps: Steps,
+}
+
+#[derive(Deserialize)]
+struct Steps {
     greedy: Vec<u32>,
     /// Of each token's log-probability before the next best one's.
     leads: Vec<f32>,
 }
 
-/// Weights as stored. Both round activations to 8 bits, in blocks of their own: where two tokens come near each other
-/// either may win.
-#[test]
-fn smollm2_writes_what_llama_cpp_writes() {
-    let texts: Vec<Written> = serde_json::from_slice(&fs::read(folder("llama_cpp.json")).unwrap()).unwrap();
-    let mut decoder = oracle_of_gguf(&testing::model("smollm2-135m-instruct").join("model.gguf"));
-    let ends = decoder.config().ends.clone();
-    let mut near_ties = 0;
-    for (number, Written { prompt, greedy, leads }) in texts.iter().enumerate() {
-        let tokens = [&prompt[..], &greedy[..greedy.len() - 1]].concat();
-        let mut cache = decoder.cache(1, tokens.len()).unwrap();
-        let spans = [Span { slot: 0, start: 0, tokens: &tokens, wants: Wants::All }];
-        let logits = decoder.forward(&mut cache, &spans).unwrap();
-        for (index, (expected, lead)) in greedy.iter().zip(leads).enumerate() {
-            // llama.cpp was not to end.
-            let mut row = logits.row(prompt.len() - 1 + index).to_vec();
-            for end in &ends {
-                row[*end as usize] = f32::NEG_INFINITY;
-            }
-            let token = best(&row);
-            if token != *expected {
-                let ours = row[token as usize] - row[*expected as usize];
-                println!(
-                    "text {number}, token {index}: {token} leads {expected} by {ours}, in llama.cpp it trails by {lead}"
-                );
-                assert!(ours < NEAR_TIE && *lead < NEAR_TIE, "no near-tie");
-                near_ties += 1;
+/// Ours beside llama.cpp's.
+#[derive(Debug, Default)]
+struct Comparison {
+    tokens: usize,
+    differing: usize,
+    /// By which llama.cpp's token leads in its own logits, or trails in ours, where they differ.
+    widest: f32,
+    /// Between the leads of the best tokens, ours and llama.cpp's.
+    off: f32,
+}
+
+/// By which the best logit leads the next best one.
+fn lead_of(row: &[f32]) -> f32 {
+    let mut others = row.to_vec();
+    let highest = std::mem::replace(&mut others[best(row) as usize], f32::NEG_INFINITY);
+    highest - others[best(&others) as usize]
+}
+
+impl Comparison {
+    /// Reads each text and compares what would follow its parts with `steps`.
+    fn of<'a>(decoder: &mut Decoder, texts: impl IntoIterator<Item = (&'a Written, &'a Steps)>) -> Self {
+        let mut comparison = Self::default();
+        let ends = decoder.config().ends.clone();
+        for (number, (Written { prompt, steps: written }, steps)) in texts.into_iter().enumerate() {
+            let tokens = [&prompt[..], &written.greedy[..written.greedy.len() - 1]].concat();
+            let mut cache = decoder.cache(1, tokens.len()).unwrap();
+            let span = Span { slot: 0, start: 0, tokens: &tokens, wants: Wants::All };
+            let logits = decoder.forward(&mut cache, &[span]).unwrap();
+            for (index, (expected, lead)) in steps.greedy.iter().zip(&steps.leads).enumerate() {
+                let mut row = logits.row(prompt.len() - 1 + index).to_vec();
+                comparison.tokens += 1;
+                comparison.off = comparison.off.max((lead_of(&row) - lead).abs());
+                // llama.cpp was not to end.
+                for end in &ends {
+                    row[*end as usize] = f32::NEG_INFINITY;
+                }
+                let token = best(&row);
+                if token != *expected {
+                    let ours = row[token as usize] - row[*expected as usize];
+                    println!(
+                        "text {number}, token {index}: {token} leads {expected} by {ours}, theirs trails by {lead}"
+                    );
+                    comparison.differing += 1;
+                    comparison.widest = comparison.widest.max(ours).max(*lead);
+                }
             }
         }
+        println!("{comparison:?}");
+        comparison
     }
-    assert!(near_ties <= MOST_NEAR_TIES, "{near_ties} of 320 tokens differ");
+}
+
+fn texts() -> Texts {
+    serde_json::from_slice(&fs::read(folder("llama_cpp.json")).unwrap()).unwrap()
+}
+
+/// With the weights that the file stores as floats nothing is rounded: every token is llama.cpp's, also after what
+/// llama.cpp wrote where it rounded. The kernels keep keys and values in half precision.
+#[test]
+fn real_weights_in_floats_write_what_llama_cpp_writes() {
+    let path = testing::model("smollm2-135m-instruct").join("model.gguf");
+    let Texts { stored, floats, floats_after_stored } = texts();
+    let with: [(fn(_, _, &Device) -> _, f32); 2] = [(Decoder::on_tensors, 2e-3), (Decoder::on, 2e-2)];
+    for (backend, most) in with {
+        let (config, weights) = in_floats(&path);
+        let mut decoder = backend(config, weights, &Device::Cpu).unwrap();
+        let own: Vec<_> = floats.iter().map(|text| (text, &text.steps)).collect();
+        for texts in [own, stored.iter().zip(&floats_after_stored).collect()] {
+            let comparison = Comparison::of(&mut decoder, texts);
+            assert_eq!((comparison.tokens, comparison.differing), (320, 0));
+            assert!(comparison.off < most, "{comparison:?}");
+        }
+    }
+}
+
+/// From the file as stored llama.cpp, candle and our kernels round activations to 8 bits, each in its own way. In llama.cpp
+/// this alone changes 8 of the 320 tokens, up to 0.35 before the next best one; in our kernels no more.
+#[test]
+fn real_weights_as_stored_write_what_llama_cpp_writes() {
+    let path = testing::model("smollm2-135m-instruct").join("model.gguf");
+    let Texts { stored, floats_after_stored, .. } = texts();
+    let (mut changed, mut widest) = (0, 0f32);
+    for (Written { steps, .. }, floats) in stored.iter().zip(&floats_after_stored) {
+        for index in (0..steps.greedy.len()).filter(|index| steps.greedy[*index] != floats.greedy[*index]) {
+            changed += 1;
+            widest = widest.max(steps.leads[index]).max(floats.leads[index]);
+        }
+    }
+    assert_eq!(changed, 8);
+    let kernels = Decoder::from_gguf(&path, &Device::Cpu).unwrap();
+    for (mut decoder, most) in [(kernels, changed), (oracle_of_gguf(&path), 2 * changed)] {
+        let comparison = Comparison::of(&mut decoder, stored.iter().map(|text| (text, &text.steps)));
+        assert!(comparison.differing <= most && comparison.widest <= widest, "{comparison:?}");
+    }
 }

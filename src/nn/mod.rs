@@ -3,7 +3,10 @@
 //! Config names mirror the upstream config.json, `vb.pp("…")` mirrors the checkpoint's names, and every file reads
 //! config → blocks → layer → model. No thread, no channel, no tokenizer: `engine` runs these.
 
+pub mod checkpoint;
 pub mod decoder;
+mod frames;
+pub mod higgs;
 pub mod kokoro;
 pub mod sampling;
 pub mod silero;

@@ -124,10 +124,8 @@ impl Weights {
         }
         let (module, parameter) = name.rsplit_once('.')?;
         let parametrised = format!("{module}.parametrizations.{parameter}.original");
-        let pairs = [
-            (format!("{name}_v"), format!("{name}_g")),
-            (format!("{parametrised}1"), format!("{parametrised}0")),
-        ];
+        let pairs =
+            [(format!("{name}_v"), format!("{name}_g")), (format!("{parametrised}1"), format!("{parametrised}0"))];
         let held = |(direction, magnitude): &(String, String)| {
             self.archive.contains(direction) && self.archive.contains(magnitude)
         };

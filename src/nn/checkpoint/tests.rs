@@ -55,7 +55,8 @@ impl Archive for HashMap<String, Tensor> {
 }
 
 fn weights(tensors: &[(&str, Tensor)], spelling: Spelling) -> VarBuilder<'static> {
-    let tensors: HashMap<String, Tensor> = tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
+    let tensors: HashMap<String, Tensor> =
+        tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
     Weights::new(Box::new(tensors), spelling).into_builder(&Device::Cpu)
 }
 

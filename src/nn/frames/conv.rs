@@ -106,9 +106,7 @@ impl Before<'_> {
                 let (scale, shift) = affine(norm)?;
                 BeforeOnCpu::NormSnake { scale, shift, halves: snake.halves.clone(), inverse: snake.inverse.clone() }
             }
-            Before::Snake(snake) => {
-                BeforeOnCpu::Snake { halves: snake.halves.clone(), inverse: snake.inverse.clone() }
-            }
+            Before::Snake(snake) => BeforeOnCpu::Snake { halves: snake.halves.clone(), inverse: snake.inverse.clone() },
             Before::Elu => BeforeOnCpu::Elu,
             Before::Gelu => BeforeOnCpu::Gelu,
             Before::NormGelu(norm) => {
@@ -250,12 +248,7 @@ impl Conv1d {
     }
 
     /// Convolves `before(x)`, padded with zeros, and adds `plus` [frames', output].
-    pub(in crate::nn) fn forward(
-        &self,
-        x: &Tensor,
-        before: Before<'_>,
-        plus: Option<&Tensor>,
-    ) -> Result<Tensor> {
+    pub(in crate::nn) fn forward(&self, x: &Tensor, before: Before<'_>, plus: Option<&Tensor>) -> Result<Tensor> {
         match &self.kernel {
             Kernel::Packed(_) | Kernel::Short(_) => self.forward_on_cpu(x, before, plus),
             Kernel::Plain(weight) => {
@@ -408,10 +401,7 @@ impl UpsamplingConv {
     }
 
     /// Reads the layer of these channels and this rate at `vb`, with its bias.
-    pub(in crate::nn) fn load(
-        (input, output, rate): (usize, usize, usize),
-        vb: &VarBuilder<'_>,
-    ) -> Result<Self> {
+    pub(in crate::nn) fn load((input, output, rate): (usize, usize, usize), vb: &VarBuilder<'_>) -> Result<Self> {
         Self::new(vb.get((input, output, 2 * rate), "weight")?, vb.get(output, "bias")?)
     }
 

@@ -82,7 +82,9 @@ fn a_convolution_refuses_what_does_not_fit() {
 
 #[test]
 fn upsampling_agrees_with_candle() {
-    for (frames, input, output, rate) in [(1, 4, 3, 2), (31, 16, 8, 10), (100, 8, 12, 6), (64, 6, 5, 2), (65, 16, 70, 3), (9, 70, 40, 5)] {
+    for (frames, input, output, rate) in
+        [(1, 4, 3, 2), (31, 16, 8, 10), (100, 8, 12, 6), (64, 6, 5, 2), (65, 16, 70, 3), (9, 70, 40, 5)]
+    {
         let x = noise(1, &[frames, input]);
         let weight = noise(2, &[input, output, 2 * rate]);
         let bias = noise(3, &[output]);

@@ -8,8 +8,8 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::config::Config;
-use crate::nn::frames::conv::{Before, Conv1d, Walk};
 use super::ops::norm::{DoublingPool, Modulation, StyleTableBuilder, StyledNorm, double_frames};
+use crate::nn::frames::conv::{Before, Conv1d, Walk};
 use crate::nn::frames::scaled_sum;
 
 /// Channels of the text that ride along beside the trunk.

@@ -6,8 +6,8 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::config::Config;
-use crate::nn::frames::conv::{Before, Conv1d, Snake, UpsamplingConv, Walk};
 use super::ops::norm::{Modulation, StyleTableBuilder, StyledNorm};
+use crate::nn::frames::conv::{Before, Conv1d, Snake, UpsamplingConv, Walk};
 use crate::nn::frames::scaled_sum;
 
 pub(super) struct Generator {

@@ -6,9 +6,9 @@ use candle_core::{Result, Tensor};
 use candle_nn::{Embedding, Module, VarBuilder, embedding};
 
 use super::config::Config;
-use crate::nn::frames::conv::{Before, Conv1d, Walk};
 use super::ops::lstm::BiLstm;
 use super::ops::norm::layer_norm;
+use crate::nn::frames::conv::{Before, Conv1d, Walk};
 use crate::nn::frames::norm::EPSILON;
 
 /// [symbols] ids to [symbols, hidden_dim].

@@ -185,7 +185,8 @@ pub(super) fn read(folder: &Path) -> Result<Config, LoadError> {
     parse(file).map_err(fault)
 }
 
-fn parse(file: Value) -> Result<Config, String> {
+/// Tells which layout the file is of, and checks it.
+pub(super) fn parse(file: Value) -> Result<Config, String> {
     let kind = file.get("model_type").and_then(Value::as_str).map(ToOwned::to_owned);
     let nested = |error: serde_json::Error| error.to_string();
     let config = match kind.as_deref() {

@@ -44,7 +44,7 @@ impl Decoder {
         Self::build(&config, &vb).map_err(|error| LoadError { path, reason: reason_of(&error) })
     }
 
-    fn build(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(super) fn build(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
         let (table, table_bias) = read_table(config, vb)?;
         let acoustic = &config.acoustic;
         let vb = vb.pp("acoustic_decoder");

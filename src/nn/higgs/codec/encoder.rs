@@ -25,9 +25,9 @@ const SEMANTIC_BLOCKS: usize = 2;
 
 /// The encoder.
 pub struct Encoder {
-    acoustic: AcousticEncoder,
+    pub(super) acoustic: AcousticEncoder,
     hubert: Hubert,
-    semantic: SemanticEncoder,
+    pub(super) semantic: SemanticEncoder,
     fc: Linear,
     quantizers: Vec<Quantizer>,
     device: Device,
@@ -41,7 +41,7 @@ impl Encoder {
         Self::build(&config, &vb).map_err(|error| LoadError { path, reason: reason_of(&error) })
     }
 
-    fn build(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
+    pub(super) fn build(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
         let hidden = config.hidden_size();
         let quantizers = vb.pp("quantizer.quantizers");
         let quantizer = |index| Quantizer::load(hidden, config.codebook_dim, &quantizers.pp(index));
@@ -69,12 +69,16 @@ impl Encoder {
         let frames = samples.len() / SAMPLES_PER_FRAME;
         let samples = Tensor::from_vec(samples, (frames * SAMPLES_PER_FRAME, 1), &self.device)?;
         let acoustic = self.acoustic.forward(&samples)?;
-        let heard = self.fc.forward(&Tensor::cat(&[acoustic, semantic], 1)?)?;
-        Ok(self.quantize(heard)?)
+        Ok(self.quantize(self.hear(&acoustic, &semantic)?)?)
+    }
+
+    /// Both branches, [frames, …], to [frames, hidden].
+    pub(super) fn hear(&self, acoustic: &Tensor, semantic: &Tensor) -> Result<Tensor> {
+        self.fc.forward(&Tensor::cat(&[acoustic, semantic], 1)?)
     }
 
     /// Whole frames of samples to [frames, semantic hidden].
-    fn understand(&self, samples: &[f32]) -> Result<Tensor> {
+    pub(super) fn understand(&self, samples: &[f32]) -> Result<Tensor> {
         let resampled = resample::to_16k(samples);
         let mut padded = vec![0.0; SEMANTIC_PADDING];
         padded.extend(resampled);
@@ -101,7 +105,7 @@ impl Encoder {
 }
 
 /// DAC's encoder: a vector per frame.
-struct AcousticEncoder {
+pub(super) struct AcousticEncoder {
     conv1: Conv1d,
     blocks: Vec<AcousticBlock>,
     snake1: Snake,
@@ -137,7 +141,7 @@ impl AcousticEncoder {
     }
 
     /// [samples, 1] to [frames, acoustic hidden].
-    fn forward(&self, samples: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, samples: &Tensor) -> Result<Tensor> {
         let mut x = self.conv1.forward(samples, Before::Nothing, None)?;
         for block in &self.blocks {
             x = block.conv1.forward(&block.units.forward(&x)?, Before::Snake(&block.snake1), None)?;
@@ -147,7 +151,7 @@ impl AcousticEncoder {
 }
 
 /// Small convolutions over HuBERT's vectors, one per frame.
-struct SemanticEncoder {
+pub(super) struct SemanticEncoder {
     conv: Conv1d,
     blocks: Vec<SemanticBlock>,
 }
@@ -174,14 +178,11 @@ impl SemanticEncoder {
                 conv: Conv1d::load((width, width, 3), Walk::same(3, 1), &vb.pp("conv"))?,
             })
         };
-        Ok(Self {
-            conv: plain(3, vb.pp("conv"))?,
-            blocks: (0..SEMANTIC_BLOCKS).map(block).collect::<Result<_>>()?,
-        })
+        Ok(Self { conv: plain(3, vb.pp("conv"))?, blocks: (0..SEMANTIC_BLOCKS).map(block).collect::<Result<_>>()? })
     }
 
     /// [frames, width] to the same.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = self.conv.forward(x, Before::Nothing, None)?;
         for block in &self.blocks {
             for (conv1, conv2) in &block.units {

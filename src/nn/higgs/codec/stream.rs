@@ -24,9 +24,10 @@ pub struct Chunking {
 }
 
 impl Default for Chunking {
-    /// For a listener: 200 ms after ten frames, then chunks of up to a second.
+    /// For a listener: 200 ms once there are 13 frames, then chunks of up to a second. With eight frames after it the
+    /// first chunk differs from the exact one by 1/1000 of its loudness where with five it is 1/10 (random weights).
     fn default() -> Self {
-        Self { first: 5, longest: 25, first_ahead: 5, ahead: 10, tail: 8 }
+        Self { first: 5, longest: 25, first_ahead: 8, ahead: 10, tail: 8 }
     }
 }
 

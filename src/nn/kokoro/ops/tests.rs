@@ -36,4 +36,3 @@ fn the_lstm_agrees_with_candle() {
         }
     }
 }
-

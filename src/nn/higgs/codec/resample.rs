@@ -42,27 +42,3 @@ fn filter(phase: usize) -> [f32; TAPS] {
         (sinc * window * BASE / FROM as f64) as f32
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_impulse_becomes_the_filter() {
-        let mut samples = vec![0.0; 60];
-        samples[30] = 1.0;
-        let out = to_16k(&samples);
-        assert_eq!(out.len(), 40);
-        // The output at 20 lies on the impulse, and the response is symmetric about it.
-        assert!((out[20] - (BASE / 3.0) as f32).abs() < 1e-6);
-        (1..8).for_each(|at| assert!((out[20 + at] - out[20 - at]).abs() < 1e-7, "{at}"));
-        assert!(out[..12].iter().chain(&out[29..]).all(|sample| sample.abs() < 1e-6));
-    }
-
-    #[test]
-    fn a_constant_stays_and_lengths_round_up() {
-        let out = to_16k(&vec![0.5; 300]);
-        assert!(out[20..180].iter().all(|sample| (sample - 0.5).abs() < 1e-3));
-        assert_eq!([0, 1, 2, 3, 4].map(|length| to_16k(&vec![0.0; length]).len()), [0, 1, 2, 2, 3]);
-    }
-}

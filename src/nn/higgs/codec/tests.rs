@@ -100,6 +100,25 @@ fn every_part_of_the_encoder_agrees_with_transformers() {
 }
 
 #[test]
+fn an_impulse_becomes_the_resamplers_filter() {
+    let mut samples = vec![0.0; 60];
+    samples[30] = 1.0;
+    let out = resample::to_16k(&samples);
+    assert_eq!(out.len(), 40);
+    // The output at 20 lies on the impulse, and the response is symmetric about it.
+    assert!((out[20] - 0.66).abs() < 1e-6);
+    (1..8).for_each(|at| assert!((out[20 + at] - out[20 - at]).abs() < 1e-7, "{at}"));
+    assert!(out[..12].iter().chain(&out[29..]).all(|sample| sample.abs() < 1e-6));
+}
+
+#[test]
+fn a_constant_stays_when_resampled_and_lengths_round_up() {
+    let out = resample::to_16k(&vec![0.5; 300]);
+    assert!(out[20..180].iter().all(|sample| (sample - 0.5).abs() < 1e-3));
+    assert_eq!([0, 1, 2, 3, 4].map(|length| resample::to_16k(&vec![0.0; length]).len()), [0, 1, 2, 2, 3]);
+}
+
+#[test]
 fn a_recording_is_filled_up_with_silence() {
     let codec = Codec::load(&folder("boson"), &Device::Cpu).unwrap();
     let samples = values(&golden()["encode.samples"]);
@@ -308,6 +327,43 @@ fn the_published_config_is_the_published_model() {
     let published = config::parse(file).unwrap();
     assert_eq!((published.hidden_size(), published.acoustic.decoder_hidden_size), (1024, 1024));
     assert_eq!(published, config::parse(json!({"model_type": "higgs_audio_v2_tokenizer"})).unwrap());
+}
+
+#[test]
+fn boson_calls_the_tensors_so() {
+    for (name, expected) in [
+        ("acoustic_encoder.conv1.weight", "encoder.block.0.weight"),
+        ("acoustic_encoder.snake1.alpha", "encoder.block.6.alpha"),
+        ("acoustic_encoder.conv2.bias", "encoder.block.7.bias"),
+        ("acoustic_encoder.block.0.res_unit1.snake1.alpha", "encoder.block.1.block.0.block.0.alpha"),
+        ("acoustic_encoder.block.4.res_unit3.conv2.weight", "encoder.block.5.block.2.block.3.weight"),
+        ("acoustic_encoder.block.2.snake1.alpha", "encoder.block.3.block.3.alpha"),
+        ("acoustic_encoder.block.2.conv1.weight", "encoder.block.3.block.4.weight"),
+        ("acoustic_decoder.conv1.weight", "decoder_2.model.0.weight"),
+        ("acoustic_decoder.snake1.alpha", "decoder_2.model.6.alpha"),
+        ("acoustic_decoder.conv2.weight", "decoder_2.model.7.weight"),
+        ("acoustic_decoder.block.0.snake1.alpha", "decoder_2.model.1.block.0.alpha"),
+        ("acoustic_decoder.block.0.conv_t1.weight", "decoder_2.model.1.block.1.weight"),
+        ("acoustic_decoder.block.4.res_unit1.conv1.weight", "decoder_2.model.5.block.2.block.1.weight"),
+        ("acoustic_decoder.block.4.res_unit3.snake2.alpha", "decoder_2.model.5.block.4.block.2.alpha"),
+        ("quantizer.quantizers.7.project_in.weight", "quantizer.vq.layers.7.project_in.weight"),
+        ("quantizer.quantizers.0.codebook.embed", "quantizer.vq.layers.0._codebook.embed"),
+        ("fc.weight", "fc_prior.weight"),
+        ("fc2.bias", "fc_post2.bias"),
+        ("encoder_semantic.conv.weight", "encoder_semantic.conv.conv.weight"),
+        (
+            "encoder_semantic.conv_blocks.1.res_units.0.conv1.weight",
+            "encoder_semantic.conv_blocks.1.res_units.0.conv1.conv.weight",
+        ),
+        (
+            "encoder_semantic.conv_blocks.1.res_units.0.conv2.weight",
+            "encoder_semantic.conv_blocks.1.res_units.0.conv2.weight",
+        ),
+        ("encoder_semantic.conv_blocks.0.conv.bias", "encoder_semantic.conv_blocks.0.conv.conv.bias"),
+        ("semantic_model.encoder.layer_norm.weight", "semantic_model.encoder.layer_norm.weight"),
+    ] {
+        assert_eq!(weights::boson(name)[0], expected);
+    }
 }
 
 /// Weights of whatever shape is asked for, of about the size that keeps a signal's.

@@ -37,7 +37,7 @@ fn transformers(name: &str) -> Vec<String> {
 }
 
 /// Boson's names.
-fn boson(name: &str) -> Vec<String> {
+pub(super) fn boson(name: &str) -> Vec<String> {
     let parts: Vec<&str> = name.split('.').collect();
     let spelled = match parts.as_slice() {
         ["acoustic_encoder", "block", block, rest @ ..] => {
@@ -90,47 +90,5 @@ fn in_block(path: &[&str], own: [&str; 2], own_from: usize, units_from: usize) -
         }
         [layer, rest] => format!("{}.{rest}", index_in(&own, layer) + own_from),
         _ => path.join("."),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::boson;
-
-    #[test]
-    fn boson_calls_them_so() {
-        for (name, expected) in [
-            ("acoustic_encoder.conv1.weight", "encoder.block.0.weight"),
-            ("acoustic_encoder.snake1.alpha", "encoder.block.6.alpha"),
-            ("acoustic_encoder.conv2.bias", "encoder.block.7.bias"),
-            ("acoustic_encoder.block.0.res_unit1.snake1.alpha", "encoder.block.1.block.0.block.0.alpha"),
-            ("acoustic_encoder.block.4.res_unit3.conv2.weight", "encoder.block.5.block.2.block.3.weight"),
-            ("acoustic_encoder.block.2.snake1.alpha", "encoder.block.3.block.3.alpha"),
-            ("acoustic_encoder.block.2.conv1.weight", "encoder.block.3.block.4.weight"),
-            ("acoustic_decoder.conv1.weight", "decoder_2.model.0.weight"),
-            ("acoustic_decoder.snake1.alpha", "decoder_2.model.6.alpha"),
-            ("acoustic_decoder.conv2.weight", "decoder_2.model.7.weight"),
-            ("acoustic_decoder.block.0.snake1.alpha", "decoder_2.model.1.block.0.alpha"),
-            ("acoustic_decoder.block.0.conv_t1.weight", "decoder_2.model.1.block.1.weight"),
-            ("acoustic_decoder.block.4.res_unit1.conv1.weight", "decoder_2.model.5.block.2.block.1.weight"),
-            ("acoustic_decoder.block.4.res_unit3.snake2.alpha", "decoder_2.model.5.block.4.block.2.alpha"),
-            ("quantizer.quantizers.7.project_in.weight", "quantizer.vq.layers.7.project_in.weight"),
-            ("quantizer.quantizers.0.codebook.embed", "quantizer.vq.layers.0._codebook.embed"),
-            ("fc.weight", "fc_prior.weight"),
-            ("fc2.bias", "fc_post2.bias"),
-            ("encoder_semantic.conv.weight", "encoder_semantic.conv.conv.weight"),
-            (
-                "encoder_semantic.conv_blocks.1.res_units.0.conv1.weight",
-                "encoder_semantic.conv_blocks.1.res_units.0.conv1.conv.weight",
-            ),
-            (
-                "encoder_semantic.conv_blocks.1.res_units.0.conv2.weight",
-                "encoder_semantic.conv_blocks.1.res_units.0.conv2.weight",
-            ),
-            ("encoder_semantic.conv_blocks.0.conv.bias", "encoder_semantic.conv_blocks.0.conv.conv.bias"),
-            ("semantic_model.encoder.layer_norm.weight", "semantic_model.encoder.layer_norm.weight"),
-        ] {
-            assert_eq!(boson(name)[0], expected);
-        }
     }
 }

@@ -4,7 +4,10 @@
 //! config → blocks → layer → model. No thread, no channel, no tokenizer: `engine` runs these.
 
 pub mod bert;
+pub mod checkpoint;
 pub mod decoder;
+mod frames;
+pub mod higgs;
 pub mod kokoro;
 pub mod sampling;
 pub mod silero;

@@ -6,7 +6,8 @@ use candle_core::{D, Device, IndexOp, Result, Tensor};
 use candle_nn::{Embedding, Linear, Module, VarBuilder, embedding, linear};
 
 use super::config::AlbertConfig;
-use super::ops::{self, norm::layer_norm};
+use super::ops::norm::layer_norm;
+use crate::nn::frames::{map, scalar};
 
 const EPSILON: f32 = 1e-12;
 
@@ -116,5 +117,5 @@ impl Layer {
 
 /// GELU by tanh ("gelu_new"), vectorised on the CPU.
 fn gelu(x: &Tensor) -> Result<Tensor> {
-    if matches!(x.device(), Device::Cpu) { ops::map(x, ops::scalar::gelu) } else { x.gelu() }
+    if matches!(x.device(), Device::Cpu) { map(x, scalar::gelu) } else { x.gelu() }
 }

@@ -8,9 +8,9 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::config::Config;
-use super::ops::conv::{Before, Conv1d, Walk};
 use super::ops::norm::{DoublingPool, Modulation, StyleTableBuilder, StyledNorm, double_frames};
-use super::ops::scaled_sum;
+use crate::nn::frames::conv::{Before, Conv1d, Walk};
+use crate::nn::frames::scaled_sum;
 
 /// Channels of the text that ride along beside the trunk.
 const TEXT_RESIDUAL: usize = 64;

@@ -6,9 +6,9 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::config::Config;
-use super::ops::conv::{Before, Conv1d, Snake, UpsamplingConv, Walk};
 use super::ops::norm::{Modulation, StyleTableBuilder, StyledNorm};
-use super::ops::scaled_sum;
+use crate::nn::frames::conv::{Before, Conv1d, Snake, UpsamplingConv, Walk};
+use crate::nn::frames::scaled_sum;
 
 pub(super) struct Generator {
     stages: Vec<Stage>,

@@ -18,7 +18,7 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{Device, Result, Tensor};
 use candle_nn::{Linear, Module, linear};
@@ -34,13 +34,8 @@ use source::Source;
 use spectrum::Spectrum;
 use text_encoder::TextEncoder;
 
-/// Why a file of the model could not be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {reason}", path.display())]
-pub struct LoadError {
-    pub path: PathBuf,
-    pub reason: String,
-}
+pub use crate::nn::checkpoint::LoadError;
+use crate::nn::checkpoint::{self, reason_of};
 
 /// The dimensions and the alphabet of the model in `dir`, without its weights.
 pub fn read_config(dir: &Path) -> std::result::Result<(Config, Vocabulary), LoadError> {
@@ -49,7 +44,7 @@ pub fn read_config(dir: &Path) -> std::result::Result<(Config, Vocabulary), Load
 
 /// Bytes of the weights in `dir`, in memory as on disk where they are f32.
 pub fn weight_bytes(dir: &Path) -> std::result::Result<u64, LoadError> {
-    let path = weights::path_in(dir);
+    let path = checkpoint::path_in(dir);
     let bytes = std::fs::metadata(&path).map(|file| file.len());
     bytes.map_err(|error| LoadError { path, reason: error.to_string() })
 }
@@ -97,7 +92,7 @@ impl Kokoro {
     pub fn load(dir: &Path, device: &Device) -> std::result::Result<Self, LoadError> {
         let (config, vocabulary) = config::read(dir)?;
         let (vb, path) = weights::open(dir, device)?;
-        Self::build(config, vocabulary, &vb).map_err(|error| LoadError { path, reason: weights::reason_of(&error) })
+        Self::build(config, vocabulary, &vb).map_err(|error| LoadError { path, reason: reason_of(&error) })
     }
 
     fn build(config: Config, vocabulary: Vocabulary, vb: &candle_nn::VarBuilder<'_>) -> Result<Self> {

@@ -7,9 +7,10 @@ use candle_nn::{Linear, Module, VarBuilder, linear};
 
 use super::config::Config;
 use super::decoder::AdainResBlock;
-use super::ops::conv::{Before, Conv1d, Walk};
 use super::ops::lstm::BiLstm;
-use super::ops::norm::{EPSILON, Modulation, StyleTableBuilder, StyledNorm, append_style, layer_norm};
+use super::ops::norm::{Modulation, StyleTableBuilder, StyledNorm, append_style, layer_norm};
+use crate::nn::frames::conv::{Before, Conv1d, Walk};
+use crate::nn::frames::norm::EPSILON;
 
 pub(super) struct ProsodyPredictor {
     text_encoder: DurationEncoder,

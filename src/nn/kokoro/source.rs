@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
 
-use super::ops::scalar;
+use crate::nn::frames::scalar;
 
 const HARMONICS: usize = 9;
 const SINE_AMPLITUDE: f32 = 0.1;

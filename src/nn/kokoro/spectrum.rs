@@ -9,7 +9,7 @@ use std::f64::consts::TAU;
 
 use rayon::prelude::*;
 
-use super::ops::scalar;
+use crate::nn::frames::scalar;
 
 pub(super) struct Spectrum {
     size: usize,

@@ -6,9 +6,10 @@ use candle_core::{Result, Tensor};
 use candle_nn::{Embedding, Module, VarBuilder, embedding};
 
 use super::config::Config;
-use super::ops::conv::{Before, Conv1d, Walk};
 use super::ops::lstm::BiLstm;
-use super::ops::norm::{EPSILON, layer_norm};
+use super::ops::norm::layer_norm;
+use crate::nn::frames::conv::{Before, Conv1d, Walk};
+use crate::nn::frames::norm::EPSILON;
 
 /// [symbols] ids to [symbols, hidden_dim].
 pub(super) struct TextEncoder {

@@ -9,6 +9,8 @@ use gemm::Parallelism;
 use half::f16;
 use rayon::prelude::*;
 
+use crate::nn::frames::scalar::gelu_erf;
+
 /// Query rows that one task attends at once. The scores of so many rows against 1,500 keys stay in the second-level
 /// cache, and packing the keys anew for each task stays cheap.
 const ATTENTION_ROWS: usize = 128;
@@ -306,7 +308,7 @@ impl InplaceOp2 for BiasGelu {
         values[from..to].par_chunks_mut(bias.len() * 8).for_each(|rows| {
             for row in rows.chunks_mut(bias.len()) {
                 for (value, bias) in row.iter_mut().zip(bias) {
-                    *value = gelu(*value + bias);
+                    *value = gelu_erf(*value + bias);
                 }
             }
         });
@@ -384,16 +386,6 @@ fn exp(x: f32) -> f32 {
     }
     let power = power * rest * rest + rest + 1.0;
     f32::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 23))
-}
-
-/// The error function after Abramowitz and Stegun 7.1.26: absolute error under 2e-7.
-#[inline]
-fn gelu(x: f32) -> f32 {
-    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
-    let t = 1.0 / (1.0 + 0.327_591_1 * z);
-    let polynomial = ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_8) * t - 0.284_496_74) * t + 0.254_829_6) * t;
-    let erf = 1.0 - polynomial * exp(-z * z);
-    0.5 * x * (1.0 + if x < 0.0 { -erf } else { erf })
 }
 
 /// `out += sum of factors[i] * rows[i]`, the rows as long as `out`.

@@ -4,7 +4,7 @@
 use candle_core::{Device, IndexOp, Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::{scalar, with_elements};
+use crate::nn::frames::{scalar, with_elements};
 
 /// [frames, input] to [frames, 2 * hidden].
 pub(in crate::nn::kokoro) struct BiLstm {

@@ -15,28 +15,48 @@ use super::{scalar, with_elements};
 
 /// What is done to every sample before a convolution sees it.
 #[derive(Clone, Copy)]
-pub(in crate::nn::kokoro) enum Before<'a> {
+pub(in crate::nn) enum Before<'a> {
     Nothing,
     LeakyRelu(f32),
     /// Adaptive instance norm, then leaky ReLU.
     NormLeakyRelu(&'a Affine, f32),
     /// Adaptive instance norm, then snake: t + sin²(αt) / α.
     NormSnake(&'a Affine, &'a Snake),
+    Snake(&'a Snake),
+    Elu,
+    /// GELU by the error function.
+    Gelu,
+    /// Instance norm, then GELU.
+    NormGelu(&'a Affine),
 }
 
-/// A snake activation's α, per channel.
-pub(in crate::nn::kokoro) struct Snake {
+/// A snake activation, t + sin²(αt) / (α + 1e-9), with α per channel.
+pub(in crate::nn) struct Snake {
     alpha: Tensor,
     halves: Vec<f32>,
     inverse: Vec<f32>,
 }
 
+/// Keeps a channel whose α is zero from being divided by it.
+const NO_ZERO: f32 = 1e-9;
+
 impl Snake {
-    pub(in crate::nn::kokoro) fn new(alpha: Tensor) -> Result<Self> {
+    pub(in crate::nn) fn new(alpha: Tensor) -> Result<Self> {
         let alphas = alpha.to_vec1::<f32>()?;
         let halves = alphas.iter().map(|alpha| alpha * std::f32::consts::FRAC_1_PI).collect();
-        let inverse = alphas.iter().map(|alpha| 1.0 / alpha).collect();
+        let inverse = alphas.iter().map(|alpha| 1.0 / (alpha + NO_ZERO)).collect();
         Ok(Self { alpha, halves, inverse })
+    }
+
+    /// Reads the activation of `channels` channels at `vb`.
+    pub(in crate::nn) fn load(channels: usize, vb: &VarBuilder<'_>) -> Result<Self> {
+        Self::new(vb.get((1, channels, 1), "alpha")?.flatten_all()?)
+    }
+
+    /// By candle operations.
+    fn plain(&self, t: &Tensor) -> Result<Tensor> {
+        let sine = t.broadcast_mul(&self.alpha)?.sin()?;
+        t + sine.sqr()?.broadcast_div(&self.alpha.affine(1.0, f64::from(NO_ZERO))?)?
     }
 }
 
@@ -48,16 +68,16 @@ impl Before<'_> {
             Before::Nothing => Ok(x.clone()),
             Before::LeakyRelu(slope) => candle_nn::ops::leaky_relu(x, f64::from(slope)),
             Before::NormLeakyRelu(affine, slope) => candle_nn::ops::leaky_relu(&normed(affine)?, f64::from(slope)),
-            Before::NormSnake(affine, snake) => {
-                let t = normed(affine)?;
-                let sine = t.broadcast_mul(&snake.alpha)?.sin()?;
-                t + sine.sqr()?.broadcast_div(&snake.alpha)?
-            }
+            Before::NormSnake(affine, snake) => snake.plain(&normed(affine)?),
+            Before::Snake(snake) => snake.plain(x),
+            Before::Elu => x.elu(1.0),
+            Before::Gelu => x.gelu_erf(),
+            Before::NormGelu(affine) => normed(affine)?.gelu_erf(),
         }
     }
 
     /// `x` [frames, channels] after this, as a tensor of its own.
-    pub(in crate::nn::kokoro) fn apply(self, x: &Tensor) -> Result<Tensor> {
+    pub(in crate::nn) fn apply(self, x: &Tensor) -> Result<Tensor> {
         if !matches!(x.device(), Device::Cpu) {
             return self.apply_plain(x);
         }
@@ -86,6 +106,13 @@ impl Before<'_> {
                 let (scale, shift) = affine(norm)?;
                 BeforeOnCpu::NormSnake { scale, shift, halves: snake.halves.clone(), inverse: snake.inverse.clone() }
             }
+            Before::Snake(snake) => BeforeOnCpu::Snake { halves: snake.halves.clone(), inverse: snake.inverse.clone() },
+            Before::Elu => BeforeOnCpu::Elu,
+            Before::Gelu => BeforeOnCpu::Gelu,
+            Before::NormGelu(norm) => {
+                let (scale, shift) = affine(norm)?;
+                BeforeOnCpu::NormGelu { scale, shift }
+            }
         })
     }
 }
@@ -95,6 +122,10 @@ enum BeforeOnCpu {
     LeakyRelu(f32),
     NormLeakyRelu { scale: Vec<f32>, shift: Vec<f32>, slope: f32 },
     NormSnake { scale: Vec<f32>, shift: Vec<f32>, halves: Vec<f32>, inverse: Vec<f32> },
+    Snake { halves: Vec<f32>, inverse: Vec<f32> },
+    Elu,
+    Gelu,
+    NormGelu { scale: Vec<f32>, shift: Vec<f32> },
 }
 
 impl BeforeOnCpu {
@@ -122,6 +153,20 @@ impl BeforeOnCpu {
                     out[c] = scalar::sin_squared_of_halves(t * halves[c]).mul_add(inverse[c], t);
                 }
             }
+            Self::Snake { halves, inverse } => {
+                let (halves, inverse) = (&halves[..channels], &inverse[..channels]);
+                for c in 0..channels {
+                    out[c] = scalar::sin_squared_of_halves(x[c] * halves[c]).mul_add(inverse[c], x[c]);
+                }
+            }
+            Self::Elu => out.iter_mut().zip(x).for_each(|(out, x)| *out = scalar::elu(*x)),
+            Self::Gelu => out.iter_mut().zip(x).for_each(|(out, x)| *out = scalar::gelu_erf(*x)),
+            Self::NormGelu { scale, shift } => {
+                let (scale, shift) = (&scale[..channels], &shift[..channels]);
+                for c in 0..channels {
+                    out[c] = scalar::gelu_erf(x[c].mul_add(scale[c], shift[c]));
+                }
+            }
         }
     }
 }
@@ -133,22 +178,22 @@ fn leaky(x: f32, slope: f32) -> f32 {
 
 /// How a convolution walks its input.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::nn::kokoro) struct Walk {
-    pub(in crate::nn::kokoro) padding: usize,
+pub(in crate::nn) struct Walk {
+    pub(in crate::nn) padding: usize,
     /// 1 unless `dilation` is 1.
-    pub(in crate::nn::kokoro) stride: usize,
-    pub(in crate::nn::kokoro) dilation: usize,
+    pub(in crate::nn) stride: usize,
+    pub(in crate::nn) dilation: usize,
 }
 
 impl Walk {
     /// One output frame per input frame, for an odd number of taps.
-    pub(in crate::nn::kokoro) fn same(taps: usize, dilation: usize) -> Self {
+    pub(in crate::nn) fn same(taps: usize, dilation: usize) -> Self {
         Self { padding: (taps - 1) * dilation / 2, stride: 1, dilation }
     }
 }
 
 /// A convolution over time of [frames, input] to [frames', output].
-pub(in crate::nn::kokoro) struct Conv1d {
+pub(in crate::nn) struct Conv1d {
     kernel: Kernel,
     bias: Option<Tensor>,
     input: usize,
@@ -168,7 +213,7 @@ enum Kernel {
 
 impl Conv1d {
     /// `weight` is [output, input, taps], with weight norm folded in.
-    pub(in crate::nn::kokoro) fn new(weight: Tensor, bias: Option<Tensor>, walk: Walk) -> Result<Self> {
+    pub(in crate::nn) fn new(weight: Tensor, bias: Option<Tensor>, walk: Walk) -> Result<Self> {
         let (output, input, taps) = weight.dims3()?;
         let kernel = if matches!(weight.device(), Device::Cpu) {
             let weight = weight.contiguous()?;
@@ -194,7 +239,7 @@ impl Conv1d {
     }
 
     /// Reads the layer at `vb`, with its bias.
-    pub(in crate::nn::kokoro) fn load(
+    pub(in crate::nn) fn load(
         (output, input, taps): (usize, usize, usize),
         walk: Walk,
         vb: &VarBuilder<'_>,
@@ -203,12 +248,7 @@ impl Conv1d {
     }
 
     /// Convolves `before(x)`, padded with zeros, and adds `plus` [frames', output].
-    pub(in crate::nn::kokoro) fn forward(
-        &self,
-        x: &Tensor,
-        before: Before<'_>,
-        plus: Option<&Tensor>,
-    ) -> Result<Tensor> {
+    pub(in crate::nn) fn forward(&self, x: &Tensor, before: Before<'_>, plus: Option<&Tensor>) -> Result<Tensor> {
         match &self.kernel {
             Kernel::Packed(_) | Kernel::Short(_) => self.forward_on_cpu(x, before, plus),
             Kernel::Plain(weight) => {
@@ -329,7 +369,7 @@ impl TileJob<'_> {
 const TILE_ELEMENTS: usize = 1 << 16;
 
 /// An upsampling transposed convolution whose kernel is twice its rate: [frames, input] to [frames * rate, output].
-pub(in crate::nn::kokoro) struct UpsamplingConv {
+pub(in crate::nn) struct UpsamplingConv {
     kernel: Kernel,
     bias: Tensor,
     input: usize,
@@ -339,7 +379,7 @@ pub(in crate::nn::kokoro) struct UpsamplingConv {
 
 impl UpsamplingConv {
     /// `weight` is [input, output, 2 * rate], with weight norm folded in.
-    pub(in crate::nn::kokoro) fn new(weight: Tensor, bias: Tensor) -> Result<Self> {
+    pub(in crate::nn) fn new(weight: Tensor, bias: Tensor) -> Result<Self> {
         let (input, output, taps) = weight.dims3()?;
         let kernel = if matches!(weight.device(), Device::Cpu) {
             // A frame's product is its contribution to the `taps` frames it reaches.
@@ -360,8 +400,14 @@ impl UpsamplingConv {
         Ok(Self { kernel: Kernel::Plain(weight), bias, input, output, rate: taps / 2 })
     }
 
-    /// Upsamples `x`, without the half kernel at each end.
-    pub(in crate::nn::kokoro) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// Reads the layer of these channels and this rate at `vb`, with its bias.
+    pub(in crate::nn) fn load((input, output, rate): (usize, usize, usize), vb: &VarBuilder<'_>) -> Result<Self> {
+        Self::new(vb.get((input, output, 2 * rate), "weight")?, vb.get(output, "bias")?)
+    }
+
+    /// Upsamples `x`, without the half kernel at each end: torch's padding of rate / 2, or for an odd rate of
+    /// (rate + 1) / 2 with an output padding of 1.
+    pub(in crate::nn) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (frames, channels) = x.dims2()?;
         if channels != self.input {
             candle_core::bail!("an upsampling of {} channels got {:?}", self.input, x.shape());
@@ -375,26 +421,32 @@ impl UpsamplingConv {
                 y.squeeze(0)?.t()?.contiguous()?.broadcast_add(&self.bias)?
             }
         };
-        y.narrow(0, self.rate / 2, frames * self.rate)
+        y.narrow(0, self.rate.div_ceil(2), frames * self.rate)
     }
 
     /// [frames, input] to [(frames + 1) * rate, output]: each output frame gets two contributions.
     fn forward_on_cpu(&self, matrix: &Matrix, x: &Tensor) -> Result<Tensor> {
         const FRAMES_PER_TILE: usize = 32;
         let frames = x.dim(0)?;
+        let few = (frames + 1).div_ceil(FRAMES_PER_TILE) < 2 * rayon::current_num_threads();
+        let frames_per_tile = if few { frames + 1 } else { FRAMES_PER_TILE };
         let block = self.rate * self.output;
         let bias = self.bias.to_vec1::<f32>()?;
         let mut y = vec![0.0; (frames + 1) * block];
         with_elements(x, |x| {
-            y.par_chunks_mut(FRAMES_PER_TILE * block).enumerate().for_each_init(Vec::new, |scratch, (index, y)| {
+            y.par_chunks_mut(frames_per_tile * block).enumerate().for_each_init(Vec::new, |scratch, (index, y)| {
                 // Frames `first - 1 ..= last` reach this tile.
-                let first = index * FRAMES_PER_TILE;
+                let first = index * frames_per_tile;
                 let from = first.saturating_sub(1);
                 let to = (first + y.len() / block).min(frames);
                 scratch.clear();
                 scratch.resize((to - from) * 2 * block, 0.0);
                 let left = Rows { elements: &x[from * self.input..], count: to - from, stride: self.input };
-                matrix.add_product(left, scratch, matrix.columns());
+                if few {
+                    matrix.add_product_shared(left, scratch, matrix.columns());
+                } else {
+                    matrix.add_product(left, scratch, matrix.columns());
+                }
                 y.chunks_exact_mut(self.output).for_each(|row| row.copy_from_slice(&bias));
                 for (at, y) in y.chunks_exact_mut(block).enumerate() {
                     let frame = first + at;

@@ -15,11 +15,11 @@ use zip::ZipArchive;
 use super::Archive;
 use super::pickle::{self, Element, Pickle, Stored};
 
-/// data.pkl holds names and shapes only; a megabyte is ten times what Kokoro's needs.
+/// data.pkl holds names and shapes only; a megabyte is ten times what these models need.
 const LONGEST_PICKLE: u64 = 8 << 20;
 
 /// An open archive.
-pub(super) struct TorchArchive {
+pub(in crate::nn) struct TorchArchive {
     tensors: HashMap<String, Stored>,
     bare: Option<Stored>,
     /// Where in the zip the storages are.
@@ -28,7 +28,7 @@ pub(super) struct TorchArchive {
 }
 
 impl TorchArchive {
-    pub(super) fn open(path: &Path) -> std::result::Result<Self, String> {
+    pub(in crate::nn) fn open(path: &Path) -> std::result::Result<Self, String> {
         let file = File::open(path).map_err(|error| error.to_string())?;
         let mut zip = ZipArchive::new(BufReader::new(file)).map_err(|error| error.to_string())?;
         let names: Vec<String> =
@@ -39,7 +39,7 @@ impl TorchArchive {
         let entry = zip.by_name(index).map_err(|error| error.to_string())?;
         entry.take(LONGEST_PICKLE).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
         let Pickle { tensors, bare } = pickle::read(&bytes).map_err(|reason| format!("data.pkl: {reason}"))?;
-        // Upstream trained under DataParallel, which puts `module.` before every key.
+        // Kokoro was trained under DataParallel, which puts `module.` before every key.
         let plain = |(name, stored): (String, Stored)| match name.split_once(".module.") {
             Some((module, rest)) => (format!("{module}.{rest}"), stored),
             None => (name, stored),
@@ -48,7 +48,7 @@ impl TorchArchive {
     }
 
     /// The values of an archive that is one tensor.
-    pub(super) fn bare_tensor(&self) -> std::result::Result<Vec<f32>, String> {
+    pub(in crate::nn) fn bare_tensor(&self) -> std::result::Result<Vec<f32>, String> {
         let stored = self.bare.as_ref().ok_or("it does not hold one bare tensor")?;
         self.values(stored)
     }

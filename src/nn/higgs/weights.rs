@@ -434,7 +434,8 @@ fn quantize(matrix: &Tensor, kind: GgmlDType, device: &Device) -> Result<QTensor
     let parts: Vec<Vec<u8>> = (0..rows.div_ceil(ROWS))
         .into_par_iter()
         .map(|part| {
-            let rows = matrix.narrow(0, part * ROWS, ROWS.min(rows - part * ROWS))?;
+            // Its own memory: candle quantizes from the beginning of a view's, wherever the view begins.
+            let rows = matrix.narrow(0, part * ROWS, ROWS.min(rows - part * ROWS))?.force_contiguous()?;
             Ok(QTensor::quantize(&rows, kind)?.data()?.into_owned())
         })
         .collect::<candle_core::Result<_>>()?;

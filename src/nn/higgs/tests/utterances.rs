@@ -141,11 +141,12 @@ proptest! {
     #[test]
     fn the_columns_are_bosons(ends in proptest::collection::vec((1usize..40, 0usize..8), 0..6)) {
         let ours = run(SpeechSettings { most_frames: 40, ..settings(EndPolicy::Boson) }, &ends);
+        // Boson stops a frame later, and drops the last column where it is stopped before that.
+        let most = if ours.outcome() == Some(Outcome::CutOff) { 40 } else { 60 };
         let expected: Vec<Vec<u32>> =
-            boson(&ends, 40).iter().map(|row| row.iter().map(|code| (*code).min(1023)).collect()).collect();
+            boson(&ends, most).iter().map(|row| row.iter().map(|code| (*code).min(1023)).collect()).collect();
         let speech: Vec<Vec<u32>> = ours.speech(0, ours.columns()).rows().map(<[u32]>::to_vec).collect();
         match ours.outcome() {
-            // Boson drops a last column that is whole here.
             Some(Outcome::CutOff) => prop_assert_eq!(&speech[..expected.len()], &expected[..]),
             Some(Outcome::Empty) => prop_assert!(speech.is_empty()),
             _ => prop_assert_eq!(speech, expected),

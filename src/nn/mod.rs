@@ -4,6 +4,7 @@
 //! config → blocks → layer → model. No thread, no channel, no tokenizer: `engine` runs these.
 
 pub mod decoder;
+pub mod higgs;
 pub mod kokoro;
 pub mod sampling;
 pub mod silero;

@@ -44,12 +44,7 @@ impl Slots {
     }
 
     /// Makes slot `to` hold the first `positions` positions of slot `from`, and nothing else.
-    pub(super) fn copy(
-        &mut self,
-        from: usize,
-        to: usize,
-        positions: usize,
-    ) -> std::result::Result<(), HiggsError> {
+    pub(super) fn copy(&mut self, from: usize, to: usize, positions: usize) -> std::result::Result<(), HiggsError> {
         let held = self.length(from)?;
         self.length(to)?;
         if positions > held {

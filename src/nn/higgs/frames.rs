@@ -35,6 +35,17 @@ impl Codes {
         is_even.then(|| Self { codebooks: codebooks.len(), values: values.collect() })
     }
 
+    /// From rows of `K` codebooks.
+    pub fn from_arrays<const K: usize>(rows: &[[u32; K]]) -> Self {
+        const { assert!(K > 0, "codes of no codebook") };
+        Self { codebooks: K, values: rows.as_flattened().to_vec() }
+    }
+
+    /// The rows, where they are of `K` codebooks.
+    pub fn as_arrays<const K: usize>(&self) -> Option<&[[u32; K]]> {
+        (K == self.codebooks).then(|| self.values.as_chunks().0)
+    }
+
     pub fn codebooks(&self) -> usize {
         self.codebooks
     }

@@ -129,12 +129,7 @@ pub(super) struct Reading<'a> {
 }
 
 impl Model {
-    pub(super) fn new(
-        config: &HiggsConfig,
-        weights: HiggsWeights,
-        positions: usize,
-        device: &Device,
-    ) -> Result<Self> {
+    pub(super) fn new(config: &HiggsConfig, weights: HiggsWeights, positions: usize, device: &Device) -> Result<Self> {
         let dtype = float_type(device);
         let half = config.head_dim / 2;
         let frequencies = scaled_frequencies(half, config.rope_theta, config.rope_scaling);
@@ -293,9 +288,8 @@ fn tiles(positions: &Range<usize>, device: &Device) -> Result<Vec<Tile>> {
     let tile = |begin: usize| {
         let rows = TILE.min(positions.end - begin);
         let end = begin + rows;
-        let cells = (begin..end).flat_map(|position| {
-            (0..end).map(move |seen| if seen <= position { 0.0 } else { f32::NEG_INFINITY })
-        });
+        let cells = (begin..end)
+            .flat_map(|position| (0..end).map(move |seen| if seen <= position { 0.0 } else { f32::NEG_INFINITY }));
         let mask = (rows > 1).then(|| Tensor::from_vec(cells.collect::<Vec<f32>>(), (1, 1, rows, end), device));
         Ok(Tile { row: begin - positions.start, rows, end, mask: mask.transpose()? })
     };
@@ -396,9 +390,8 @@ impl Layer {
     }
 
     fn attention(&self, normed: &Tensor, keys: &Tensor, values: &Tensor, call: &Call) -> Result<Tensor> {
-        let project = |product: &Product, heads: usize| {
-            product.forward(normed)?.reshape((call.rows, heads, self.head_dim))
-        };
+        let project =
+            |product: &Product, heads: usize| product.forward(normed)?.reshape((call.rows, heads, self.head_dim));
         let query = call.queries.turn(&project(&self.query, self.heads)?)?;
         let key = call.keys.turn(&project(&self.key, self.kv_heads)?)?;
         let value = project(&self.value, self.kv_heads)?;
@@ -424,14 +417,7 @@ impl Layer {
     }
 
     /// `[tile.rows, heads * head_dim]`. `query`: `[rows, heads, head_dim]`.
-    fn attend_tile(
-        &self,
-        query: &Tensor,
-        keys: &Tensor,
-        values: &Tensor,
-        slot: usize,
-        tile: &Tile,
-    ) -> Result<Tensor> {
+    fn attend_tile(&self, query: &Tensor, keys: &Tensor, values: &Tensor, slot: usize, tile: &Tile) -> Result<Tensor> {
         let seen = |memory: &Tensor| memory.i(slot)?.narrow(1, 0, tile.end);
         let group = self.heads / self.kv_heads;
         // The heads of a group are rows of one product.

@@ -57,14 +57,19 @@ fn a_free_voice_is_asked_for_in_a_quiet_room_or_anywhere() {
     assert_eq!(prompt(Voice::Free, None, "Hi."), format!("<|begin_of_text|>{system}{}{ANSWER}", turn("user", "Hi.")));
     // A scene of blanks is none; another is where it belongs.
     assert_eq!(prompt(Voice::Free, Some(" \n "), "Hi."), prompt(Voice::Free, None, "Hi."));
-    assert!(prompt(Voice::Free, Some("A busy  street."), "Hi.").contains("_start|>\nA busy street.\n<|scene_desc_end|>"));
+    assert!(
+        prompt(Voice::Free, Some("A busy  street."), "Hi.").contains("_start|>\nA busy street.\n<|scene_desc_end|>")
+    );
 }
 
 #[test]
 fn a_described_voice_is_speaker_0_of_the_scene() {
     let voice = || Voice::Described("British accent".to_owned());
     let system = |scene: &str| {
-        turn("system", &format!("Generate audio following instruction.\n\n<|scene_desc_start|>\n{scene}\n<|scene_desc_end|>"))
+        turn(
+            "system",
+            &format!("Generate audio following instruction.\n\n<|scene_desc_start|>\n{scene}\n<|scene_desc_end|>"),
+        )
     };
     let rest = format!("{}{ANSWER}", turn("user", "Hi."));
     assert_eq!(
@@ -129,8 +134,10 @@ fn texts_are_made_fit_to_speak() {
         ("It is 20°C, or 68°F", "It is 20 degrees Celsius, or 68 degrees Fahrenheit."),
         ("Funny [laugh]", "Funny <SE>[Laughter]</SE>"),
         ("[humming start] la la [humming end]", "<SE_s>[Humming]</SE_s> la la <SE_e>[Humming]</SE_e>"),
-        ("[music] [applause] [cheering] [cough] a", 
-         "<SE>[Music]</SE> <SE>[Applause]</SE> <SE>[Cheering]</SE> <SE>[Cough]</SE> a."),
+        (
+            "[music] [applause] [cheering] [cough] a",
+            "<SE>[Music]</SE> <SE>[Applause]</SE> <SE>[Cheering]</SE> <SE>[Cough]</SE> a.",
+        ),
         ("[sing start] a [sing end]", "<SE_s>[Singing]</SE_s> a <SE_e>[Singing]</SE_e>"),
         ("[music start] a [music end]", "<SE_s>[Music]</SE_s> a <SE_e>[Music]</SE_e>"),
         ("“Why?”", "\"Why?\""),
@@ -184,7 +191,10 @@ fn a_tokenizer_of_another_model_is_refused() {
         Err(EngineError::BadFile { path, reason }) => format!("{} {reason}", path.display()),
         _ => panic!("it should be refused"),
     };
-    assert!(refused(&folder, &HiggsConfig { speech_begin: 270, ..config.clone() }).contains("<|audio_out_bos|> is the id 269"));
+    assert!(
+        refused(&folder, &HiggsConfig { speech_begin: 270, ..config.clone() })
+            .contains("<|audio_out_bos|> is the id 269")
+    );
     assert!(refused(&folder, &HiggsConfig { vocabulary: 260, ..config.clone() }).contains("another model"));
     let at = tempfile::tempdir().unwrap();
     assert!(refused(at.path(), &config).contains("tokenizer.json"));

@@ -87,7 +87,7 @@ pub(super) fn config_json(config: &HiggsConfig) -> Value {
                 "factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
                 "original_max_position_embeddings": 8192, "rope_type": "llama3"
             },
-            "rope_theta": 500000.0, "tie_word_embeddings": true, "use_cache": true,
+            "rope_theta": 500_000.0, "tie_word_embeddings": true, "use_cache": true,
         },
         "use_audio_out_embed_projector": false,
         "use_audio_out_self_attention": 0,
@@ -163,8 +163,7 @@ fn every_tensor_that_is_missing_or_misshapen_is_named() {
         let files: Vec<_> = fs::read_dir(at.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         for path in files.iter().filter(|path| path.extension().is_some_and(|kind| kind == "safetensors")) {
             let whole = fs::read(path).unwrap();
-            let names: Vec<String> =
-                candle_core::safetensors::load(path, &Device::Cpu).unwrap().into_keys().collect();
+            let names: Vec<String> = candle_core::safetensors::load(path, &Device::Cpu).unwrap().into_keys().collect();
             for name in names.iter().filter(|name| !name.contains("layers.1.")) {
                 let quoted = format!("tensor {name}");
                 rewrite(path, |tensors| {

@@ -34,6 +34,9 @@ fn codes_of_unequal_length_are_none() {
     assert_eq!(Codes::from_rows(8, vec![1; 9]), None);
     assert_eq!(Codes::from_rows(0, vec![]), None);
     let codes = Codes::from_rows(2, vec![1, 2, 3, 4]).unwrap();
+    assert_eq!(codes.as_arrays::<2>(), Some([[1, 2], [3, 4]].as_slice()));
+    assert_eq!(codes.as_arrays::<3>(), None);
+    assert_eq!(Codes::from_arrays(&[[1, 2], [3, 4]]), codes);
     assert_eq!(codes.last(1).values(), [3, 4]);
     assert_eq!(codes.last(9), codes);
 }

@@ -47,7 +47,9 @@ fn each_layer_alone_has_transformers_hidden_states() {
 /// As the fixture's script bends the head's logits.
 fn bend(logits: &mut [f32], case: &Generated, step: usize) {
     if let Some(temper) = case.temper {
-        logits.iter_mut().for_each(|logit| *logit *= temper);
+        for logit in logits.iter_mut() {
+            *logit *= temper;
+        }
     }
     if let Some((at, codebook)) = case.force {
         for book in logits.chunks_exact_mut(18) {
@@ -143,10 +145,7 @@ fn logits_along_the_way_are_transformers() {
 fn rows_of_a_batch_are_those_of_transformers_batch() {
     let expected = expected();
     let mut higgs = tiny("transformers");
-    let prompts = [
-        expected.mixed_prompt(higgs.config()),
-        expected.prompt(higgs.config(), expected.case("plain")),
-    ];
+    let prompts = [expected.mixed_prompt(higgs.config()), expected.prompt(higgs.config(), expected.case("plain"))];
     let settings = SpeechSettings { most_frames: 12, ending: EndPolicy::Transformers, ..greedy() };
     let mut utterances =
         prompts.each_ref().map(|prompt| Utterance::new(higgs.config(), settings, 1, &prompt.heard(higgs.config(), 7)));

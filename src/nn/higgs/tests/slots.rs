@@ -126,8 +126,7 @@ fn who_comes_and_goes_does_not_change_what_the_others_speak() {
     higgs.prefill(1, &two, usize::MAX).unwrap();
     let mut cancelled = begin(&higgs, &two, 99);
     for _ in 0..5 {
-        let mut speakers =
-            [Speaker { slot: 1, utterance: &mut cancelled }, Speaker { slot: 0, utterance: &mut first }];
+        let mut speakers = [Speaker { slot: 1, utterance: &mut cancelled }, Speaker { slot: 0, utterance: &mut first }];
         higgs.step(&mut speakers).unwrap();
     }
     higgs.reset(1, 0).unwrap();
@@ -172,8 +171,7 @@ fn a_copied_prefix_is_as_good_as_a_read_one() {
     // The slot that was copied from goes on as if nothing had been.
     let mut again = tiny("boson");
     again.prefill(0, &first, usize::MAX).unwrap();
-    let difference =
-        largest_difference(&logits_after(&mut higgs, 1, &[16; 8]), &logits_after(&mut again, 0, &[16; 8]));
+    let difference = largest_difference(&logits_after(&mut higgs, 1, &[16; 8]), &logits_after(&mut again, 0, &[16; 8]));
     assert!(difference < ROUNDING);
 }
 
@@ -205,7 +203,8 @@ fn calls_that_break_the_rules_are_refused_and_nothing_is_read() {
     assert!(refused(&mut higgs, 4, &good).contains("4 slots"));
     assert!(refused(&mut higgs, 0, &Prompt::default()).contains("empty"));
     assert!(refused(&mut higgs, 0, &Prompt::new([Segment::Text(vec![284])])).contains("id 284"));
-    let codes = |codebooks, code| Prompt::new([Segment::Audio(Codes::from_rows(codebooks, vec![code; 8]).unwrap().into())]);
+    let codes =
+        |codebooks, code| Prompt::new([Segment::Audio(Codes::from_rows(codebooks, vec![code; 8]).unwrap().into())]);
     assert!(refused(&mut higgs, 0, &codes(8, 18)).contains("code 18"));
     assert!(refused(&mut higgs, 0, &codes(4, 3)).contains("4 codebooks"));
     assert!(refused(&mut higgs, 0, &Prompt::new([Segment::Text(vec![65; 96])])).contains("no room"));

@@ -4,9 +4,7 @@ use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::nn::higgs::{
-    Codes, EndPolicy, HiggsConfig, Outcome, RepetitionRule, SpeechSettings, Utterance, revert,
-};
+use crate::nn::higgs::{Codes, EndPolicy, HiggsConfig, Outcome, RepetitionRule, SpeechSettings, Utterance, revert};
 
 const BOOK: usize = 1026;
 const END: u32 = 1025;
@@ -39,8 +37,9 @@ fn run(settings: SpeechSettings, ends: &[(usize, usize)]) -> Utterance {
     let mut utterance = utterance(settings, 1);
     while utterance.outcome().is_none() {
         let frame = utterance.frames().len();
-        let drawn: Vec<u32> =
-            (0..8).map(|codebook| if ends.contains(&(frame, codebook)) { END } else { code(frame, codebook) }).collect();
+        let drawn: Vec<u32> = (0..8)
+            .map(|codebook| if ends.contains(&(frame, codebook)) { END } else { code(frame, codebook) })
+            .collect();
         utterance.advance(&mut peaked(&drawn));
     }
     utterance
@@ -55,8 +54,9 @@ fn boson(ends: &[(usize, usize)], most: usize) -> Vec<Vec<u32>> {
     let mut remaining: Option<usize> = None;
     while frames.len() < most {
         let frame = frames.len();
-        let mut next: Vec<u32> =
-            (0..8).map(|codebook| if ends.contains(&(frame, codebook)) { END } else { code(frame, codebook) }).collect();
+        let mut next: Vec<u32> = (0..8)
+            .map(|codebook| if ends.contains(&(frame, codebook)) { END } else { code(frame, codebook) })
+            .collect();
         if delays + 1 < 8 {
             next[delays + 1..].fill(BEGIN);
             delays += 1;
@@ -265,11 +265,8 @@ fn heard(code: u32, places: &[usize]) -> Codes {
 fn a_code_that_came_twice_in_the_window_is_drawn_anew() {
     // Greedily 1; of the plain distribution every tenth is 0.
     let logits = weighted(&[0.1, 0.9]);
-    let rule = SpeechSettings {
-        temperature: 0.0,
-        repetition: Some(RepetitionRule::default()),
-        ..SpeechSettings::default()
-    };
+    let rule =
+        SpeechSettings { temperature: 0.0, repetition: Some(RepetitionRule::default()), ..SpeechSettings::default() };
     let redrawn = |settings, heard: &Codes| counts(settings, &logits, heard, 300).contains_key(&0);
     // The frame that is given, frame 0, is one of the seven.
     assert!(redrawn(rule, &heard(1, &[1, 6])));

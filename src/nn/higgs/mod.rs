@@ -10,6 +10,9 @@
 //!
 //! Nothing here knows the tokenizer, a template or a thread: `engine::speech::higgs` does. `codec` is the other half.
 //!
+//! The published weights have not been run here. Names and shapes are those of the published index; what is computed is
+//! checked against transformers on small random models of both layouts.
+//!
 //! Sources: boson-ai/higgs-audio (the rules of generation), transformers' `higgs_audio_v2` (the mathematics).
 
 mod cache;
@@ -195,7 +198,7 @@ impl Higgs {
         Ok(prompt.len() - end)
     }
 
-    /// Advances each utterance by a frame. Those that are over already are passed over; those whose slot is full are cut
+    /// Advances each utterance by a frame, and sorts them by slot. Those that are over already are passed over; those whose slot is full are cut
     /// off. Slots next to each other are cheaper than slots far apart.
     ///
     /// # Errors

@@ -164,7 +164,8 @@ pub struct Checkpoint {
     places: BTreeMap<String, Vec<String>>,
 }
 
-/// What a model takes of a device's memory.
+/// What a model takes of a device's memory for good. A step's activations come on top, some tens of megabytes; so do a
+/// prompt's, which are bounded by the positions of one prefill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryNeed {
     pub weights: u64,

@@ -264,6 +264,21 @@ fn tables_in_two_parts_are_put_together() {
     assert_eq!(one, two);
 }
 
+/// As conversions leave it that renamed the tensors and kept the config.
+#[test]
+fn the_names_say_what_the_config_does_not() {
+    let at = copy("transformers");
+    fs::copy(folder("boson").join("config.json"), at.path().join("config.json")).unwrap();
+    let mut mixed = Higgs::load(at.path(), &Device::Cpu, super::OPTIONS).unwrap();
+    let mut whole = tiny("boson");
+    let prompt = super::expected().mixed_prompt(whole.config());
+    let [one, two] = [&mut mixed, &mut whole].map(|higgs| {
+        higgs.prefill(0, &prompt, usize::MAX).unwrap();
+        super::logits_after(higgs, 0, &[16; 8])
+    });
+    assert_eq!(one, two);
+}
+
 #[test]
 fn a_model_without_slots_is_refused() {
     let options = LoadOptions { precision: Precision::Float, slots: 0, positions: 10 };

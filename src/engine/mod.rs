@@ -19,6 +19,7 @@ pub mod worker;
 use std::path::PathBuf;
 
 use crate::nn::decoder::DecoderError;
+use crate::nn::higgs::HiggsError;
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,18 @@ impl From<DecoderError> for EngineError {
             DecoderError::BadFile { path, reason } => Self::BadFile { path, reason },
             DecoderError::Candle(error) => Self::Candle(error),
             error @ DecoderError::BadSpan { .. } => Self::Candle(candle_core::Error::wrap(error)),
+        }
+    }
+}
+
+impl From<HiggsError> for EngineError {
+    fn from(error: HiggsError) -> Self {
+        match error {
+            HiggsError::BadFile { path, reason } => Self::BadFile { path, reason },
+            HiggsError::Candle(error) => Self::Candle(error),
+            error @ (HiggsError::Unfit(_) | HiggsError::BadCall { .. }) => {
+                Self::Candle(candle_core::Error::wrap(error))
+            }
         }
     }
 }

@@ -52,19 +52,27 @@ impl Sampler {
         if self.options.temperature <= 0.0 || self.options.top_k == 1 {
             return Ok(best);
         }
-        self.gather(logits, highest);
-        Ok(self.draw())
+        self.gather(logits, highest, self.options.temperature, self.options.top_k);
+        Ok(self.draw(self.options.top_p))
+    }
+
+    /// A token from the whole distribution as the model gave it: temperature 1, nothing cut, whatever the options say.
+    ///
+    /// # Errors
+    /// [`NotFinite`]
+    pub fn choose_from_all(&mut self, logits: &[f32]) -> Result<u32, NotFinite> {
+        let (_, highest) = likeliest(logits)?;
+        self.gather(logits, highest, 1.0, 0);
+        Ok(self.draw(1.0))
     }
 
     /// Fills `candidates` with weights relative to the best one's, cut to top-k and sorted, heaviest first.
-    fn gather(&mut self, logits: &[f32], highest: f32) {
-        let temperature = self.options.temperature;
+    fn gather(&mut self, logits: &[f32], highest: f32, temperature: f32, top_k: usize) {
         let by_weight = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
         self.candidates.clear();
         let nats = logits.iter().map(|logit| (logit - highest) / temperature);
         let worth = (0..).zip(nats).filter(|(_, nats)| *nats > -NEGLIGIBLE);
         self.candidates.extend(worth.map(|(token, nats)| (token, nats.exp())));
-        let top_k = self.options.top_k;
         if top_k > 0 && top_k < self.candidates.len() {
             self.candidates.select_nth_unstable_by(top_k, by_weight);
             self.candidates.truncate(top_k);
@@ -73,9 +81,9 @@ impl Sampler {
     }
 
     /// Draws from the fewest heaviest candidates that weigh `top_p` together.
-    fn draw(&mut self) -> u32 {
+    fn draw(&mut self, top_p: f32) -> u32 {
         let total: f32 = self.candidates.iter().map(|(_, weight)| weight).sum();
-        let wanted = self.options.top_p * total;
+        let wanted = top_p * total;
         let mut nucleus = 0.0;
         let mut kept = 0;
         for (_, weight) in &self.candidates {

@@ -7,6 +7,7 @@
 
 mod english;
 mod espeak;
+pub mod higgs;
 mod phonemes;
 mod pieces;
 mod queue;

@@ -63,8 +63,8 @@ struct ConfigJson {
 }
 
 #[derive(Clone, Deserialize)]
-struct RopeJson {
-    rope_theta: Option<f64>,
+pub(in crate::nn) struct RopeJson {
+    pub(in crate::nn) rope_theta: Option<f64>,
     rope_type: Option<String>,
     /// The older name of `rope_type`. Some files have both.
     #[serde(rename = "type")]
@@ -231,7 +231,7 @@ impl ConfigJson {
 }
 
 impl RopeJson {
-    fn scaling(&self) -> Result<RopeScaling, String> {
+    pub(in crate::nn) fn scaling(&self) -> Result<RopeScaling, String> {
         if self.partial_rotary_factor.is_some_and(|part| part < 1.0) {
             return Err("heads that turn only in part are not supported".to_owned());
         }
@@ -263,7 +263,7 @@ fn given<T>(value: Option<T>, name: &str) -> Result<T, String> {
     value.ok_or_else(|| format!("it has no {name}"))
 }
 
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, DecoderError> {
+pub(in crate::nn) fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, DecoderError> {
     let unreadable = |error: std::io::Error| DecoderError::bad_file(path, error.to_string());
     let bytes = fs::metadata(path).map_err(unreadable)?.len();
     if bytes > MAX_JSON {
@@ -368,7 +368,7 @@ impl<'a> HubSource<'a> {
 }
 
 /// The weight files, by the index where there is one.
-fn shards(folder: &Path) -> Result<Vec<PathBuf>, DecoderError> {
+pub(in crate::nn) fn shards(folder: &Path) -> Result<Vec<PathBuf>, DecoderError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,

@@ -26,6 +26,8 @@ use candle_core::Device;
 pub use cache::KvCache;
 pub use config::{Activation, DecoderConfig, Family, Rope, RopeScaling, SlidingWindow};
 pub use gguf::GgufFile;
+pub(in crate::nn) use hub_model::{RopeJson, read_json, shards};
+pub(in crate::nn) use rope::{RopeTable, scaled_frequencies};
 
 use cache::Store;
 use cpu::CpuDecoder;
@@ -45,7 +47,7 @@ pub enum DecoderError {
 }
 
 impl DecoderError {
-    fn bad_file(path: &Path, reason: impl Into<String>) -> Self {
+    pub(in crate::nn) fn bad_file(path: &Path, reason: impl Into<String>) -> Self {
         Self::BadFile { path: path.to_owned(), reason: reason.into() }
     }
 

@@ -3,13 +3,13 @@
 use super::config::{DecoderConfig, RopeScaling};
 
 /// Cosines and sines, `[positions, head_dim / 2]`, row by row.
-pub(super) struct RopeTable {
-    pub(super) cosines: Vec<f32>,
-    pub(super) sines: Vec<f32>,
+pub(in crate::nn) struct RopeTable {
+    pub(in crate::nn) cosines: Vec<f32>,
+    pub(in crate::nn) sines: Vec<f32>,
 }
 
 impl RopeTable {
-    pub(super) fn new(frequencies: &[f32], positions: usize) -> Self {
+    pub(in crate::nn) fn new(frequencies: &[f32], positions: usize) -> Self {
         let mut table = Self { cosines: Vec::new(), sines: Vec::new() };
         table.extend(frequencies, positions);
         table
@@ -32,13 +32,17 @@ impl RopeTable {
 pub(super) fn frequencies(config: &DecoderConfig, local: bool, factors: Option<&[f32]>) -> Vec<f32> {
     let half = config.head_dim / 2;
     let theta = if local { config.rope.local_theta } else { None }.unwrap_or(config.rope.theta);
-    let plain = (0..half).map(|pair| theta.powf(-(pair as f64) / half as f64));
     if local {
-        return plain.map(|frequency| frequency as f32).collect();
+        return scaled_frequencies(half, theta, RopeScaling::None).map(|frequency| frequency as f32).collect();
     }
     let factor = |pair: usize| factors.map_or(1.0, |factors| f64::from(factors[pair]));
-    let scaled = plain.enumerate().map(|(pair, frequency)| scale(frequency, config.rope.scaling) / factor(pair));
-    scaled.map(|frequency| frequency as f32).collect()
+    let scaled = scaled_frequencies(half, theta, config.rope.scaling).enumerate();
+    scaled.map(|(pair, frequency)| (frequency / factor(pair)) as f32).collect()
+}
+
+/// Radians per position of each of `half` pairs.
+pub(in crate::nn) fn scaled_frequencies(half: usize, theta: f64, scaling: RopeScaling) -> impl Iterator<Item = f64> {
+    (0..half).map(move |pair| scale(theta.powf(-(pair as f64) / half as f64), scaling))
 }
 
 fn scale(frequency: f64, scaling: RopeScaling) -> f64 {

@@ -25,13 +25,14 @@ impl Hubert {
     pub(super) fn load(config: &HubertConfig, vb: &VarBuilder<'_>) -> Result<Self> {
         let hidden = config.hidden_size;
         let layers = vb.pp("feature_extractor.conv_layers");
-        let inputs = std::iter::once(1).chain(config.conv_dim.iter().copied());
-        let outputs = config.conv_dim.iter().zip(config.conv_kernel.iter().zip(&config.conv_stride));
-        let convolution = |(index, (input, (output, (taps, stride)))): (usize, (usize, (&usize, (&usize, &usize))))| {
+        let mut input = 1;
+        let mut convolutions = Vec::with_capacity(config.conv_dim.len());
+        let shapes = config.conv_dim.iter().zip(&config.conv_kernel).zip(&config.conv_stride);
+        for (index, ((output, taps), stride)) in shapes.enumerate() {
             let weight = layers.pp(index).get((*output, input, *taps), "conv.weight")?;
-            Conv1d::new(weight, None, Walk { padding: 0, stride: *stride, dilation: 1 })
-        };
-        let convolutions = inputs.zip(outputs).enumerate().map(convolution).collect::<Result<Vec<_>>>()?;
+            convolutions.push(Conv1d::new(weight, None, Walk { padding: 0, stride: *stride, dilation: 1 })?);
+            input = *output;
+        }
         let (first, last) = (config.conv_dim.first().copied(), config.conv_dim.last().copied());
         let (first, last) = (first.unwrap_or(1), last.unwrap_or(1));
         let group_norm = layers.pp(0).pp("layer_norm");
@@ -124,6 +125,7 @@ impl PositionalConv {
     }
 }
 
+#[expect(clippy::struct_field_names, reason = "the checkpoint's names")]
 struct Layer {
     /// Query, key and value as one, the query's part scaled by 1/√(head size).
     qkv: Linear,

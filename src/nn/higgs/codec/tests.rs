@@ -139,7 +139,7 @@ fn the_reach_is_what_the_table_says() {
     let expected = expected.into_iter().chain([(320, -54..374, -28..188), (960, -42..1002, -15..335)]);
     for ((per_frame, upsampled, input), (rate, stage)) in expected.zip(RATES.iter().zip(&window.stages)) {
         let at = |offset: i64, per_frame: i64| (100 * per_frame + offset) as usize;
-        let below = per_frame / *rate as i64;
+        let below = per_frame / i64::try_from(*rate).unwrap();
         let input = at(input.start, below)..at(input.end, below);
         let upsampled = at(upsampled.start, per_frame)..at(upsampled.end, per_frame);
         assert_eq!(*stage, StageWindow { input, upsampled });

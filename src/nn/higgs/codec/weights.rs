@@ -11,6 +11,8 @@ use crate::nn::checkpoint::{self, Weights};
 
 /// A tensor that every codec has.
 const TELLTALE: &str = "acoustic_decoder.conv1.weight";
+/// So many are looked for: twice what transformers' defaults would make.
+const MOST_CODEBOOKS: usize = 32;
 
 /// Opens the weights in `folder`; answers their path, too.
 pub(super) fn open(folder: &Path, device: &Device) -> Result<(VarBuilder<'static>, PathBuf), LoadError> {
@@ -25,7 +27,7 @@ pub(super) fn open(folder: &Path, device: &Device) -> Result<(VarBuilder<'static
         }
     }
     let codebook = |index: usize| weights.holds(&format!("quantizer.quantizers.{index}.codebook.embed"));
-    let codebooks = (0..).take_while(|index| codebook(*index)).count();
+    let codebooks = (0..MOST_CODEBOOKS).take_while(|index| codebook(*index)).count();
     if codebooks != CODEBOOKS {
         return Err(fault(format!("it has {codebooks} codebooks, but Higgs Audio v2 speaks through {CODEBOOKS}")));
     }

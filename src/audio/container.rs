@@ -109,6 +109,7 @@ pub fn decode_bytes<const HZ: u32>(
 /// Refuses what is longer than `limits` allow by its packets' own account, without decoding it: in a second or two
 /// instead of when the time has come. What a damaged file holds is for the decoder to say. Reads from where `file` is.
 pub fn refuse_too_long(file: File, limits: Limits) -> Result<(), AudioError> {
+    refuse_empty(&file)?;
     guarded(|| {
         let mut track = Track::open(Box::new(file))?;
         let mut seconds = 0.0;
@@ -120,6 +121,17 @@ pub fn refuse_too_long(file: File, limits: Limits) -> Result<(), AudioError> {
         }
         Ok(())
     })
+}
+
+fn refuse_empty(file: &File) -> Result<(), AudioError> {
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(AudioError::Io(ErrorKind::IsADirectory.into()));
+    }
+    if metadata.is_file() && metadata.len() == 0 {
+        return Err(AudioError::Empty);
+    }
+    Ok(())
 }
 
 /// A file's audio as an iterator of blocks, a packet's worth each (usually 10 to 100 ms). It blocks while it reads and
@@ -146,13 +158,7 @@ impl<const HZ: u32> Decoder<HZ> {
 
     /// Reads from where `file` is.
     pub fn from_file(file: File, limits: Limits) -> Result<Self, AudioError> {
-        let metadata = file.metadata()?;
-        if metadata.is_dir() {
-            return Err(AudioError::Io(ErrorKind::IsADirectory.into()));
-        }
-        if metadata.is_file() && metadata.len() == 0 {
-            return Err(AudioError::Empty);
-        }
+        refuse_empty(&file)?;
         Self::new(Box::new(file), limits)
     }
 

@@ -7,6 +7,7 @@ pub mod chunk;
 mod english;
 mod markdown;
 mod quantity;
+pub mod repetition;
 pub mod speakable;
 pub mod subtitle;
 

@@ -34,7 +34,7 @@ const ROOMS: &[Room] = &[
             "fdk_aac",
         ],
     },
-    Room { module: "text", ours: &[], outside: &["unicode_segmentation"] },
+    Room { module: "text", ours: &[], outside: &["unicode_segmentation", "flate2"] },
     Room {
         module: "provider",
         ours: &["audio", "text"],
@@ -138,7 +138,6 @@ const ROOMS: &[Room] = &[
             "futures",
             "serde_json",
             "base64",
-            "flate2",
             "tempfile",
             "sha2",
             "metrics",

@@ -112,22 +112,6 @@ pub fn decode_bytes<const HZ: u32>(
     Decoder::from_bytes(bytes, limits)?.decode()
 }
 
-/// Refuses what is longer than `limits` allow by its packets' own account, without decoding it: in a second or two
-/// instead of when the time has come. What a damaged file holds is for the decoder to say. Reads from where `file` is.
-pub fn refuse_too_long(file: File, limits: Limits) -> Result<(), AudioError> {
-    guarded(|| {
-        let mut track = Track::open(Box::new(file))?;
-        let mut seconds = 0.0;
-        while let Ok(Some(packet)) = track.next_packet() {
-            seconds += track.seconds(packet.dur.get());
-            if seconds > limits.duration.as_secs_f64() {
-                return Err(AudioError::TooLong { limit: limits.duration });
-            }
-        }
-        Ok(())
-    })
-}
-
 /// Whether it is a file with something in it, and no pipe.
 fn holds_bytes(file: &File) -> Result<bool, AudioError> {
     let metadata = file.metadata()?;

@@ -9,6 +9,7 @@ mod english;
 mod markdown;
 pub mod mention;
 mod quantity;
+pub mod repetition;
 pub mod speakable;
 pub mod subtitle;
 

@@ -34,7 +34,7 @@ const ROOMS: &[Room] = &[
             "fdk_aac",
         ],
     },
-    Room { module: "text", ours: &[], outside: &["unicode_normalization", "unicode_segmentation"] },
+    Room { module: "text", ours: &[], outside: &["unicode_normalization", "unicode_segmentation", "flate2"] },
     Room {
         module: "provider",
         ours: &["audio", "text"],
@@ -139,7 +139,6 @@ const ROOMS: &[Room] = &[
             "futures",
             "serde_json",
             "base64",
-            "flate2",
             "tempfile",
             "sha2",
             "metrics",

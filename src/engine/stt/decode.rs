@@ -10,9 +10,13 @@ use rand::{Rng, SeedableRng};
 use super::rules;
 use super::tokens::Tokens;
 use crate::nn::whisper::{Check, Heard, Whisper, log_sum_exp};
+use crate::text::repetition::compression_ratio;
 
 /// A hypothesis is not waited for when one that has ended is this much likelier (in nats).
 const HOPELESS: f32 = 3.0;
+
+/// OpenAI's threshold: what compresses better says the same again and again.
+const MOST_COMPRESSED: f32 = 2.4;
 
 /// What to write after.
 pub(super) struct Ask {
@@ -44,6 +48,10 @@ pub(super) struct Written {
     pub(super) no_speech: f32,
     /// It went round in circles, or did not end within the limit.
     pub(super) broken: bool,
+    /// It ended, but says the same again and again.
+    pub(super) repetitive: bool,
+    /// That it was drawn at.
+    pub(super) temperature: f32,
 }
 
 #[derive(Clone, Default)]
@@ -123,7 +131,16 @@ pub(super) fn write(
     let broken = ended.is_empty();
     let candidates = if broken { live } else { ended };
     let best = candidates.into_iter().max_by(|a, b| a.mean().total_cmp(&b.mean())).unwrap_or_default();
-    Ok(Some(Written { mean_log_probability: best.mean(), tokens: best.tokens, no_speech, broken }))
+    let repetitive = compression_ratio(tokens.decode(&best.tokens).trim()) > MOST_COMPRESSED;
+    let temperature = if let Strategy::Sample { temperature, .. } = strategy { temperature } else { 0.0 };
+    Ok(Some(Written {
+        mean_log_probability: best.mean(),
+        tokens: best.tokens,
+        no_speech,
+        broken,
+        repetitive,
+        temperature,
+    }))
 }
 
 /// The tokens to go on with: one more than the beam is wide, because one may be the end.

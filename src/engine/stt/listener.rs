@@ -1,6 +1,7 @@
 //! One window of audio to text: how much of it to encode, which language, which search, and what to do when the
 //! result is bad. Owns the model; knows no session and no channel.
 
+use std::cmp::Ordering;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,8 @@ const VOICE: f32 = 0.5;
 const VOICED_FRAMES: usize = 3;
 /// Tried in order until a result is good.
 const TEMPERATURES: [f32; 5] = [0.2, 0.4, 0.6, 0.8, 1.0];
+/// Above this, as in the reference, what was written is no context for what follows.
+const HOT: f32 = 0.5;
 /// Whoever sounds louder than this for 20 ms may have spoken: -66 dB of full scale.
 const AUDIBLE: f32 = 5e-4;
 /// Tokens of a window: speech in any language has fewer a second, a loop has more.
@@ -70,12 +73,15 @@ pub(super) struct Context {
 pub(super) struct Window {
     pub(super) language: String,
     pub(super) segments: Vec<Segment>,
+    /// What later windows go on from.
     pub(super) tokens: Vec<u32>,
     /// Samples that are settled; the next window begins after them.
     pub(super) settled: usize,
     /// Probability that the window holds no speech, and mean log probability of what was written.
     pub(super) no_speech: f32,
     pub(super) mean_log_probability: f32,
+    /// The next window goes on from nothing.
+    pub(super) fresh: bool,
 }
 
 /// An encoded window.
@@ -109,14 +115,20 @@ impl Listener {
             text: self.tokens.decode(&piece.tokens).trim().to_owned(),
             start: start + Duration::from_secs_f64(piece.start),
             end: start + Duration::from_secs_f64(piece.end),
-            words: take_words(&mut timed, piece.tokens.len(), start),
+            words: take_words(&mut timed, piece.tokens.len(), start, settled),
             log_probability: written.mean_log_probability,
             no_speech: written.no_speech,
         });
         Ok(Some(Window {
             language,
             segments: segments.filter(|segment| !segment.text.is_empty()).collect(),
-            tokens: pieces.iter().flat_map(|piece| piece.tokens.iter().copied()).collect(),
+            // What was drawn at random would lead the next windows astray too.
+            tokens: if written.temperature > HOT {
+                Vec::new()
+            } else {
+                segments::settled_tokens(&self.tokens, &written.tokens).to_vec()
+            },
+            fresh: written.temperature > HOT,
             settled: ((settled * f64::from(MIC_HZ)) as usize).clamp(1, samples.len().max(1)),
             no_speech: written.no_speech,
             mean_log_probability: written.mean_log_probability,
@@ -272,13 +284,15 @@ impl Listener {
     }
 }
 
-/// The words of the next `tokens` tokens.
-fn take_words(timed: &mut std::vec::IntoIter<TimedWord>, tokens: usize, offset: Duration) -> Vec<Word> {
+/// The words of the next `tokens` tokens. None reaches beyond `settled` seconds, where the next window begins: attention
+/// and timestamps disagree by some tenths of a second.
+fn take_words(timed: &mut std::vec::IntoIter<TimedWord>, tokens: usize, offset: Duration, settled: f64) -> Vec<Word> {
     let (mut taken, mut words) = (0, Vec::new());
     while taken < tokens
-        && let Some(word) = timed.next()
+        && let Some(mut word) = timed.next()
     {
         taken += word.tokens;
+        (word.start, word.end) = (word.start.min(settled), word.end.min(settled));
         let (start, end) = word.at(offset);
         if !word.text.is_empty() {
             words.push(Word { text: word.text, start, end });
@@ -320,11 +334,16 @@ fn is_voiceless(detector: Option<&dyn VoiceActivity>, samples: &[f32], written: 
 }
 
 fn is_bad(written: &Written) -> bool {
-    !is_silence(written) && (written.broken || written.mean_log_probability < LEAST_LOG_PROBABILITY)
+    !is_silence(written)
+        && (written.broken || written.repetitive || written.mean_log_probability < LEAST_LOG_PROBABILITY)
 }
 
 fn better(new: &Written, old: &Written) -> bool {
-    if new.broken == old.broken { new.mean_log_probability > old.mean_log_probability } else { old.broken }
+    let faults = |written: &Written| (written.broken, written.repetitive);
+    match faults(new).cmp(&faults(old)) {
+        Ordering::Equal => new.mean_log_probability > old.mean_log_probability,
+        order => order.is_lt(),
+    }
 }
 
 #[cfg(test)]

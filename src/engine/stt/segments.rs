@@ -16,16 +16,8 @@ pub(super) struct Piece {
 
 /// The pieces of a window of `length` seconds, and how many of those seconds they settle.
 pub(super) fn cut(tokens: &Tokens, written: &[u32], length: f64) -> (Vec<Piece>, f64) {
-    let is_time = |index: usize| written.get(index).is_some_and(|&id| tokens.is_timestamp(id));
     let time = |id: u32| (f64::from(id - tokens.first_timestamp) * STEP).min(length);
-    // A segment's end and the next one's beginning stand side by side.
-    let mut ends: Vec<usize> = (1..written.len()).filter(|&index| is_time(index - 1) && is_time(index)).collect();
-    let last = written.len().saturating_sub(1);
-    let closed = written.len() >= 2 && is_time(last) && !is_time(last - 1);
-    let one_piece = ends.is_empty();
-    if one_piece || closed {
-        ends.push(written.len());
-    }
+    let (ends, whole) = ends(tokens, written);
     let mut pieces = Vec::new();
     let mut from = 0;
     for to in ends {
@@ -41,13 +33,34 @@ pub(super) fn cut(tokens: &Tokens, written: &[u32], length: f64) -> (Vec<Piece>,
         }
     }
     // What follows the last closed segment is heard again in the next window, unless the window closes with it.
-    let settled = if closed || one_piece {
+    let settled = if whole {
         length
     } else {
         written[..from].iter().rev().copied().find(|&id| tokens.is_timestamp(id)).map_or(length, time)
     };
     let settled = if settled > 0.0 { settled } else { length };
     (pieces, settled)
+}
+
+/// The tokens of the pieces that [`cut`] gives, timestamps among them: the model goes on as what came before is written,
+/// and after text without timestamps it writes none.
+pub(super) fn settled_tokens<'a>(tokens: &Tokens, written: &'a [u32]) -> &'a [u32] {
+    let (ends, _) = ends(tokens, written);
+    &written[..ends.last().copied().unwrap_or(0)]
+}
+
+/// Where pieces end, and whether the last one ends with the window.
+fn ends(tokens: &Tokens, written: &[u32]) -> (Vec<usize>, bool) {
+    let is_time = |index: usize| written.get(index).is_some_and(|&id| tokens.is_timestamp(id));
+    // A segment's end and the next one's beginning stand side by side.
+    let mut ends: Vec<usize> = (1..written.len()).filter(|&index| is_time(index - 1) && is_time(index)).collect();
+    let last = written.len().saturating_sub(1);
+    let closed = written.len() >= 2 && is_time(last) && !is_time(last - 1);
+    let whole = closed || ends.is_empty();
+    if whole {
+        ends.push(written.len());
+    }
+    (ends, whole)
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ fn what_is_cut_off_is_heard_again() {
     let at = |seconds: f64| tokens.first_timestamp + (seconds / STEP).round() as u32;
     let written = [at(0.0), 7, at(20.0), at(20.0), 9, 10];
     assert_eq!(cut(&tokens, &written, 30.0), (vec![piece(0.0, 20.0, &[7])], 20.0));
+    assert_eq!(settled_tokens(&tokens, &written), &written[..3], "the next window goes on after its timestamps");
+    assert_eq!(settled_tokens(&tokens, &written[..3]), &written[..3]);
+    assert_eq!(settled_tokens(&tokens, &[]), [0_u32; 0]);
 }
 
 #[test]

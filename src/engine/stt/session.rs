@@ -181,6 +181,9 @@ impl Session {
     pub(super) fn settle(&mut self, window: Window, served_by: &Arc<str>) {
         self.samples.drain(..window.settled.min(self.samples.len()));
         self.settled += window.settled;
+        if window.fresh {
+            self.previous.clear();
+        }
         if !window.tokens.is_empty() {
             // A language heard once holds for the rest.
             self.language.get_or_insert(window.language);

@@ -1,18 +1,16 @@
 //! A transcript in each of OpenAI's formats.
 
-use std::io::Write;
 use std::time::Duration;
 
 use axum::Json;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
 use serde_json::{Value, json};
 
 use super::language;
 use crate::api::problem::Problem;
 use crate::provider::{FinalTranscript, Segment, SttTask, Word};
+use crate::text::repetition::compression_ratio;
 use crate::text::subtitle::{self, Cue};
 
 /// What `response_format` may say.
@@ -123,14 +121,6 @@ fn cues(transcript: &FinalTranscript) -> Vec<Cue<'_>> {
     }
     let segments = transcript.segments.iter();
     segments.map(|segment| Cue { start: segment.start, end: segment.end, text: &segment.text }).collect()
-}
-
-/// As OpenAI's `whisper/utils.py`: what repeats itself is suspect.
-fn compression_ratio(text: &str) -> f64 {
-    let mut compressor = ZlibEncoder::new(Vec::new(), Compression::default());
-    // Writing into memory does not fail.
-    let compressed = compressor.write_all(text.as_bytes()).and_then(|()| compressor.finish());
-    compressed.map_or(1.0, |compressed| text.len() as f64 / compressed.len() as f64)
 }
 
 #[cfg(test)]

@@ -85,12 +85,6 @@ async fn verbose_json_has_what_openai_gives() {
 }
 
 #[test]
-fn what_repeats_itself_compresses() {
-    assert!(compression_ratio(&"five ".repeat(100)) > 2.4);
-    assert!(compression_ratio("Had he married a more amiable woman, he might have been made respectable.") < 1.5);
-}
-
-#[test]
 fn without_times_all_is_one_cue() {
     let whole = FinalTranscript { segments: Vec::new(), ..transcript() };
     assert_eq!(cues(&whole), [Cue { start: Duration::ZERO, end: whole.audio, text: "Hello there. Bye." }]);

@@ -8,7 +8,6 @@ mod language;
 mod telling;
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +26,7 @@ use super::{alias, served_by};
 use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::problem::Problem;
-use crate::audio::container::{self, AudioError, Decoder, Limits};
+use crate::audio::container::{AudioError, Decoder, Limits};
 use crate::audio::{MIC_HZ, Mic};
 use crate::provider::{Caller, Flow, SttOptions, SttTask, Transcript};
 use format::{Format, Wanted};
@@ -148,13 +147,9 @@ fn boolean(value: &str) -> Result<bool, Problem> {
 
 /// Opens a sound file and decodes it on a thread of its own, as fast as it is listened to. What goes wrong on the way
 /// comes through the receiver before the audio ends.
-async fn decode(mut file: File) -> Result<(BoxStream<'static, Mic>, oneshot::Receiver<AudioError>), Problem> {
+async fn decode(file: File) -> Result<(BoxStream<'static, Mic>, oneshot::Receiver<AudioError>), Problem> {
     let limits = Limits::up_to(LONGEST);
-    let open = move || {
-        container::refuse_too_long(file.try_clone()?, limits)?;
-        file.seek(SeekFrom::Start(0))?;
-        Decoder::<MIC_HZ>::from_file(file, limits)
-    };
+    let open = move || Decoder::<MIC_HZ>::from_file(file, limits);
     let decoder = tokio::task::spawn_blocking(open).await.map_err(|error| {
         tracing::error!(%error, "opening an upload failed");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the file could not be opened")

@@ -121,7 +121,7 @@ impl Reader {
             request,
             waiting,
             speaking: VecDeque::new(),
-            stretch: (engine_speed != script.speed).then(|| Stretch::new(rest)),
+            stretch: ((engine_speed - script.speed).abs() > f32::EPSILON).then(|| Stretch::new(rest)),
             served_by: "".into(),
             begun: false,
         }

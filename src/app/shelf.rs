@@ -181,7 +181,7 @@ impl<D: Door + ?Sized> Shelf<D> {
             if here.is_empty() { "no model is here".to_owned() } else { format!("here are {}", here.join(", ")) };
         for service in [ServiceName::OpenAi, ServiceName::OpenRouter] {
             if self.services.get(service).is_some() {
-                known += &format!(", and {}/NAME", service.as_str());
+                known = format!("{known}, and {}/NAME", service.as_str());
             }
         }
         let remedy = match name {

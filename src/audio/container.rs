@@ -343,13 +343,6 @@ impl Track {
         Ok(Self { reader, id, decoder, tick, bytes_left, empty: 0 })
     }
 
-    /// A length in the track's own units, in seconds; 0 where they are unknown.
-    fn seconds(&self, units: u64) -> f64 {
-        let track = self.reader.tracks().iter().find(|track| track.id == self.id);
-        let base = track.and_then(|track| track.time_base);
-        base.map_or(0.0, |base| units as f64 * f64::from(base.numer.get()) / f64::from(base.denom.get()))
-    }
-
     /// The track's next packet.
     fn next_packet(&mut self) -> Result<Option<Packet>, Error> {
         loop {

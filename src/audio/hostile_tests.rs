@@ -307,7 +307,7 @@ fn wav_files_that_lie_about_their_sizes() {
 }
 
 /// An MP4 box.
-fn boxed(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+fn boxed(kind: [u8; 4], content: &[u8]) -> Vec<u8> {
     [&(content.len() as u32 + 8).to_be_bytes(), &kind[..], content].concat()
 }
 
@@ -322,9 +322,9 @@ fn replace_box(file: &[u8], kind: [u8; 4], content: &[u8]) -> Vec<u8> {
         let found: [u8; 4] = file[at + 4..at + 8].try_into().unwrap();
         let body = &file[at + 8..at + size];
         if found == kind {
-            out.extend(boxed(&kind, content));
+            out.extend(boxed(kind, content));
         } else if parents.contains(&&found) {
-            out.extend(boxed(&found, &replace_box(body, kind, content)));
+            out.extend(boxed(found, &replace_box(body, kind, content)));
         } else {
             out.extend_from_slice(&file[at..at + size]);
         }

@@ -90,13 +90,13 @@ fn keys_are_in_no_debug_and_in_no_error() {
         ("AICHAT_API_KEY", "canary-own-3"),
         ("HF_TOKEN", "hf_canary_4"),
     ];
-    let lines: String = secrets.iter().map(|(name, secret)| format!("{name}={secret}\n")).collect();
+    let lines = secrets.iter().map(|(name, secret)| format!("{name}={secret}\n")).collect::<Vec<_>>().concat();
     let (config, wrong, _) = read(&lines);
     assert!(wrong.is_empty() && config.api_key.is_some() && config.hub.token.is_some());
     let text = format!("{config:?}");
     assert!(!text.contains("canary"), "{text}");
     // One that is wrong is not repeated either.
-    let lines: String = secrets[..3].iter().map(|(name, secret)| format!("{name}='{secret} é'\n")).collect();
+    let lines = secrets[..3].iter().map(|(name, secret)| format!("{name}='{secret} é'\n")).collect::<Vec<_>>().concat();
     let (config, wrong, _) = read(&lines);
     assert_eq!(wrong.len(), 3, "{wrong:?}");
     assert!(!format!("{wrong:?}{config:?}").contains("canary") && config.openai.key.is_none());

@@ -34,6 +34,5 @@ impl Head {
 /// Changes where the same seed may give another reply: with the model, and with our version.
 fn fingerprint(model: &str) -> String {
     let digest = Sha256::digest(format!("{} {model}", env!("CARGO_PKG_VERSION")));
-    let hex: String = digest.iter().take(5).map(|byte| format!("{byte:02x}")).collect();
-    format!("fp_{hex}")
+    digest.iter().take(5).fold("fp_".to_owned(), |fingerprint, byte| format!("{fingerprint}{byte:02x}"))
 }

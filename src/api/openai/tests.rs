@@ -32,6 +32,7 @@ fn text(text: &str) -> Delta {
     Delta::Text(text.to_owned())
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "scripts end in a result")]
 fn stopped(completion_tokens: usize) -> Result<(FinishReason, Usage), ProviderError> {
     Ok((FinishReason::Stop, Usage { prompt_tokens: 7, cached_tokens: 3, completion_tokens, ..Usage::default() }))
 }

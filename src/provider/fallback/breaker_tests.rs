@@ -5,9 +5,9 @@ use super::*;
 fn call(breaker: &Arc<Breaker>, fails: bool) -> bool {
     let Some(mut pass) = breaker.enter() else { return false };
     if fails {
-        pass.failed()
+        pass.failed();
     } else {
-        pass.succeeded()
+        pass.succeeded();
     }
     true
 }
@@ -24,7 +24,7 @@ async fn five_failures_in_a_row_open_it_and_one_success_closes_it() {
     }
     assert_eq!(breaker.position(), Position::Open(REST));
     assert!(!call(&breaker, false));
-    advance(REST - Duration::from_millis(1)).await;
+    advance(REST.saturating_sub(Duration::from_millis(1))).await;
     assert!(!call(&breaker, false));
     advance(Duration::from_millis(1)).await;
     assert_eq!(breaker.position(), Position::HalfOpen);

@@ -61,8 +61,10 @@ impl<D: Send + Sync + ?Sized + 'static> Fallback<D> {
     /// The same with `first` before all others. A request names it: that it does not know the model is the answer.
     #[must_use]
     pub(super) fn led_by(&self, first: Link<D>) -> Self {
-        let others = self.links.iter().filter(|link| link.name != first.name).cloned();
-        Self { what: self.what, links: std::iter::once(first.clone()).chain(others).collect(), is_named: true }
+        let mut links = vec![first];
+        let others = self.links.iter().filter(|link| link.name != links[0].name).cloned().collect::<Vec<_>>();
+        links.extend(others);
+        Self { what: self.what, links: links.into_iter().collect(), is_named: true }
     }
 
     pub fn links(&self) -> &[Link<D>] {

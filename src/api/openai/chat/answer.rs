@@ -153,6 +153,7 @@ struct Chunk<'a> {
     choices: Vec<ChunkChoice>,
     /// Null but in the last chunk, and absent where nobody asked.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[expect(clippy::option_option, reason = "JSON knows a null and an absence")]
     usage: Option<Option<TokenUsage>>,
 }
 

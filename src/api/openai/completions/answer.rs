@@ -35,6 +35,7 @@ struct Choice {
 
 /// Lists of one length: an entry each per token.
 #[derive(Default, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the API's own names")]
 struct Logprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<f32>,
@@ -99,6 +100,7 @@ struct Chunk<'a> {
     choices: Vec<Choice>,
     /// Null but in the last chunk, and absent where nobody asked.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[expect(clippy::option_option, reason = "JSON knows a null and an absence")]
     usage: Option<Option<TokenUsage>>,
 }
 

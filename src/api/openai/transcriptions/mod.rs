@@ -194,19 +194,18 @@ struct Hearing {
     fault: Fuse<oneshot::Receiver<AudioError>>,
 }
 
+fn no_answer<T>() -> Result<T, Problem> {
+    tracing::error!("a transcription ended without its last item");
+    let detail = "the recogniser gave no answer";
+    Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "provider_failed", detail))
+}
+
 impl Hearing {
     async fn next(&mut self) -> Result<Transcript, Problem> {
         tokio::select! {
             biased;
             Ok(error) = &mut self.fault => Err(unreadable(&error)),
-            item = self.flow.next() => match item {
-                Some(item) => item.map_err(Problem::from),
-                None => {
-                    tracing::error!("a transcription ended without its last item");
-                    let detail = "the recogniser gave no answer";
-                    Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "provider_failed", detail))
-                }
-            }
+            item = self.flow.next() => item.map_or_else(no_answer, |item| item.map_err(Problem::from)),
         }
     }
 }

@@ -3,7 +3,7 @@ use super::*;
 const CUES: [Cue; 3] = [
     Cue { start: Duration::ZERO, end: Duration::from_millis(1_500), text: " Hello." },
     Cue { start: Duration::from_secs(2), end: Duration::from_secs(3), text: " " },
-    Cue { start: Duration::from_millis(3_661_250), end: Duration::from_secs(3_600), text: "a --> b\n\n<i> & c" },
+    Cue { start: Duration::from_millis(3_661_250), end: Duration::from_hours(1), text: "a --> b\n\n<i> & c" },
 ];
 
 #[test]

@@ -204,16 +204,14 @@ impl Hearing {
         tokio::select! {
             biased;
             Ok(error) = &mut self.fault => Err(unreadable(&error)),
-            item = self.flow.next() => match item {
-                Some(item) => item.map_err(Problem::from),
-                None => {
-                    tracing::error!("a transcription ended without its last item");
-                    let detail = "the recogniser gave no answer";
-                    Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "provider_failed", detail))
-                }
-            }
+            item = self.flow.next() => item.map_or_else(|| Err(unanswered()), |item| item.map_err(Problem::from)),
         }
     }
+}
+
+fn unanswered() -> Problem {
+    tracing::error!("a transcription ended without its last item");
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "provider_failed", "the recogniser gave no answer")
 }
 
 #[cfg(test)]

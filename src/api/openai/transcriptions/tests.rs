@@ -205,7 +205,7 @@ async fn a_file_that_turns_out_damaged_is_an_error_and_no_transcript() {
 #[tokio::test]
 async fn whoever_leaves_is_not_worked_for() {
     let mut slow = FakeHearing::new(&["too late"]);
-    slow.delay = Duration::from_secs(3_600);
+    slow.delay = Duration::from_hours(1);
     let slow = Arc::new(slow);
     let left = Arc::clone(&slow);
     let server = server_with(move |state| state.parts.stt = left).await;

@@ -15,7 +15,6 @@ mod machine;
 mod mind;
 mod mouth;
 mod outbox;
-mod own_lines;
 pub mod record;
 pub mod settings;
 mod turn;

@@ -130,8 +130,8 @@ fn a_pasted_block_of_settings_gets_one_line_for_each_that_is_wrong() {
 #[test]
 fn a_server_without_any_model_says_all_that_is_missing_in_one_error() {
     let folder = tempfile::tempdir().unwrap();
-    let text =
-        complaint(&aichat(folder.path(), &["serve", "--port", "0", "--models-dir", "nowhere", "--profile", "starter"]));
+    let arguments = ["serve", "--port", "0", "--models-dir", "nowhere", "--profile", "starter", "--log", "error"];
+    let text = complaint(&aichat(folder.path(), &arguments));
     for part in ["aichat pull whisper-base", "aichat pull smollm2-135m-instruct", "aichat pull kokoro-82m"] {
         assert_eq!(text.matches(part).count(), 1, "{part}: {text}");
     }

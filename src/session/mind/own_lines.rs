@@ -3,7 +3,7 @@
 //! What comes is held back where it might be a name with a colon, at the reply's beginning, after the end of a line and
 //! of a sentence. The speaker's own name is taken away; anybody else's ends the reply.
 
-use super::mind::Company;
+use super::Company;
 
 /// Nobody's name, but what models call the other side.
 const USER: [&str; 3] = ["user", "human", "you"];

@@ -4,6 +4,8 @@
 //! each sentence is made speakable when it is complete. Between replies it may sum up what was said. Dropping the task
 //! cancels the model's work.
 
+mod own_lines;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +16,10 @@ use tokio::time::sleep;
 use super::event::Turn;
 use super::guard::guarded;
 use super::machine::Event;
-use super::own_lines::OwnLines;
 use super::settings::OutputKind;
 use crate::provider::{ChatModel, ChatRequest, Delta, FinishReason, ProviderError, Usage};
 use crate::text::{Chunker, Piece, speakable};
+use own_lines::OwnLines;
 
 /// What errors name it.
 const LANGUAGE_MODEL: &str = "the language model";

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use candle_core::Device;
 use futures::StreamExt;
 use futures::stream;
 use tokio::sync::mpsc;
@@ -40,6 +41,9 @@ const LONGEST_TEXT: usize = 8000;
 /// Activations of a step, of a prompt's chunk and of the codec's windows.
 const ACTIVATIONS: u64 = 500 << 20;
 
+/// Of the published codec's weights, the encoder's among them.
+const PUBLISHED_CODEC: u64 = 830 << 20;
+
 /// How an engine is laid out.
 #[derive(Clone, Copy, Debug)]
 pub struct HiggsOptions {
@@ -49,6 +53,25 @@ pub struct HiggsOptions {
     /// Most positions of a prompt and its speech together: 25 are a second.
     pub positions: usize,
     pub chunking: Chunking,
+}
+
+impl HiggsOptions {
+    /// From the best to the smallest.
+    pub const PRECISIONS: [Precision; 3] = [Precision::Float, Precision::Q8_0, Precision::Q4K];
+
+    /// Bytes that the published model takes with these options.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`].
+    pub fn published_need(&self, device: DeviceChoice) -> Result<u64, EngineError> {
+        Ok(self.need(&HiggsConfig::published(), &device::open(device)?) + PUBLISHED_CODEC + ACTIVATIONS)
+    }
+
+    /// Of the language model alone.
+    fn need(&self, config: &HiggsConfig, device: &Device) -> u64 {
+        let need = MemoryNeed::of(config, self.precision, device);
+        need.weights + (self.slots * self.positions) as u64 * need.bytes_per_position
+    }
 }
 
 impl Default for HiggsOptions {
@@ -128,9 +151,8 @@ impl HiggsEngine {
         device: DeviceChoice,
         options: HiggsOptions,
     ) -> Result<u64, EngineError> {
-        let need = MemoryNeed::of(&read_config(model)?, options.precision, &device::open(device)?);
-        let positions = (options.slots * options.positions) as u64;
-        Ok(need.weights + positions * need.bytes_per_position + weights_of(codec)? + ACTIVATIONS)
+        let need = options.need(&read_config(model)?, &device::open(device)?);
+        Ok(need + weights_of(codec)? + ACTIVATIONS)
     }
 
     /// Makes a voice available, in the place of one of that name. Blocks while a recording is encoded: a moment, and

@@ -40,7 +40,7 @@ pub(super) struct Loader {
 }
 
 /// What a recording of a voice may last when it is read; the engine says what a voice's may.
-const LONGEST_RECORDING: Duration = Duration::from_secs(120);
+const LONGEST_RECORDING: Duration = Duration::from_mins(2);
 
 impl Loader {
     /// What a name stands for: of the catalog, `base.en` is `whisper-base.en`.

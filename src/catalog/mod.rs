@@ -84,14 +84,12 @@ impl Catalog {
     /// The models that `aichat pull NAME` concerns: those of a profile, or the one of that name with its
     /// companion.
     pub fn models_named(&self, name: &str) -> Result<Vec<&Manifest>, CatalogError> {
-        match self.profile(name) {
-            Ok(profile) => profile.models().into_iter().map(|model| self.manifest(model)).collect(),
-            Err(_) => {
-                let manifest = self.manifest(name)?;
-                let companion = manifest.companion.as_deref().map(|name| self.manifest(name));
-                std::iter::once(Ok(manifest)).chain(companion).collect()
-            }
+        if let Ok(profile) = self.profile(name) {
+            return profile.models().into_iter().map(|model| self.manifest(model)).collect();
         }
+        let manifest = self.manifest(name)?;
+        let companion = manifest.companion.as_deref().map(|name| self.manifest(name));
+        std::iter::once(Ok(manifest)).chain(companion).collect()
     }
 
     /// The folder with the model's files: `MODELS_DIR/NAME`, or the hub's own cache. Cheap: looks at names and sizes

@@ -84,6 +84,9 @@ enum Part {
     Fail(ProviderError),
 }
 
+/// Samples, and how it ended where they are the last.
+type Made = (Vec<f32>, Option<Result<(), ProviderError>>);
+
 struct Stream {
     id: u64,
     out: mpsc::Sender<Heard>,
@@ -262,7 +265,7 @@ impl Stream {
     }
 
     /// The sound of the next columns, and the end where it comes after them.
-    fn make(&mut self, vocoder: &Vocoder) -> Result<(Vec<f32>, Option<Result<(), ProviderError>>), ProviderError> {
+    fn make(&mut self, vocoder: &Vocoder) -> Result<Made, ProviderError> {
         let report = |error| super::engine::report(&vocoder.name, &error);
         let mut frames = Vec::new();
         let wants = self.decoder.wants().max(1);

@@ -53,6 +53,15 @@ pub fn faults(config: &Config, wrong: &[ConfigError]) -> Vec<String> {
             }
         }
     }
+    let folders = [("HIGGS_MODEL_PATH", &config.higgs.model), ("HIGGS_TOKENIZER_PATH", &config.higgs.tokenizer)];
+    let missing = folders.into_iter().filter_map(|(name, folder)| Some((name, folder.as_ref()?)));
+    faults.extend(missing.filter(|(_, folder)| !folder.is_dir()).map(|(name, folder)| {
+        format!(
+            "{name}={}: there is no such folder; write the folder that the model is in, or leave the line out and \
+             fetch it with `aichat pull higgs-audio-v2`",
+            folder.display()
+        )
+    }));
     faults.extend(services(config).err().map(|error| error.to_string()));
     faults
 }

@@ -1,12 +1,14 @@
 //! Models from disk into memory.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
 use super::name::ModelName;
+use crate::audio::container::{Limits, decode_file};
 use crate::catalog::{Catalog, CatalogError, Kind};
 use crate::engine::EngineError;
 use crate::engine::chat::ChatEngine;
@@ -16,6 +18,7 @@ use crate::engine::loudness::Loudness;
 use crate::engine::memory::MemoryLedger;
 use crate::engine::precedence::Precedence;
 use crate::engine::speech::KokoroEngine;
+use crate::engine::speech::higgs::{HiggsEngine, HiggsOptions, HiggsVoice, HiggsVoiceKind, Recording};
 use crate::engine::stt::WhisperEngine;
 use crate::engine::vad::SileroVad;
 use crate::provider::limit::LimitedSpeech;
@@ -32,7 +35,12 @@ pub(super) struct Loader {
     pub(super) voice_activity: String,
     /// Sentences generated at once.
     pub(super) speech_permits: usize,
+    /// Where models are that stand elsewhere than the others.
+    pub(super) folders: BTreeMap<&'static str, PathBuf>,
 }
+
+/// What a recording of a voice may last when it is read; the engine says what a voice's may.
+const LONGEST_RECORDING: Duration = Duration::from_mins(2);
 
 impl Loader {
     /// What a name stands for: of the catalog, `base.en` is `whisper-base.en`.
@@ -49,7 +57,17 @@ impl Loader {
     /// The file with a local model's weights, whole.
     pub(super) fn weights(&self, name: &ModelName) -> anyhow::Result<PathBuf> {
         match name {
-            ModelName::Local(name) => Ok(self.catalog.weights(name)?),
+            ModelName::Local(name) => {
+                if let Some(companion) = &self.catalog.manifest(name)?.companion
+                    && !self.folders.contains_key(companion.as_str())
+                {
+                    self.catalog.weights(companion)?;
+                }
+                match self.folders.get(name.as_str()) {
+                    Some(folder) => Ok(folder.clone()),
+                    None => Ok(self.catalog.weights(name)?),
+                }
+            }
             ModelName::File(path) if path.is_file() => Ok(path.clone()),
             ModelName::File(path) => Err(anyhow!("the model file {} is not there", path.display())),
             ModelName::Remote(..) => Err(anyhow!("{name} runs elsewhere")),
@@ -60,7 +78,21 @@ impl Loader {
     fn folder(&self, kind: Kind, name: &ModelName) -> anyhow::Result<PathBuf> {
         let ModelName::Local(name) = name else { return Err(anyhow!("{name} is no {kind:?} model of ours")) };
         anyhow::ensure!(self.catalog.manifest(name)?.kind == kind, "{name} is no {kind:?} model");
-        Ok(self.catalog.locate(name)?)
+        self.place(name)
+    }
+
+    fn place(&self, name: &str) -> anyhow::Result<PathBuf> {
+        match self.folders.get(name) {
+            Some(folder) => Ok(folder.clone()),
+            None => Ok(self.catalog.locate(name)?),
+        }
+    }
+
+    /// The folder of the model without which `name` does nothing.
+    fn companion(&self, name: &ModelName) -> anyhow::Result<Option<PathBuf>> {
+        let ModelName::Local(name) = name else { return Ok(None) };
+        let companion = self.catalog.manifest(name)?.companion.clone();
+        companion.map(|name| self.place(&name)).transpose()
     }
 
     pub(super) async fn hearing(&self, name: &ModelName) -> anyhow::Result<Arc<dyn SpeechToText>> {
@@ -92,6 +124,10 @@ impl Loader {
     pub(super) async fn speech(&self, name: &ModelName) -> anyhow::Result<Arc<dyn SpeechSynthesizer>> {
         let folder = self.folder(Kind::Speech, name)?;
         let precedence = self.precedence.clone();
+        if let Some(codec) = self.companion(name)? {
+            let engine = self.higgs(name, folder, codec).await?;
+            return Ok(Arc::new(LimitedSpeech::new(engine, &name.to_string(), self.speech_permits)));
+        }
         let load = move |name: &str, device, book: &Book| {
             let bytes = KokoroEngine::memory_estimate(&folder)?;
             book.enter(name, bytes, || KokoroEngine::load(name, &folder, &device::open(device)?, precedence))
@@ -99,6 +135,36 @@ impl Loader {
         let engine = Arc::new(self.load(name, load).await?);
         let limited = LimitedSpeech::new(engine, &name.to_string(), self.speech_permits);
         Ok(Arc::new(limited))
+    }
+
+    /// As precise as there is memory for, with the voices in the model's folder.
+    async fn higgs(&self, name: &ModelName, model: PathBuf, codec: PathBuf) -> anyhow::Result<Arc<HiggsEngine>> {
+        let precedence = self.precedence.clone();
+        let slots = self.speech_permits.max(1);
+        let load = move |name: &str, device, book: &Book| {
+            let mut refusal = None;
+            for precision in HiggsOptions::PRECISIONS {
+                let options = HiggsOptions { precision, slots, ..HiggsOptions::default() };
+                let bytes = HiggsEngine::memory_estimate(&model, &codec, device, options)?;
+                let precedence = precedence.clone();
+                let loaded =
+                    book.enter(name, bytes, || HiggsEngine::load(name, &model, &codec, device, options, precedence));
+                match loaded {
+                    Err(error @ EngineError::DoesNotFit { .. }) => refusal = Some(error),
+                    Err(error) => return Err(error),
+                    Ok(engine) => {
+                        enrol(&engine, &model.join("voices"));
+                        tracing::info!(model = name, ?precision, slots, "laid out");
+                        return Ok(engine);
+                    }
+                }
+            }
+            Err(refusal.unwrap_or_else(|| EngineError::Device {
+                device: device.to_string(),
+                reason: "there is no precision to load".to_owned(),
+            }))
+        };
+        Ok(Arc::new(self.load(name, load).await?))
     }
 
     pub(super) async fn embedding(&self, name: &ModelName) -> anyhow::Result<Arc<dyn TextEmbedder>> {
@@ -151,6 +217,30 @@ impl Loader {
         let engine = loaded.map_err(|error| with_remedy(name, error))?;
         tracing::info!(model = %name, %device, seconds = started.elapsed().as_secs_f64(), "loaded");
         Ok(engine)
+    }
+}
+
+/// Enrols NAME.wav (or another sound file) with its words in NAME.txt, for every pair in `folder`. One that cannot be
+/// used is told and left out.
+fn enrol(engine: &HiggsEngine, folder: &Path) {
+    let Ok(files) = std::fs::read_dir(folder) else { return };
+    let files = files.filter_map(|file| Some(file.ok()?.path()));
+    for path in files.filter(|path| path.extension().is_some_and(|kind| kind != "txt")) {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let enrolled = std::fs::read_to_string(path.with_extension("txt"))
+            .map_err(|error| anyhow!("its words in {name}.txt: {error}"))
+            .and_then(|words| {
+                let sound = decode_file(&path, Limits::up_to(LONGEST_RECORDING))?;
+                let kind = HiggsVoiceKind::Cloned {
+                    recording: Recording::Sound(sound),
+                    transcript: words.trim().to_owned(),
+                    scene: None,
+                };
+                Ok(engine.enrol(HiggsVoice { name, language: "und".to_owned(), kind })?)
+            });
+        if let Err(error) = enrolled {
+            tracing::warn!(file = %path.display(), error = format!("{error:#}"), "this recording becomes no voice");
+        }
     }
 }
 

@@ -38,6 +38,10 @@ const BUDGET_PERCENT: u64 = 90;
 /// Where `EMBEDDING_MODEL` names none. Few need it: it is fetched only by name.
 const EMBEDDING: &str = "all-minilm-l6-v2";
 
+/// Speaks, with its codec, from where the settings say.
+const HIGGS: &str = "higgs-audio-v2";
+const HIGGS_CODEC: &str = "higgs-audio-v2-tokenizer";
+
 /// What every command starts from: settings, and which models they mean.
 pub struct App {
     pub config: Config,
@@ -73,6 +77,10 @@ impl App {
             precedence: Precedence::default(),
             voice_activity: choice.profile.voice_activity.clone(),
             speech_permits: config.max_concurrent_tts,
+            folders: [(HIGGS, &config.higgs.model), (HIGGS_CODEC, &config.higgs.tokenizer)]
+                .into_iter()
+                .filter_map(|(name, folder)| Some((name, folder.clone()?)))
+                .collect(),
         };
         let services = services(&config)?;
         let filter = guard::filter(&config.filter, &services)?;
@@ -156,6 +164,7 @@ impl App {
         let mut firsts = vec![Capability::Transcription, Capability::Chat, Capability::Speech];
         firsts.extend(self.config.embedding.first.as_ref().map(|_| Capability::Embedding));
         let local = firsts.into_iter().filter_map(|it| match self.chain(it).into_iter().next()? {
+            ModelName::Local(name) if self.loader.folders.contains_key(name.as_str()) => None,
             ModelName::Local(name) => Some(name),
             ModelName::File(_) | ModelName::Remote(..) => None,
         });

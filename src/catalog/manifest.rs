@@ -16,13 +16,15 @@ pub struct Manifest {
     pub name: String,
     pub summary: String,
     pub kind: Kind,
-    /// The model definition that reads it: `whisper`, `llama`, `qwen3`, `kokoro`, `silero`, `bert`.
+    /// The model definition that reads it: `whisper`, `llama`, `qwen3`, `kokoro`, `silero`, `bert`, `higgs`.
     pub architecture: String,
     pub licence: String,
     /// Weights, caches and activations together, in MB, roughly.
     pub memory_mb: u64,
     /// Of the audio that goes in or comes out.
     pub sample_rate_hz: Option<u32>,
+    /// Another model without which this one does nothing; it is fetched with it.
+    pub companion: Option<String>,
     pub hub: Option<HubSource>,
     pub packages: Option<PackageSource>,
 }
@@ -36,6 +38,8 @@ pub enum Kind {
     Speech,
     VoiceActivity,
     Embedding,
+    /// What makes sound of another model's codes: a companion.
+    SpeechCodec,
 }
 
 /// Where on the hub the model is. `files` are names or patterns with `*` (which does not cross a `/`).
@@ -123,7 +127,7 @@ pub(crate) const MODELS: &[(&str, &str)] = embedded!("":
     "whisper-medium", "whisper-medium.en", "whisper-large-v3", "whisper-large-v3-turbo",
     "smollm2-135m-instruct", "smollm2-360m-instruct", "smollm2-1.7b-instruct",
     "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", "qwen3-8b-q8",
-    "kokoro-82m", "silero-vad", "all-minilm-l6-v2",
+    "kokoro-82m", "higgs-audio-v2", "higgs-audio-v2-tokenizer", "silero-vad", "all-minilm-l6-v2",
 );
 
 /// Every file of `models/profiles/`, as (name, text), from the smallest to the largest.

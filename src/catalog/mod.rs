@@ -81,12 +81,15 @@ impl Catalog {
         profile::choose(&self.profiles, free_bytes, is_gpu).ok_or_else(|| self.unknown("auto"))
     }
 
-    /// The models that `aichat pull NAME` concerns: those of a profile, or the one of that name.
+    /// The models that `aichat pull NAME` concerns: those of a profile, or the one of that name with its
+    /// companion.
     pub fn models_named(&self, name: &str) -> Result<Vec<&Manifest>, CatalogError> {
-        match self.profile(name) {
-            Ok(profile) => profile.models().into_iter().map(|model| self.manifest(model)).collect(),
-            Err(_) => Ok(vec![self.manifest(name)?]),
+        if let Ok(profile) = self.profile(name) {
+            return profile.models().into_iter().map(|model| self.manifest(model)).collect();
         }
+        let manifest = self.manifest(name)?;
+        let companion = manifest.companion.as_deref().map(|name| self.manifest(name));
+        std::iter::once(Ok(manifest)).chain(companion).collect()
     }
 
     /// The folder with the model's files: `MODELS_DIR/NAME`, or the hub's own cache. Cheap: looks at names and sizes

@@ -67,6 +67,8 @@ fn profiles_name_models_of_the_right_kind_and_the_starter_needs_no_hub() {
     assert_eq!(starter.len(), 4);
     assert!(starter.iter().all(|manifest| manifest.packages.is_some()));
     assert_eq!(catalog.models_named("qwen3-4b").unwrap()[0].name, "qwen3-4b");
+    let higgs: Vec<_> = catalog.models_named("higgs-audio-v2").unwrap().iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(higgs, ["higgs-audio-v2", "higgs-audio-v2-tokenizer"]);
 }
 
 #[test]
@@ -253,6 +255,7 @@ pub(super) fn tiny_catalog(
         licence: "MIT".into(),
         memory_mb: 1,
         sample_rate_hz: None,
+        companion: None,
         hub,
         packages,
     };

@@ -10,6 +10,7 @@ use super::output;
 use crate::app::{App, ModelName};
 use crate::config::Config;
 use crate::engine::device;
+use crate::engine::speech::higgs::HiggsOptions;
 use crate::provider::Capability;
 
 /// Check the device, who does what, and the database
@@ -43,6 +44,7 @@ impl Doctor {
             Ok(place) => Finding::Good(format!("voice activity: {}: {place}", app.vad_model())),
             Err(error) => Finding::Note(format!("voice activity is judged by loudness: {error}")),
         });
+        findings.extend(higgs(&app));
         findings.push(database(&app).await);
         findings.push(espeak().await);
         findings.push(address(&app).await);
@@ -106,6 +108,21 @@ fn device_finding(app: &App) -> Finding {
         )),
         Err(error) => Finding::Bad(format!("device {}: {error}", app.device)),
     }
+}
+
+/// How much memory Higgs Audio v2 would take, and whether there is as much.
+fn higgs(app: &App) -> Option<Finding> {
+    let free = device::memory(app.device).ok()?.free;
+    let slots = app.config.max_concurrent_tts;
+    let fit = |(precision, bits): (_, &str)| {
+        let options = HiggsOptions { precision, slots, ..HiggsOptions::default() };
+        let need = options.published_need(app.device).ok()?;
+        let verdict = if need <= free { "fits" } else { "does not fit" };
+        Some(format!("{bits} {:.1} GB ({verdict})", need as f64 / 1e9))
+    };
+    let names = ["in full precision", "at 8 bits", "at 4 bits"];
+    let fits: Vec<String> = HiggsOptions::PRECISIONS.into_iter().zip(names).filter_map(fit).collect();
+    Some(Finding::Note(format!("higgs-audio-v2 would take, for {slots} voices at once: {}", fits.join(", "))))
 }
 
 async fn database(app: &App) -> Finding {

@@ -86,9 +86,11 @@ fn tell_unused(config: &Config) {
     if !config.unknown.is_empty() {
         tracing::info!(names = config.unknown.join(", "), "settings in .env that aichat does not know are ignored");
     }
-    if !config.not_yet.is_empty() {
-        let names = config.not_yet.join(", ");
-        tracing::warn!(names, "this version has no Higgs Audio engine: these are kept for later, and Kokoro speaks");
+    if config.higgs.is_named && config.tts.first.is_none() {
+        tracing::info!(
+            "HIGGS_MODEL_PATH names the hub's model and chooses nothing: `aichat pull higgs-audio-v2` and \
+             TTS_MODEL=higgs-audio-v2 make it speak; a folder in its place does, too"
+        );
     }
 }
 

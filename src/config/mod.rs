@@ -34,6 +34,7 @@ pub struct Config {
     pub stt: Models,
     pub llm: Models,
     pub tts: Models,
+    pub higgs: Higgs,
     pub embedding: Models,
     pub max_concurrent_tts: usize,
     pub spending: Spending,
@@ -42,8 +43,6 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     pub openai: Service,
     pub openrouter: Service,
-    /// Names of settings that stand for what this version does not have yet.
-    pub not_yet: Vec<&'static str>,
     /// Names in `.env` that mean nothing here.
     pub unknown: Vec<String>,
     pub hub: HubSettings,
@@ -55,6 +54,33 @@ pub struct Models {
     /// None: the profile's.
     pub first: Option<String>,
     pub fallback: Vec<String>,
+}
+
+/// Where Higgs Audio v2 is, if not among the other models.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Higgs {
+    /// The folder with the language model.
+    pub model: Option<PathBuf>,
+    /// The folder with the codec.
+    pub tokenizer: Option<PathBuf>,
+    /// The model is named as the hub names it, which chooses nothing.
+    pub is_named: bool,
+}
+
+/// The name of Higgs Audio v2, and what the hub calls it and its codec.
+const HIGGS: [&str; 3] =
+    ["higgs-audio-v2", "bosonai/higgs-audio-v2-generation-3B-base", "bosonai/higgs-audio-v2-tokenizer"];
+
+impl Higgs {
+    /// The hub's names mean what `aichat pull` brings; everything else is a folder.
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let folder = |name: &str, hub: &str| {
+            variable(name).map(|value| value.trim().to_owned()).filter(|value| value != hub).map(PathBuf::from)
+        };
+        let model = folder("HIGGS_MODEL_PATH", HIGGS[1]);
+        let is_named = model.is_none() && variable("HIGGS_MODEL_PATH").is_some();
+        Self { model, tokenizer: folder("HIGGS_TOKENIZER_PATH", HIGGS[2]), is_named }
+    }
 }
 
 /// What requests elsewhere may cost, in US dollars. None: any amount.
@@ -136,6 +162,11 @@ impl Config {
             first: named(first.clone().or(second)).map(|name| name.trim().to_owned()),
             fallback: names(list.clone().or(other)),
         };
+        let higgs = Higgs::read(&variable);
+        let mut tts = models(&flags.tts_model, file.tts_model.take(), &flags.tts_fallback, file.tts_fallback.take());
+        if higgs.model.is_some() {
+            tts.first.get_or_insert_with(|| HIGGS[0].to_owned());
+        }
         let config = Self {
             listen: SocketAddr::new(host, flags.port.or(file.port).unwrap_or(8000)),
             database_url: database_url.unwrap_or_else(|| format!("sqlite://{}/aichat.db", data_dir.display())),
@@ -145,7 +176,8 @@ impl Config {
             device: named(flags.device.clone().or(file.device.take())).unwrap_or_else(|| "auto".into()),
             stt: models(&flags.stt_model, file.stt_model.take(), &flags.stt_fallback, file.stt_fallback.take()),
             llm: models(&flags.llm_model, file.llm_model.take(), &flags.llm_fallback, file.llm_fallback.take()),
-            tts: models(&flags.tts_model, file.tts_model.take(), &flags.tts_fallback, file.tts_fallback.take()),
+            tts,
+            higgs,
             embedding: models(
                 &flags.embedding_model,
                 file.embedding_model.take(),
@@ -173,10 +205,6 @@ impl Config {
                 key: variable("OPENROUTER_API_KEY").or(named(file.openrouter_api_key.take())).map(Into::into),
                 base_url: named(flags.openrouter_base_url.clone().or(file.openrouter_base_url.take())),
             },
-            not_yet: ["HIGGS_MODEL_PATH", "HIGGS_TOKENIZER_PATH"]
-                .into_iter()
-                .filter(|it| variable(it).is_some())
-                .collect(),
             unknown: environment::unknown_in(Path::new(environment::DOTENV)),
             hub: HubSettings {
                 endpoint: variable("HF_ENDPOINT"),

@@ -60,7 +60,19 @@ fn a_pasted_block_is_told_all_that_is_wrong_with_it() {
     assert_eq!(wrong[0].name(), Some("OPENROUTER_API_KEY"));
     assert_eq!((config.device.as_str(), config.max_concurrent_tts), ("cuda", 3), "a comment is no part of a value");
     assert_eq!(config.llm.first.as_deref(), Some("anthropic/claude-3.5-sonnet"));
-    assert_eq!(config.not_yet, ["HIGGS_MODEL_PATH", "HIGGS_TOKENIZER_PATH"]);
+    // The hub's names bring nobody a model of 11 GB.
+    assert_eq!(config.higgs, Higgs { is_named: true, ..Higgs::default() });
+    assert_eq!(config.tts.first, None);
+}
+
+#[test]
+fn a_folder_with_higgs_chooses_it_unless_another_is_named() {
+    let (config, lines, _) = read("HIGGS_MODEL_PATH=/srv/higgs\nHIGGS_TOKENIZER_PATH=/srv/codec\n");
+    assert!(lines.is_empty(), "{lines:#?}");
+    let folders = Higgs { model: Some("/srv/higgs".into()), tokenizer: Some("/srv/codec".into()), is_named: false };
+    assert_eq!((config.higgs, config.tts.first.as_deref()), (folders, Some("higgs-audio-v2")));
+    let (config, ..) = read("HIGGS_MODEL_PATH=/srv/higgs\nTTS_MODEL=kokoro-82m\n");
+    assert_eq!(config.tts.first.as_deref(), Some("kokoro-82m"));
 }
 
 #[test]

@@ -63,4 +63,13 @@ impl<C: Send + 'static> Worker<C> {
     pub fn send(&self, command: C) -> Result<(), mpsc::error::TrySendError<C>> {
         self.commands.try_send(command)
     }
+
+    /// Hands over a command, and waits where the inbox is full. Blocks the thread: for a model's thread that feeds
+    /// another's.
+    ///
+    /// # Errors
+    /// Gives the command back where the thread has ended.
+    pub fn feed(&self, command: C) -> Result<(), C> {
+        self.commands.blocking_send(command).map_err(|error| error.0)
+    }
 }

@@ -71,6 +71,11 @@ impl DecoderStream {
         Ok(samples)
     }
 
+    /// Frames that must still come before there is sound.
+    pub fn wants(&self) -> usize {
+        (self.emitted + self.next + self.ahead).saturating_sub(self.frames.len())
+    }
+
     /// The rest of the sound, and the beginning of another stream.
     pub fn finish(&mut self, decoder: &Decoder) -> Result<Vec<f32>, CodecError> {
         let rest = self.frames.len() - self.emitted;

@@ -1,0 +1,301 @@
+//! Higgs behind the [`SpeechSynthesizer`] door.
+//!
+//! Two threads: one owns the language model and advances all voices together (`desk`), the other owns the codec and
+//! makes sound of their codes (`vocoder`). The codec's encoder is loaded where a recording is enrolled, and given back.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use candle_core::Device;
+use futures::StreamExt;
+use futures::stream;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::desk::{self, Model, Order};
+use super::limits::seed_of;
+use super::story::pieces;
+use super::text::fit_to_speak;
+use super::tokens::PromptTokens;
+use super::vocoder::{self, Heard, Vocoder};
+use super::voices::{HiggsVoice, Voices, standard};
+use crate::audio::Speech;
+use crate::engine::EngineError;
+use crate::engine::device::{self, DeviceChoice};
+use crate::engine::precedence::Precedence;
+use crate::engine::worker::Worker;
+use crate::nn::higgs::codec::{CODEBOOKS, CODES, Chunking, Decoder, Encoder};
+use crate::nn::higgs::{Checkpoint, Codes, HiggsConfig, LoadOptions, MemoryNeed, Precision};
+use crate::provider::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo};
+
+/// Requests that wait for the model's thread. A permit per request (`provider::limit`) keeps them far fewer.
+const WAITING_REQUESTS: usize = 64;
+/// Commands that wait for the codec's thread, which takes them all in before each of its works.
+const WAITING_COMMANDS: usize = 256;
+/// Chunks that wait to be taken, per request. Audio is buffered by `provider::limit`, which takes it at once: this is no
+/// more than the hand-over.
+const CHUNKS_AHEAD: usize = 8;
+/// In characters. A longer text is a mistake: about nine minutes of speech.
+const LONGEST_TEXT: usize = 8000;
+/// Activations of a step, of a prompt's chunk and of the codec's windows.
+const ACTIVATIONS: u64 = 500 << 20;
+
+/// Of the published codec's weights, the encoder's among them.
+const PUBLISHED_CODEC: u64 = 830 << 20;
+
+/// How an engine is laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct HiggsOptions {
+    pub precision: Precision,
+    /// Voices that speak at once. Their memory is taken at load.
+    pub slots: usize,
+    /// Most positions of a prompt and its speech together: 25 are a second.
+    pub positions: usize,
+    pub chunking: Chunking,
+}
+
+impl HiggsOptions {
+    /// From the best to the smallest.
+    pub const PRECISIONS: [Precision; 3] = [Precision::Float, Precision::Q8_0, Precision::Q4K];
+
+    /// Bytes that the published model takes with these options.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`].
+    pub fn published_need(&self, device: DeviceChoice) -> Result<u64, EngineError> {
+        Ok(self.need(&HiggsConfig::published(), &device::open(device)?) + PUBLISHED_CODEC + ACTIVATIONS)
+    }
+
+    /// Of the language model alone.
+    fn need(&self, config: &HiggsConfig, device: &Device) -> u64 {
+        let need = MemoryNeed::of(config, self.precision, device);
+        need.weights + (self.slots * self.positions) as u64 * need.bytes_per_position
+    }
+}
+
+impl Default for HiggsOptions {
+    /// Three voices, each with half a minute of recording, what it said last and two minutes of speech.
+    fn default() -> Self {
+        Self { precision: Precision::Float, slots: 3, positions: 4096, chunking: Chunking::default() }
+    }
+}
+
+/// A loaded Higgs Audio v2.
+pub struct HiggsEngine {
+    name: Arc<str>,
+    config: HiggsConfig,
+    voices: Voices,
+    desk: Worker<Order>,
+    /// For the encoder.
+    codec: PathBuf,
+    device: DeviceChoice,
+    precedence: Precedence,
+}
+
+impl HiggsEngine {
+    /// Loads the language model in `model` and the codec in `codec`, each of either layout, and has the model say a
+    /// word. `name` is what it is called in replies and errors. It has voices in words; [`Self::enrol`] adds others.
+    ///
+    /// # Errors
+    /// [`EngineError::BadFile`] names the file, and the tensor or key in it, that is missing or wrong;
+    /// [`EngineError::Canary`] where the model loaded but does not speak; what candle says where memory runs out.
+    pub fn load(
+        name: &str,
+        model: &Path,
+        codec: &Path,
+        device: DeviceChoice,
+        options: HiggsOptions,
+        precedence: Precedence,
+    ) -> Result<Self, EngineError> {
+        let config = read_config(model)?;
+        let name: Arc<str> = Arc::from(name);
+        let load_codec = {
+            let (name, codec) = (Arc::clone(&name), codec.to_owned());
+            move || {
+                let decoder = Decoder::load(&codec, &device::open(device)?)?;
+                decoder.decode(&[[0; CODEBOOKS]]).map_err(|error| canary(&name, &error))?;
+                Ok(Vocoder { decoder, chunking: options.chunking, name })
+            }
+        };
+        let load_model = {
+            let (name, folder) = (Arc::clone(&name), model.to_owned());
+            move || {
+                let checkpoint = Checkpoint::open(&folder)?;
+                let tokens = PromptTokens::load(&folder, checkpoint.config())?;
+                let HiggsOptions { precision, slots, positions, .. } = options;
+                let higgs = checkpoint.load(&device::open(device)?, LoadOptions { precision, slots, positions })?;
+                let mut model = Model { name, higgs, tokens };
+                model.check()?;
+                Ok(model)
+            }
+        };
+        let vocoder = Worker::spawn(&format!("{name}-codec"), WAITING_COMMANDS, load_codec, vocoder::run)?;
+        let desk =
+            Worker::spawn(&name, WAITING_REQUESTS, load_model, move |model, inbox| desk::run(model, inbox, vocoder))?;
+        let engine =
+            Self { name, config, voices: Voices::default(), desk, codec: codec.to_owned(), device, precedence };
+        for voice in standard() {
+            engine.enrol(voice).map_err(|error| canary(&engine.name, &error))?;
+        }
+        Ok(engine)
+    }
+
+    /// Bytes that an engine needs once loaded, the encoder among them.
+    ///
+    /// # Errors
+    /// As [`Self::load`], as far as the configs and the codec's file are concerned.
+    pub fn memory_estimate(
+        model: &Path,
+        codec: &Path,
+        device: DeviceChoice,
+        options: HiggsOptions,
+    ) -> Result<u64, EngineError> {
+        let need = options.need(&read_config(model)?, &device::open(device)?);
+        Ok(need + weights_of(codec)? + ACTIVATIONS)
+    }
+
+    /// Makes a voice available, in the place of one of that name. Blocks while a recording is encoded: a moment, and
+    /// nothing where the same recording was enrolled before.
+    ///
+    /// # Errors
+    /// [`ProviderError::InvalidRequest`] says what is wrong with the recording: too short, too long, silent, without
+    /// its words.
+    pub fn enrol(&self, voice: HiggsVoice) -> Result<(), ProviderError> {
+        self.voices.enrol(&self.config, voice, |sound| self.encode(sound).map_err(|error| report(&self.name, &error)))
+    }
+
+    /// Takes a voice away. What speaks with it goes on. False where there is none of that name.
+    pub fn forget(&self, voice: &str) -> bool {
+        self.voices.forget(voice)
+    }
+
+    /// On a thread of its own, which gives the encoder's memory back at its end.
+    fn encode(&self, sound: Speech) -> Result<Codes, EngineError> {
+        let thread = format!("{}-encoder", self.name);
+        let failed = |reason: &str| EngineError::Thread { name: thread.clone(), reason: reason.to_owned() };
+        let (codec, device, name) = (self.codec.clone(), self.device, Arc::clone(&self.name));
+        let encoded = Arc::new(Mutex::new(None));
+        let answer = Arc::clone(&encoded);
+        let work = move || {
+            let encoder = Encoder::load(&codec, &device::open(device)?)?;
+            let frames = encoder.encode(sound.as_slice()).map_err(|error| canary(&name, &error))?;
+            *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Codes::from_arrays(&frames));
+            Ok(())
+        };
+        // Nothing can be commanded: it loads, encodes and ends.
+        let _: Worker<()> = Worker::spawn(&thread, 1, work, |(), _| ())?;
+        let codes = encoded.lock().unwrap_or_else(PoisonError::into_inner).take();
+        codes.ok_or_else(|| failed("it gave no codes"))
+    }
+
+    fn order(&self, request: SpeakRequest) -> Result<Option<mpsc::Receiver<Heard>>, ProviderError> {
+        let invalid = |field, message: String| ProviderError::InvalidRequest { field, message };
+        if !(0.5..=2.0).contains(&request.speed) {
+            return Err(invalid("speed", format!("{} is not between 0.5 and 2", request.speed)));
+        }
+        if request.text.trim().is_empty() {
+            return Err(invalid("text", "it is empty; write what is to be said".to_owned()));
+        }
+        let characters = request.text.chars().count();
+        if characters > LONGEST_TEXT {
+            let message = format!("it has {characters} characters, of {LONGEST_TEXT} at most; send it in parts");
+            return Err(invalid("text", message));
+        }
+        let voice = self.voices.choose(request.voice.as_deref(), request.language.as_deref())?;
+        let pieces: std::collections::VecDeque<String> =
+            pieces(&request.text).into_iter().filter(|piece| !fit_to_speak(piece).is_empty()).collect();
+        if pieces.is_empty() {
+            return Ok(None);
+        }
+        let (out, heard) = mpsc::channel(CHUNKS_AHEAD);
+        let order = Order {
+            pieces,
+            seed: request.seed.unwrap_or_else(|| seed_of(&voice.name)),
+            voice,
+            speed: request.speed,
+            urgency: request.urgency,
+            conversation: request.caller.conversation_id,
+            out,
+            hurry: (request.urgency == Urgency::First).then(|| self.precedence.hurry()),
+        };
+        self.desk.send(order).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                ProviderError::Overloaded { what: self.name.to_string(), retry_after: Duration::from_secs(2) }
+            }
+            TrySendError::Closed(_) => ProviderError::Failed { what: self.name.to_string() },
+        })?;
+        Ok(Some(heard))
+    }
+}
+
+impl SpeechSynthesizer for HiggsEngine {
+    fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk> {
+        let heard = match self.order(request) {
+            Ok(Some(heard)) => heard,
+            Ok(None) => {
+                // Signs without a word.
+                let served_by = Arc::clone(&self.name);
+                let nothing = SpeechChunk { audio: Speech::default(), words: Vec::new(), last: true, served_by };
+                return stream::once(async { Ok(nothing) }).boxed();
+            }
+            Err(error) => return stream::once(async { Err(error) }).boxed(),
+        };
+        // A thread that dies drops its end: that, too, must reach the listener as a terminal item.
+        let failed = ProviderError::Failed { what: self.name.to_string() };
+        stream::unfold((heard, Some(failed)), |(mut heard, failed)| async move {
+            let failed = failed?;
+            match heard.recv().await {
+                Some(Ok(chunk)) => {
+                    let failed = (!chunk.last).then_some(failed);
+                    Some((Ok(chunk), (heard, failed)))
+                }
+                Some(Err(error)) => Some((Err(error), (heard, None))),
+                None => Some((Err(failed), (heard, None))),
+            }
+        })
+        .boxed()
+    }
+
+    fn voices(&self) -> Vec<VoiceInfo> {
+        self.voices.list()
+    }
+}
+
+/// The model's config, where it goes with the codec.
+fn read_config(model: &Path) -> Result<HiggsConfig, EngineError> {
+    let config = HiggsConfig::from_folder(model)?;
+    if config.codebooks != CODEBOOKS || config.codes != CODES {
+        let reason = format!(
+            "the model speaks {} codebooks of {} codes, the codec has {CODEBOOKS} of {CODES}: they do not go together",
+            config.codebooks, config.codes
+        );
+        return Err(EngineError::BadFile { path: model.join("config.json"), reason });
+    }
+    Ok(config)
+}
+
+/// Bytes of the codec's weights, which are stored as they are used.
+fn weights_of(codec: &Path) -> Result<u64, EngineError> {
+    let bytes = ["model.safetensors", "model.pth"].iter().find_map(|file| std::fs::metadata(codec.join(file)).ok());
+    bytes.map(|file| file.len()).ok_or_else(|| EngineError::BadFile {
+        path: codec.to_owned(),
+        reason: "the codec's model.safetensors or model.pth is missing".to_owned(),
+    })
+}
+
+fn canary(name: &str, error: &dyn std::error::Error) -> EngineError {
+    EngineError::Canary { what: name.to_owned(), reason: error.to_string() }
+}
+
+/// Logs an error and answers the client's version of it.
+pub(super) fn report(name: &str, error: &dyn std::error::Error) -> ProviderError {
+    tracing::error!(%error, model = name, "speech failed");
+    let what = name.to_owned();
+    let text = error.to_string().to_ascii_lowercase();
+    if text.contains("out of memory") || text.contains("out_of_memory") {
+        ProviderError::OutOfMemory { what }
+    } else {
+        ProviderError::Failed { what }
+    }
+}

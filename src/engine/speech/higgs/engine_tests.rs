@@ -1,0 +1,243 @@
+//! The engine on a tiny random model and a tiny codec, loaded from disk: what it says is noise, all else is as it is.
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::future::join_all;
+
+use super::*;
+use crate::audio::{Samples, Speech};
+use crate::engine::EngineError;
+use crate::engine::device::DeviceChoice;
+use crate::engine::precedence::Precedence;
+use crate::nn::higgs::Codes;
+use crate::provider::{Caller, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer};
+use crate::testing::fixture;
+
+const SLOTS: usize = 3;
+
+fn engine() -> HiggsEngine {
+    let options = HiggsOptions { slots: SLOTS, positions: 1024, ..HiggsOptions::default() };
+    let (model, codec) = (fixture("higgs_lm/wide"), fixture("higgs_codec/transformers"));
+    HiggsEngine::load("higgs", &model, &codec, DeviceChoice::Cpu, options, Precedence::default()).unwrap()
+}
+
+fn request(text: &str, voice: &str) -> SpeakRequest {
+    SpeakRequest { text: text.to_owned(), voice: Some(voice.to_owned()), seed: Some(7), ..SpeakRequest::default() }
+}
+
+fn in_conversation(text: &str, voice: &str) -> SpeakRequest {
+    let caller = Caller { conversation_id: Some("one".into()), ..Caller::default() };
+    SpeakRequest { caller, ..request(text, voice) }
+}
+
+/// Everything a request yields, checked for its form.
+async fn heard(engine: &HiggsEngine, request: SpeakRequest) -> Vec<f32> {
+    let chunks: Vec<SpeechChunk> = engine.speak(request).map(|chunk| chunk.unwrap()).collect().await;
+    let last = chunks.iter().position(|chunk| chunk.last);
+    assert_eq!(last, Some(chunks.len() - 1), "one last chunk, at the end");
+    assert!(chunks.iter().all(|chunk| &*chunk.served_by == "higgs"));
+    chunks.iter().flat_map(|chunk| chunk.audio.as_slice().to_vec()).collect()
+}
+
+async fn fault(engine: &HiggsEngine, request: SpeakRequest) -> ProviderError {
+    let items: Vec<_> = engine.speak(request).collect().await;
+    assert_eq!(items.len(), 1);
+    items.into_iter().next().unwrap().unwrap_err()
+}
+
+/// A second of something.
+fn sound(seconds: f32) -> Speech {
+    let samples = (0..(seconds * 24_000.0) as usize).map(|at| 0.3 * (at as f32 * 0.05).sin());
+    Speech::new(samples.collect())
+}
+
+fn cloned(name: &str, recording: Recording) -> HiggsVoice {
+    let transcript = "These are the words.".to_owned();
+    HiggsVoice {
+        name: name.to_owned(),
+        language: "en-us".to_owned(),
+        kind: HiggsVoiceKind::Cloned { recording, transcript, scene: None },
+    }
+}
+
+#[tokio::test]
+async fn three_voices_stream_at_once_and_each_says_what_it_says_alone() {
+    let engine = engine();
+    let names: Vec<String> = engine.voices().into_iter().map(|voice| voice.name).collect();
+    assert_eq!(names, ["clara", "henry", "james", "olive"]);
+    let ask = |voice| request("Good morning, how are you?", voice);
+    let voices = ["clara", "james", "olive"];
+    let together = join_all(voices.map(|voice| heard(&engine, ask(voice)))).await;
+    for (voice, together) in voices.into_iter().zip(&together) {
+        assert!(together.len() >= 960 && together.len().is_multiple_of(960), "{voice}: {}", together.len());
+        assert!(heard(&engine, ask(voice)).await == *together, "{voice} says something else alone");
+    }
+    assert!(together[0] != together[1] && together[1] != together[2]);
+}
+
+#[tokio::test]
+async fn the_same_seed_is_the_same_audio_and_a_voice_has_its_own() {
+    let engine = engine();
+    let with = |seed| SpeakRequest { seed, ..request("Good morning.", "clara") };
+    let first = heard(&engine, with(None)).await;
+    assert!(heard(&engine, with(None)).await == first);
+    assert!(heard(&engine, with(Some(3))).await != first);
+    // A voice of OpenAI's is one of ours.
+    let alloy = SpeakRequest { voice: Some("alloy".to_owned()), ..with(None) };
+    assert!(heard(&engine, alloy).await == first);
+    let nobody = SpeakRequest { voice: None, ..with(None) };
+    assert!(heard(&engine, nobody).await == first);
+}
+
+#[tokio::test]
+async fn in_a_conversation_a_voice_hears_what_it_said() {
+    let engine = engine();
+    let first = heard(&engine, in_conversation("Good morning.", "clara")).await;
+    assert!(first == heard(&engine, request("Good morning.", "clara")).await);
+    // Two at once are told one after the other, and whatever was said with an end changes what comes.
+    let two = ["How are you?", "Fine, thank you."].map(|text| heard(&engine, in_conversation(text, "clara")));
+    assert!(join_all(two).await.iter().all(|audio| !audio.is_empty()));
+}
+
+#[tokio::test]
+async fn who_leaves_frees_the_slot() {
+    let engine = engine();
+    let long = "A long text that takes a while to say, and then some more of it, and more. ".repeat(90);
+    let start = Instant::now();
+    heard(&engine, request(&long, "clara")).await;
+    let whole = start.elapsed();
+    let mut streams: Vec<_> = (0..SLOTS as u64)
+        .map(|seed| engine.speak(SpeakRequest { seed: Some(seed), ..request(&long, "clara") }))
+        .collect();
+    for stream in &mut streams {
+        assert!(!stream.next().await.unwrap().unwrap().last);
+    }
+    drop(streams);
+    let left = Instant::now();
+    assert!(!heard(&engine, request("Hello.", "james")).await.is_empty());
+    // Whoever waited for them to end would wait as long as one of them takes.
+    assert!(left.elapsed() < whole / 2, "{:?} of {whole:?}", left.elapsed());
+}
+
+#[tokio::test]
+async fn more_than_there_are_slots_wait_and_are_served() {
+    let engine = engine();
+    let ask = |seed: u64| heard(&engine, SpeakRequest { seed: Some(seed), ..request("Hello.", "clara") });
+    let all = join_all((0..2 * SLOTS as u64 + 1).map(ask)).await;
+    assert!(all.iter().all(|audio| !audio.is_empty()));
+}
+
+#[tokio::test]
+async fn a_listener_who_does_not_read_holds_nobody() {
+    let engine = engine();
+    let long = "A text that is longer than what anybody buffers, so that its sound must wait. ".repeat(8);
+    let parked: Vec<_> = (0..SLOTS).map(|_| engine.speak(request(&long, "clara"))).collect();
+    assert!(!heard(&engine, request("Hello.", "james")).await.is_empty());
+    for stream in parked {
+        assert!(stream.map(|chunk| chunk.unwrap().last).any(|last| async move { last }).await);
+    }
+}
+
+#[tokio::test]
+async fn the_speed_is_what_was_asked_for() {
+    let engine = engine();
+    let natural = heard(&engine, request("Good morning.", "clara")).await.len();
+    let fast = SpeakRequest { speed: 2.0, ..request("Good morning.", "clara") };
+    let fast = heard(&engine, fast).await.len();
+    assert!(fast.abs_diff(natural / 2) < 240, "{fast} of {natural}");
+}
+
+#[tokio::test]
+async fn a_recording_becomes_a_voice() {
+    let engine = engine();
+    engine.enrol(cloned("me", Recording::Sound(sound(1.5)))).unwrap();
+    let as_me = heard(&engine, request("Good morning.", "me")).await;
+    assert!(as_me != heard(&engine, request("Good morning.", "clara")).await);
+    // The same recording is encoded once: a second time takes no time.
+    let again = Instant::now();
+    engine.enrol(cloned("me too", Recording::Sound(sound(1.5)))).unwrap();
+    assert!(again.elapsed() < Duration::from_millis(100), "{:?}", again.elapsed());
+    assert!(heard(&engine, request("Good morning.", "me too")).await == as_me);
+    let codes = Codes::from_rows(8, vec![5; 8 * 30]).unwrap();
+    engine.enrol(cloned("codes", Recording::Codes(codes))).unwrap();
+    assert!(!heard(&engine, request("Good morning.", "codes")).await.is_empty());
+    assert!(engine.forget("codes") && !engine.forget("codes"));
+}
+
+#[tokio::test]
+async fn a_bad_recording_is_refused_by_what_is_wrong_with_it() {
+    let engine = engine();
+    let silent = Speech::silence(Samples::from_millis(2000));
+    let many = Codes::from_rows(7, vec![5; 7 * 30]).unwrap();
+    let beyond = Codes::from_rows(8, vec![1024; 8]).unwrap();
+    for (recording, words) in [
+        (Recording::Sound(sound(0.4)), "has 0.40 s"),
+        (Recording::Sound(sound(31.0)), "cut it to 30 s"),
+        (Recording::Sound(silent), "silent"),
+        (Recording::Codes(many), "none of this model's codec"),
+        (Recording::Codes(beyond), "none of this model's codec"),
+    ] {
+        let error = engine.enrol(cloned("bad", recording)).unwrap_err();
+        assert!(matches!(error, ProviderError::InvalidRequest { .. }) && error.to_string().contains(words), "{error}");
+    }
+    let mut wordless = cloned("bad", Recording::Sound(sound(1.0)));
+    let HiggsVoiceKind::Cloned { transcript, .. } = &mut wordless.kind else { unreachable!() };
+    transcript.clear();
+    assert!(engine.enrol(wordless).unwrap_err().to_string().contains("words"));
+    assert!(engine.voices().iter().all(|voice| voice.name != "bad"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_said_is_refused_and_the_engine_lives() {
+    let engine = engine();
+    let invalid = |field, error: ProviderError| match error {
+        ProviderError::InvalidRequest { field: named, message } => assert_eq!(named, field, "{message}"),
+        other => panic!("{other}"),
+    };
+    invalid("text", fault(&engine, request(" \n ", "clara")).await);
+    invalid("text", fault(&engine, request(&"many words ".repeat(1000), "clara")).await);
+    invalid("speed", fault(&engine, SpeakRequest { speed: 3.0, ..request("Hello.", "clara") }).await);
+    let unknown = fault(&engine, request("Hello.", "jim")).await;
+    assert_eq!(unknown, ProviderError::VoiceUnavailable { voice: "jim".into(), nearest: "james".into() });
+    // A recording that leaves no room to speak.
+    let codes = Codes::from_rows(8, vec![5; 8 * 1000]).unwrap();
+    engine.enrol(cloned("endless", Recording::Codes(codes))).unwrap();
+    invalid("voice", fault(&engine, request("Hello.", "endless")).await);
+    // Signs are no mistake: there is nothing to hear.
+    assert!(heard(&engine, request("?!", "clara")).await.is_empty());
+    assert!(!heard(&engine, request("Hello.", "clara")).await.is_empty());
+}
+
+#[test]
+fn a_model_that_does_not_go_with_the_codec_is_refused() {
+    let load = |model: &str, codec: &str| {
+        let (model, codec) = (fixture(model), fixture(codec));
+        let loaded = HiggsEngine::load(
+            "higgs",
+            &model,
+            &codec,
+            DeviceChoice::Cpu,
+            HiggsOptions::default(),
+            Precedence::default(),
+        );
+        let Err(EngineError::BadFile { path, reason }) = loaded else { panic!("it was loaded") };
+        (path, reason)
+    };
+    // The narrow fixture has codebooks of its own size.
+    let (path, reason) = load("higgs_lm/transformers", "higgs_codec/transformers");
+    assert!(path.ends_with("config.json") && reason.contains("do not go together"), "{reason}");
+    // A language model is no codec.
+    load("higgs_lm/wide", "higgs_lm/wide");
+    load("higgs_codec/transformers", "higgs_codec/transformers");
+}
+
+#[test]
+fn what_it_needs_is_known_before_it_is_loaded() {
+    let (model, codec) = (fixture("higgs_lm/wide"), fixture("higgs_codec/transformers"));
+    let need = |options| HiggsEngine::memory_estimate(&model, &codec, DeviceChoice::Cpu, options).unwrap();
+    let usual = HiggsOptions::default();
+    let more = need(HiggsOptions { slots: usual.slots + 1, ..usual }) - need(usual);
+    // Two layers of one head of 8 numbers, keys and values, in f32.
+    assert_eq!(more, 4096 * 2 * 8 * 2 * 4);
+}

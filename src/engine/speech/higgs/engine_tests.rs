@@ -124,7 +124,7 @@ async fn who_leaves_frees_the_slot() {
 async fn more_than_there_are_slots_wait_and_are_served() {
     let engine = engine();
     let ask = |seed: u64| heard(&engine, SpeakRequest { seed: Some(seed), ..request("Hello.", "clara") });
-    let all = join_all((0..2 * SLOTS as u64 + 1).map(ask)).await;
+    let all = join_all((0..=2 * SLOTS as u64).map(ask)).await;
     assert!(all.iter().all(|audio| !audio.is_empty()));
 }
 

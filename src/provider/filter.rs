@@ -42,6 +42,9 @@ const ITEMS: usize = 32;
 const LONGEST_SENTENCE: usize = 400;
 /// A filter that has not judged by then cannot tell.
 const LONGEST_CHECK: std::time::Duration = std::time::Duration::from_secs(10);
+/// Characters that nobody sees within a word.
+const INVISIBLE: [char; 9] =
+    ['\u{ad}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{200e}', '\u{200f}', '\u{2060}', '\u{180e}', '\u{feff}'];
 /// Words before a piece that are judged with it, for phrases across two pieces.
 const WORDS_BEFORE: usize = 8;
 
@@ -61,7 +64,7 @@ impl WordList {
 
 /// The words in lower case, one space before each and after the last.
 fn folded(text: &str) -> String {
-    let lower = text.to_lowercase();
+    let lower: String = text.to_lowercase().chars().filter(|c| !INVISIBLE.contains(c)).collect();
     let words = lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     words.fold(" ".to_owned(), |folded, word| folded + word + " ")
 }
@@ -218,7 +221,7 @@ impl Held {
     async fn push(&mut self, filter: &Judge<'_>, more: &str) -> Result<Option<String>, ProviderError> {
         self.text.push_str(more);
         let whole = match filter.filter.sees() {
-            Grain::Word => end_of_last(&self.text, |c| !c.is_alphanumeric()),
+            Grain::Word => end_of_last(&self.text, |c| !c.is_alphanumeric() && !INVISIBLE.contains(&c)),
             Grain::Sentence if self.text.len() >= LONGEST_SENTENCE => {
                 end_of_last(&self.text, char::is_whitespace).or(Some(self.text.len()))
             }

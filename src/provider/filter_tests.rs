@@ -41,6 +41,7 @@ async fn a_forbidden_word_is_never_heard() {
     for (says, passed) in [
         ("I like RHUBARB, really.", "I like "),
         ("My secret plan is this.", "My secret "),
+        ("Ripe rhu\u{200b}bar\u{ad}b here.", "Ripe "),
         ("Rhubarbs are another word.", "Rhubarbs are another word."),
     ] {
         let (model, _) = chat(says);

@@ -9,8 +9,10 @@ use crate::provider::{ChatModel, ChatRequest, Delta, Flow, Usage};
 
 /// Tokens that a template adds to each message, at most.
 const TOKENS_PER_MESSAGE: usize = 16;
-/// Bytes of a token of ordinary text, for what broke off before its usage was told.
-const BYTES_PER_TOKEN: usize = 4;
+/// Tokens that a service adds of its own: a template's default system prompt, the frame around tools.
+const TOKENS_PER_PROMPT: usize = 64;
+/// Tokens that a service may have written when it notices that nobody listens any more.
+const TOKENS_ON_THE_WAY: usize = 64;
 
 pub(super) struct CountedChat {
     pub(super) link: Arc<Link>,
@@ -21,10 +23,10 @@ impl ChatModel for CountedChat {
     fn reply(&self, request: ChatRequest) -> Flow<Delta> {
         let bytes = prompt_bytes(&request);
         // No tokenizer makes more tokens than bytes.
-        let most_prompt = bytes + TOKENS_PER_MESSAGE * request.messages.len();
+        let most_prompt = bytes + TOKENS_PER_MESSAGE * request.messages.len() + TOKENS_PER_PROMPT;
         let most =
             Used { prompt_tokens: most_prompt, completion_tokens: request.sampling.max_tokens, ..Used::default() };
-        let tally = ReplyTally { prompt_bytes: bytes, written_bytes: 0, usage: None };
+        let tally = ReplyTally { written_bytes: 0, usage: None };
         let (door, caller) = (Arc::clone(&self.door), request.caller.clone());
         watch(&self.link, caller, most, tally, move || door.reply(request))
     }
@@ -55,7 +57,6 @@ fn prompt_bytes(request: &ChatRequest) -> usize {
 }
 
 struct ReplyTally {
-    prompt_bytes: usize,
     written_bytes: usize,
     usage: Option<Usage>,
 }
@@ -71,14 +72,11 @@ impl Tally<Delta> for ReplyTally {
         self.usage.is_some()
     }
 
-    fn used(&self) -> (Used, Option<Usd>) {
+    fn used(&self, most: &Used) -> (Used, Option<Usd>) {
         let Some(usage) = &self.usage else {
-            let guessed = Used {
-                prompt_tokens: self.prompt_bytes.div_ceil(BYTES_PER_TOKEN),
-                completion_tokens: self.written_bytes.div_ceil(BYTES_PER_TOKEN),
-                ..Used::default()
-            };
-            return (guessed, None);
+            // No token is less than a byte.
+            let written = most.completion_tokens.min(self.written_bytes + TOKENS_ON_THE_WAY);
+            return (Used { completion_tokens: written, ..most.clone() }, None);
         };
         let used = Used {
             prompt_tokens: usage.prompt_tokens,

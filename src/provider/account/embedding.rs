@@ -22,23 +22,23 @@ impl TextEmbedder for CountedEmbedder {
         let most = Used { prompt_tokens: bytes, ..Used::default() };
         let (door, caller) = (Arc::clone(&self.door), request.caller.clone());
         let start = move || stream::once(door.embed(request)).boxed();
-        let mut answer = watch(&self.link, caller, most, EmbeddedTally { tokens: 0 }, start);
+        let mut answer = watch(&self.link, caller, most, EmbeddedTally { tokens: None }, start);
         let what = self.link.name.to_string();
         async move { answer.next().await.unwrap_or(Err(ProviderError::Failed { what })) }.boxed()
     }
 }
 
 struct EmbeddedTally {
-    tokens: usize,
+    tokens: Option<usize>,
 }
 
 impl Tally<Embeddings> for EmbeddedTally {
     fn see(&mut self, embeddings: &Embeddings) -> bool {
-        self.tokens = embeddings.tokens;
+        self.tokens = Some(embeddings.tokens);
         true
     }
 
-    fn used(&self) -> (Used, Option<Usd>) {
-        (Used { prompt_tokens: self.tokens, ..Used::default() }, None)
+    fn used(&self, most: &Used) -> (Used, Option<Usd>) {
+        (Used { prompt_tokens: self.tokens.unwrap_or(most.prompt_tokens), ..Used::default() }, None)
     }
 }

@@ -49,7 +49,7 @@ impl Tally<Transcript> for HeardTally {
         matches!(transcript, Transcript::Final(_))
     }
 
-    fn used(&self) -> (Used, Option<Usd>) {
+    fn used(&self, _most: &Used) -> (Used, Option<Usd>) {
         let audio = Samples::<MIC_HZ>(self.samples.load(Ordering::Relaxed)).duration();
         (Used { audio, ..Used::default() }, None)
     }

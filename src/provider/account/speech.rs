@@ -21,7 +21,7 @@ impl SpeechSynthesizer for CountedSpeech {
         let characters = request.text.chars().count();
         let longest = LONGEST_PER_CHARACTER * u32::try_from(characters).unwrap_or(u32::MAX);
         let most = Used { characters, audio: longest, ..Used::default() };
-        let tally = SpokenTally { characters, samples: 0 };
+        let tally = SpokenTally { characters, samples: 0, is_over: false };
         let (door, caller) = (Arc::clone(&self.door), request.caller.clone());
         watch(&self.link, caller, most, tally, move || door.speak(request))
     }
@@ -34,15 +34,21 @@ impl SpeechSynthesizer for CountedSpeech {
 struct SpokenTally {
     characters: usize,
     samples: u64,
+    is_over: bool,
 }
 
 impl Tally<SpeechChunk> for SpokenTally {
     fn see(&mut self, chunk: &SpeechChunk) -> bool {
         self.samples += chunk.audio.len().0;
+        self.is_over |= chunk.last;
         chunk.last
     }
 
-    fn used(&self) -> (Used, Option<Usd>) {
+    fn used(&self, most: &Used) -> (Used, Option<Usd>) {
+        if !self.is_over {
+            // Whoever speaks may be far ahead of what was heard.
+            return (most.clone(), None);
+        }
         let audio = Samples::<SPEECH_HZ>(self.samples).duration();
         (Used { characters: self.characters, audio, ..Used::default() }, None)
     }

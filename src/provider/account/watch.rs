@@ -18,8 +18,9 @@ const ITEMS: usize = 32;
 pub(super) trait Tally<T>: Send + Sync + 'static {
     /// Whether the item is the terminal one.
     fn see(&mut self, item: &T) -> bool;
-    /// What was used up to now, and what the provider says that it cost.
-    fn used(&self) -> (Used, Option<Usd>);
+    /// What was used, and what the provider says that it cost. Of a request without an end no less than it can have used;
+    /// `most` is what was set aside for it.
+    fn used(&self, most: &Used) -> (Used, Option<Usd>);
 }
 
 /// Runs a request under the books. A free one starts at once; one that costs starts when its money is set aside.
@@ -31,14 +32,14 @@ pub(super) fn watch<T: Send + 'static>(
     start: impl FnOnce() -> Flow<T> + Send + 'static,
 ) -> Flow<T> {
     let (items, listener) = mpsc::channel(ITEMS);
-    let request = Request { link: Arc::clone(link), caller, called: Instant::now(), first_item: None, tally };
+    let request = Request { link: Arc::clone(link), caller, most, called: Instant::now(), first_item: None, tally };
     if link.price.is_none() {
         let flow = start();
         tokio::spawn(task::named("counted request", request.run(None, flow, items)));
     } else {
         // It outlives its listener, to settle.
         tokio::spawn(task::named("paid request", async move {
-            match request.reserve(&most).await {
+            match request.reserve().await {
                 Ok(reservation) => request.run(Some(reservation), start(), items).await,
                 // Without a listener nobody is told.
                 Err(error) => drop(items.send(Err(error)).await),
@@ -51,14 +52,15 @@ pub(super) fn watch<T: Send + 'static>(
 struct Request<C> {
     link: Arc<Link>,
     caller: Caller,
+    most: Used,
     called: Instant,
     first_item: Option<Duration>,
     tally: C,
 }
 
 impl<C> Request<C> {
-    async fn reserve(&self, most: &Used) -> Result<Reservation, ProviderError> {
-        let most_usd = self.link.price.map_or(Usd::ZERO, |price| price.of(most));
+    async fn reserve(&self) -> Result<Reservation, ProviderError> {
+        let most_usd = self.link.price.map_or(Usd::ZERO, |price| price.of(&self.most));
         let entry = self.entry(Used::default(), Usd::ZERO, Outcome::Completed);
         self.link.books.reserve(most_usd, entry).await
     }
@@ -116,7 +118,7 @@ impl<C> Request<C> {
     where
         C: Tally<T>,
     {
-        let (mut used, said) = self.tally.used();
+        let (mut used, said) = self.tally.used(&self.most);
         used.first_item = self.first_item;
         used.total = self.called.elapsed();
         // Whoever failed before its first item did nothing that it could charge for.

@@ -26,7 +26,7 @@ use self::summary::Summaries;
 use crate::audio::{MIC_HZ, Samples};
 use crate::provider::{Caller, ChatRequest, ProviderError, Role};
 use crate::session::ear::{Heard, Utterance};
-use crate::session::event::{Complaint, ErrorCode, Output, Told, Transcription, Turn};
+use crate::session::event::{Complaint, ErrorCode, Output, Request, Told, Transcription, Turn};
 use crate::session::history::{Entry, History};
 use crate::session::mind::{self, Company, Thought};
 use crate::session::mouth::{Progress, Sentence, Voicing};
@@ -143,6 +143,8 @@ pub(super) struct Machine {
     owed: Option<Cause>,
     /// The audible one, and the one after it.
     replies: VecDeque<Reply>,
+    /// Requests that came while characters were looked up, which they may name. None: nothing is looked up.
+    deferred: Option<Vec<Request>>,
     /// Whoever has the floor.
     floor: Option<usize>,
     /// Who speaks after them.
@@ -179,6 +181,7 @@ impl Machine {
             doubts: Doubts::default(),
             owed: None,
             replies: VecDeque::new(),
+            deferred: None,
             floor: None,
             queue: VecDeque::new(),
             summaries: Summaries::default(),

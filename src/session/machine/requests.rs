@@ -14,8 +14,21 @@ use crate::session::history::Entry;
 use crate::session::record::{Character, MessageStatus, RecordError};
 use crate::session::settings::{BadField, SettingsPatch};
 
+/// Requests that wait for the database to look up characters. More come only from who does not wait for anything.
+const DEFERRED: usize = 64;
+
 impl Machine {
     pub(super) fn asked(&mut self, now: Instant, request: Request) {
+        // What stops or reports a reply waits for nobody.
+        let is_urgent = matches!(request.input, Input::Interrupt { .. } | Input::PlaybackAck { .. });
+        if let Some(deferred) = self.deferred.as_mut().filter(|_| !is_urgent) {
+            if deferred.len() < DEFERRED {
+                return deferred.push(request);
+            }
+            let message = "characters are still being looked up; this message was not taken".to_owned();
+            let complaint = Complaint { code: ErrorCode::Internal, message, retryable: true, item_id: None };
+            return self.complain(complaint, request.reference);
+        }
         let Request { input, reference } = request;
         match input {
             Input::Text { text, client_message_id, output, character_ids } => {
@@ -28,7 +41,10 @@ impl Machine {
                     Err(complaint) => self.complain(complaint, reference),
                 }
             }
-            Input::Characters { character_ids } => self.effects.push(Effect::Cast { character_ids, reference }),
+            Input::Characters { character_ids } => {
+                self.deferred = Some(Vec::new());
+                self.effects.push(Effect::Cast { character_ids, reference });
+            }
             Input::NextSpeaker { character_id } => match self.cast.find(&character_id) {
                 Some(speaker) if self.replies.is_empty() => {
                     self.owed = None;
@@ -115,24 +131,34 @@ impl Machine {
         self.begin(now, cause);
     }
 
-    /// Others take part. Whoever has left says no more.
+    /// The characters were looked up. Then comes what was asked meanwhile.
     pub(super) fn recast(
         &mut self,
         now: Instant,
         reference: Option<String>,
         outcome: Result<Vec<Character>, RecordError>,
     ) {
-        let characters = match outcome {
-            Ok(characters) => characters,
-            Err(error) => return self.complain(no_recast(&error), reference),
-        };
+        match outcome {
+            Ok(characters) => self.replace_cast(now, characters, reference),
+            Err(error) => self.complain(no_recast(&error), reference),
+        }
+        for request in self.deferred.take().unwrap_or_default() {
+            self.asked(now, request);
+        }
+    }
+
+    /// Others take part. Whoever has left says no more; whoever was called after them does.
+    fn replace_cast(&mut self, now: Instant, characters: Vec<Character>, reference: Option<String>) {
         let players = characters.into_iter().map(|it| Player::new(it, &self.base.settings, &self.base.languages));
         let players: Vec<Player> = players.collect();
         let stays = |speaker: usize| {
             let id = &self.cast.player(speaker).character.id;
             players.iter().any(|player| player.character.id == *id)
         };
+        let mut called = VecDeque::new();
         if !self.replies.iter().all(|reply| stays(reply.speaker)) {
+            called.extend(self.replies.iter().skip(1).map(|reply| reply.speaker));
+            called.append(&mut self.queue);
             self.interrupt(now, None);
         }
         let moved = self.cast.replace(players);
@@ -147,6 +173,8 @@ impl Machine {
         let all = (0..).zip(self.cast.characters()).map(Participant::new).collect();
         self.tell_to(Output::Characters(all), reference);
         self.prepare();
+        let speakers: VecDeque<usize> = called.into_iter().filter_map(|speaker| moved[speaker]).collect();
+        self.begin(now, Cause { speakers, ..Cause::new(now) });
     }
 
     /// Whose line it was; the first character's, where whoever said it takes part no more.

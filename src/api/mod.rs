@@ -6,6 +6,7 @@
 
 mod access;
 mod asker;
+mod body;
 #[cfg(test)]
 mod fixture;
 mod health;

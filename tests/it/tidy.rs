@@ -138,6 +138,7 @@ const ROOMS: &[Room] = &[
             "tokio_util",
             "futures",
             "serde_json",
+            "serde_path_to_error",
             "base64",
             "tempfile",
             "sha2",

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State as Extract;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -14,6 +13,7 @@ use serde_json::{Value, json};
 use super::{alias, served_by};
 use crate::api::House;
 use crate::api::asker::Asker;
+use crate::api::body::JsonBody;
 use crate::api::problem::Problem;
 use crate::provider::EmbedRequest;
 
@@ -31,9 +31,9 @@ struct Asked {
 pub(super) async fn create(
     Extract(house): Extract<Arc<House>>,
     Asker(caller): Asker,
-    body: Bytes,
+    body: JsonBody,
 ) -> Result<Response, Problem> {
-    let asked: Asked = serde_json::from_slice(&body).map_err(|error| Problem::bad_field("body", error))?;
+    let asked: Asked = body.read()?;
     let base64 = match asked.encoding_format.as_deref() {
         None | Some("float") => false,
         Some("base64") => true,

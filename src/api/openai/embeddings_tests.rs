@@ -67,8 +67,8 @@ async fn every_mistake_names_its_field() {
     let server = lengths().await;
     let many = vec!["a"; MOST_TEXTS + 1];
     let cases = [
-        (json!({"input": "a"}), "body"),
-        (json!({"model": "local"}), "body"),
+        (json!({"input": "a"}), "model"),
+        (json!({"model": "local"}), "input"),
         (json!({"model": "local", "input": 7}), "input"),
         (json!({"model": "local", "input": [1, 2]}), "input"),
         (json!({"model": "local", "input": [[1, 2]]}), "input"),

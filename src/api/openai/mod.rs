@@ -3,7 +3,6 @@
 //! One file per endpoint: its wire types, its route, and nothing that decides. Errors have OpenAI's shape, which its
 //! clients turn into exceptions by status.
 
-mod body;
 mod chat;
 mod completions;
 mod error;

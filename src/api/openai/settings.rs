@@ -3,7 +3,7 @@
 //! What a request leaves out is the server's own setting; penalties are off. Beside OpenAI's names it takes vLLM's
 //! `top_k`, `repetition_penalty`, `min_tokens` and `ignore_eos`.
 
-use super::body::Fields;
+use crate::api::body::Fields;
 use crate::api::problem::Problem;
 use crate::provider::{ChatRequest, Sampling};
 use crate::session::settings::Settings;

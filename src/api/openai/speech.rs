@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State as Extract;
-use axum::extract::rejection::JsonRejection;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::api::House;
 use crate::api::asker::Asker;
+use crate::api::body::JsonBody;
 use crate::api::narration::{self, Narration, Script};
 use crate::api::problem::Problem;
 use crate::audio::{EncodeError, Encoder, Format, Samples, Speech};
@@ -48,9 +47,9 @@ enum Voice {
 pub(super) async fn create(
     Extract(house): Extract<Arc<House>>,
     Asker(caller): Asker,
-    body: Result<Json<Request>, JsonRejection>,
+    body: JsonBody,
 ) -> Result<Response, Problem> {
-    let Json(request) = body.map_err(|error| unreadable(&error))?;
+    let request: Request = body.read()?;
     let format = format(request.response_format)?;
     let as_events = match request.stream_format {
         None | Some(Value::Null) => false,
@@ -81,13 +80,6 @@ pub(super) async fn create(
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     Ok(super::served_by(response, &served_by))
-}
-
-fn unreadable(error: &JsonRejection) -> Problem {
-    match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error.body_text()),
-        _ => Problem::new(StatusCode::BAD_REQUEST, "bad_json", error.body_text()),
-    }
 }
 
 fn format(wanted: Option<Value>) -> Result<Format, Problem> {

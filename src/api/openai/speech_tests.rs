@@ -161,14 +161,14 @@ async fn mistakes_are_named_before_anything_is_sent() {
     let server = server(&speech).await;
     let long = "a ".repeat(5_001);
     for (body, status, param) in [
-        (json!({"model": "tts-1"}), 400, None),
-        (json!({"model": "tts-1", "input": 3}), 400, None),
+        (json!({"model": "tts-1"}), 400, Some("input")),
+        (json!({"model": "tts-1", "input": 3}), 400, Some("input")),
         (json!({"model": "tts-1", "input": ""}), 400, Some("input")),
         (json!({"model": "tts-1", "input": " \u{1F600} "}), 400, Some("input")),
         (json!({"model": "tts-1", "input": long}), 400, Some("input")),
         (json!({"model": "tts-1", "input": "a", "speed": 0.2}), 400, Some("speed")),
         (json!({"model": "tts-1", "input": "a", "speed": 4.1}), 400, Some("speed")),
-        (json!({"model": "tts-1", "input": "a", "speed": "fast"}), 400, None),
+        (json!({"model": "tts-1", "input": "a", "speed": "fast"}), 400, Some("speed")),
         (json!({"model": "tts-1", "input": "a", "response_format": "ogg"}), 400, Some("response_format")),
         (json!({"model": "tts-1", "input": "a", "response_format": 1}), 400, Some("response_format")),
         (json!({"model": "tts-1", "input": "a", "stream_format": "tape"}), 400, Some("stream_format")),

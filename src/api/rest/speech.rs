@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path as Segment, State as Extract};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -26,6 +25,7 @@ use uuid::Uuid;
 
 use crate::api::House;
 use crate::api::asker::Asker;
+use crate::api::body::JsonBody;
 use crate::api::narration::{self, Narration, Script};
 use crate::api::problem::Problem;
 use crate::audio::{Encoder, Format, Samples};
@@ -54,9 +54,9 @@ pub(super) fn routes() -> Router<Arc<House>> {
 async fn create(
     Extract(house): Extract<Arc<House>>,
     Asker(caller): Asker,
-    body: Result<Json<Request>, JsonRejection>,
+    body: JsonBody,
 ) -> Result<Response, Problem> {
-    let Json(request) = body.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_json", error.body_text()))?;
+    let request: Request = body.read()?;
     let wanted = request.format.as_deref().unwrap_or(Format::default().name());
     let format = Format::named(wanted).ok_or_else(|| {
         let known = Format::ALL.map(Format::name).join(", ");

@@ -130,7 +130,9 @@ async fn mistakes_are_named_and_leave_nothing() {
     })
     .await;
     for (body, status, code) in [
-        (json!({}), 400, "bad_json"),
+        (json!({}), 400, "bad_field"),
+        (json!({"text": 5}), 400, "bad_field"),
+        (json!(["Hello."]), 400, "bad_json"),
         (json!({"text": " "}), 400, "bad_field"),
         (json!({"text": "a", "format": "ogg"}), 400, "bad_field"),
         (json!({"text": "a", "speed": 9}), 400, "bad_field"),

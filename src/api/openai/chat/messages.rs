@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::api::openai::body::Fields;
+use crate::api::body::Fields;
 use crate::api::problem::Problem;
 use crate::provider::{ChatMessage, Role, ToolCall};
 

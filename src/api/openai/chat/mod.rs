@@ -10,11 +10,11 @@ use axum::extract::State as Extract;
 use axum::response::Response;
 
 use self::answer::ChatChunks;
-use super::body::JsonBody;
 use super::replies::Replies;
 use super::{refusal, served_by, stream};
 use crate::api::House;
 use crate::api::asker::Asker;
+use crate::api::body::JsonBody;
 use crate::api::problem::Problem;
 
 /// Answers once the first token is there, so that what fails before it has a status.

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::messages;
+use crate::api::body::Fields;
 use crate::api::openai::alias;
-use crate::api::openai::body::Fields;
 use crate::api::openai::replies::Rules;
 use crate::api::openai::settings::{MOST_CHOICES, copies, sampling};
 use crate::api::problem::Problem;

@@ -12,11 +12,11 @@ use axum::extract::State as Extract;
 use axum::response::Response;
 
 use self::answer::TextChunks;
-use super::body::JsonBody;
 use super::replies::{Replies, Rules};
 use super::{refusal, served_by, stream};
 use crate::api::House;
 use crate::api::asker::Asker;
+use crate::api::body::JsonBody;
 use crate::api::problem::Problem;
 
 const RULES: Rules = Rules { thoughts: false, one_call: false };

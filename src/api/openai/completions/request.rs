@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use crate::api::body::Fields;
 use crate::api::openai::alias;
-use crate::api::openai::body::Fields;
 use crate::api::openai::settings::{MOST_CHOICES, copies, sampling};
 use crate::api::problem::Problem;
 use crate::provider::{Caller, ChatRequest};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
@@ -20,6 +21,23 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 pub(super) struct JsonBody(Map<String, Value>);
 
 impl JsonBody {
+    /// The whole body as one type.
+    ///
+    /// # Errors
+    /// Names the field that is missing or wrong.
+    pub(super) fn read<T: DeserializeOwned>(self) -> Result<T, Problem> {
+        serde_path_to_error::deserialize(Value::Object(self.0)).map_err(|error| {
+            let message = error.inner().to_string();
+            let path = error.path().to_string();
+            // A field that is missing is named in the message alone.
+            let missing = message.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
+            match missing {
+                Some(field) => Problem::bad_field(field, "is missing"),
+                None => Problem::bad_field(path, message),
+            }
+        })
+    }
+
     pub(super) fn fields(&self) -> Fields<'_> {
         Fields { path: String::new(), entries: &self.0 }
     }

@@ -50,8 +50,6 @@ pub(super) struct Written {
     pub(super) broken: bool,
     /// It ended, but says the same again and again.
     pub(super) repetitive: bool,
-    /// That it was drawn at.
-    pub(super) temperature: f32,
 }
 
 #[derive(Clone, Default)]
@@ -132,15 +130,7 @@ pub(super) fn write(
     let candidates = if broken { live } else { ended };
     let best = candidates.into_iter().max_by(|a, b| a.mean().total_cmp(&b.mean())).unwrap_or_default();
     let repetitive = compression_ratio(tokens.decode(&best.tokens).trim()) > MOST_COMPRESSED;
-    let temperature = if let Strategy::Sample { temperature, .. } = strategy { temperature } else { 0.0 };
-    Ok(Some(Written {
-        mean_log_probability: best.mean(),
-        tokens: best.tokens,
-        no_speech,
-        broken,
-        repetitive,
-        temperature,
-    }))
+    Ok(Some(Written { mean_log_probability: best.mean(), tokens: best.tokens, no_speech, broken, repetitive }))
 }
 
 /// The tokens to go on with: one more than the beam is wide, because one may be the end.

@@ -35,8 +35,6 @@ const VOICE: f32 = 0.5;
 const VOICED_FRAMES: usize = 3;
 /// Tried in order until a result is good.
 const TEMPERATURES: [f32; 5] = [0.2, 0.4, 0.6, 0.8, 1.0];
-/// Above this, as in the reference, what was written is no context for what follows.
-const HOT: f32 = 0.5;
 /// Whoever sounds louder than this for 20 ms may have spoken: -66 dB of full scale.
 const AUDIBLE: f32 = 5e-4;
 /// Tokens of a window: speech in any language has fewer a second, a loop has more.
@@ -61,7 +59,8 @@ pub(super) struct Context {
     /// Language codes to choose from; empty for all.
     pub(super) languages: Vec<String>,
     pub(super) task: SttTask,
-    /// Tokens that came before.
+    /// Tokens that came before, or words to expect. What earlier windows held is not among them: after text that repeats
+    /// itself the model skips what it has just read.
     pub(super) previous: Vec<u32>,
     /// Of the first attempt.
     pub(super) temperature: f32,
@@ -73,15 +72,13 @@ pub(super) struct Context {
 pub(super) struct Window {
     pub(super) language: String,
     pub(super) segments: Vec<Segment>,
-    /// What later windows go on from.
-    pub(super) tokens: Vec<u32>,
+    /// How many tokens its text has.
+    pub(super) tokens: usize,
     /// Samples that are settled; the next window begins after them.
     pub(super) settled: usize,
     /// Probability that the window holds no speech, and mean log probability of what was written.
     pub(super) no_speech: f32,
     pub(super) mean_log_probability: f32,
-    /// The next window goes on from nothing.
-    pub(super) fresh: bool,
 }
 
 /// An encoded window.
@@ -109,6 +106,7 @@ impl Listener {
             return Ok(Some(Window { language, no_speech: written.no_speech, ..silent }));
         }
         let (pieces, settled) = segments::cut(&self.tokens, &written.tokens, seconds);
+        let settled = if settled < seconds { segments::into_pause(samples, settled) } else { settled };
         let timed = self.time_words(&encoded.heard, &pieces, &language, context, samples)?;
         let mut timed = timed.into_iter();
         let segments = pieces.iter().map(|piece| Segment {
@@ -122,13 +120,7 @@ impl Listener {
         Ok(Some(Window {
             language,
             segments: segments.filter(|segment| !segment.text.is_empty()).collect(),
-            // What was drawn at random would lead the next windows astray too.
-            tokens: if written.temperature > HOT {
-                Vec::new()
-            } else {
-                segments::settled_tokens(&self.tokens, &written.tokens).to_vec()
-            },
-            fresh: written.temperature > HOT,
+            tokens: pieces.iter().map(|piece| piece.tokens.len()).sum(),
             settled: ((settled * f64::from(MIC_HZ)) as usize).clamp(1, samples.len().max(1)),
             no_speech: written.no_speech,
             mean_log_probability: written.mean_log_probability,

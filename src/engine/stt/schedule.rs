@@ -127,7 +127,7 @@ fn log(window: &Window, begun: Instant, samples: usize) {
         took = ?begun.elapsed(),
         samples,
         settled = window.settled,
-        tokens = window.tokens.len(),
+        tokens = window.tokens,
         no_speech = window.no_speech,
         log_probability = window.mean_log_probability,
         "window heard"

@@ -6,6 +6,14 @@ use super::tokens::Tokens;
 /// Seconds of one timestamp step.
 const STEP: f64 = 0.02;
 
+/// Samples of one step at 16 kHz.
+const FRAME: usize = 320;
+/// Steps before a cut in which a pause is looked for, and how many make one.
+const SEARCHED: usize = 15;
+const PAUSE: usize = 3;
+/// Energy, as a part of the loudest step's, of a pause: -20 dB.
+const QUIET: f32 = 0.01;
+
 /// Text between two timestamps, in seconds from the window's beginning.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Piece {
@@ -42,11 +50,19 @@ pub(super) fn cut(tokens: &Tokens, written: &[u32], length: f64) -> (Vec<Piece>,
     (pieces, settled)
 }
 
-/// The tokens of the pieces that [`cut`] gives, timestamps among them: the model goes on as what came before is written,
-/// and after text without timestamps it writes none.
-pub(super) fn settled_tokens<'a>(tokens: &Tokens, written: &'a [u32]) -> &'a [u32] {
-    let (ends, _) = ends(tokens, written);
-    &written[..ends.last().copied().unwrap_or(0)]
+/// Moves a cut back into the pause just before it, if there is one. Timestamps are some tenths of a second off, and a
+/// window that begins within a word loses it. `samples` are the window's, at 16 kHz.
+pub(super) fn into_pause(samples: &[f32], cut: f64) -> f64 {
+    let energies: Vec<f32> =
+        samples.chunks(FRAME).map(|frame| frame.iter().map(|sample| sample * sample).sum()).collect();
+    let at = ((cut / STEP) as usize).min(energies.len());
+    let loudest = energies.iter().copied().fold(0.0, f32::max);
+    let level = |from: &usize| energies[*from..from + PAUSE].iter().copied().fold(0.0, f32::max);
+    // A window goes on by more than half its first second, whatever is heard.
+    let searched = at.saturating_sub(SEARCHED).max(2 * SEARCHED)..(at + 1).saturating_sub(PAUSE);
+    let quietest = searched.rev().min_by(|one, other| level(one).total_cmp(&level(other)));
+    let pause = quietest.filter(|from| level(from) <= loudest * QUIET);
+    pause.map_or(cut, |from| (from as f64 + PAUSE as f64 / 2.0) * STEP)
 }
 
 /// Where pieces end, and whether the last one ends with the window.

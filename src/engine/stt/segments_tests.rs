@@ -28,9 +28,19 @@ fn what_is_cut_off_is_heard_again() {
     let at = |seconds: f64| tokens.first_timestamp + (seconds / STEP).round() as u32;
     let written = [at(0.0), 7, at(20.0), at(20.0), 9, 10];
     assert_eq!(cut(&tokens, &written, 30.0), (vec![piece(0.0, 20.0, &[7])], 20.0));
-    assert_eq!(settled_tokens(&tokens, &written), &written[..3], "the next window goes on after its timestamps");
-    assert_eq!(settled_tokens(&tokens, &written[..3]), &written[..3]);
-    assert_eq!(settled_tokens(&tokens, &[]), [0_u32; 0]);
+}
+
+#[test]
+fn a_cut_moves_into_the_pause_before_it() {
+    // Two seconds of noise, a pause from 1.7 s to 1.9 s.
+    let mut samples: Vec<f32> = (0..32_000).map(|index| if index % 2 == 0 { 0.5 } else { -0.5 }).collect();
+    samples[27_200..30_400].fill(0.0);
+    assert!((into_pause(&samples, 1.98) - 1.87).abs() < 1e-6, "the latest of the pause");
+    assert!((into_pause(&samples, 1.8) - 1.77).abs() < 1e-6, "within the pause a little before");
+    for without in [1.5, 0.5, 0.0] {
+        assert!((into_pause(&samples, without) - without).abs() < 1e-9, "no pause before {without}");
+    }
+    assert!((into_pause(&[0.0; 32_000], 0.4) - 0.4).abs() < 1e-9, "a window goes on");
 }
 
 #[test]

@@ -56,6 +56,7 @@ pub(super) struct Session {
     begun: Instant,
     ended: Option<Instant>,
     segments: Vec<Segment>,
+    /// The options' prompt, as tokens.
     previous: Vec<u32>,
     language: Option<String>,
     agreement: Agreement,
@@ -181,13 +182,9 @@ impl Session {
     pub(super) fn settle(&mut self, window: Window, served_by: &Arc<str>) {
         self.samples.drain(..window.settled.min(self.samples.len()));
         self.settled += window.settled;
-        if window.fresh {
-            self.previous.clear();
-        }
-        if !window.tokens.is_empty() {
+        if !window.segments.is_empty() {
             // A language heard once holds for the rest.
             self.language.get_or_insert(window.language);
-            self.previous.extend(window.tokens);
         }
         let has_more = !window.segments.is_empty();
         self.segments.extend(window.segments);

@@ -40,7 +40,7 @@ fn a_cut_moves_into_the_pause_before_it() {
     for without in [1.5, 0.5, 0.0] {
         assert!((into_pause(&samples, without) - without).abs() < 1e-9, "no pause before {without}");
     }
-    assert!((into_pause(&[0.0; 32_000], 0.4) - 0.4).abs() < 1e-9, "a window goes on");
+    assert!((into_pause(&vec![0.0; 32_000], 0.4) - 0.4).abs() < 1e-9, "a window goes on");
 }
 
 #[test]

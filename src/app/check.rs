@@ -1,5 +1,6 @@
 //! What is wrong with settings that only catalog, engine and services can judge.
 
+use super::name::ServiceName;
 use super::{ModelName, catalog, services};
 use crate::catalog::{Catalog, Kind};
 use crate::config::{self, Config, ConfigError, Models};
@@ -29,19 +30,8 @@ pub fn faults(config: &Config, wrong: &[ConfigError]) -> Vec<String> {
             ] {
                 for (setting, name) in named(settings, models) {
                     let fault = match ModelName::parse(name) {
-                        ModelName::Remote(service, model) => {
-                            let service_settings = match service {
-                                super::name::ServiceName::OpenAi => &config.openai,
-                                super::name::ServiceName::OpenRouter => &config.openrouter,
-                            };
-                            if model.is_empty() {
-                                Some(format!("write the model's name after {}/", service.as_str()))
-                            } else if service_settings.is_configured() || is_told(service.key()) {
-                                None
-                            } else {
-                                Some(format!("that model is {}'s; write {} too", service.as_str(), service.key()))
-                            }
-                        }
+                        ModelName::Remote(service, _) if is_told(service.key()) => None,
+                        ModelName::Remote(service, model) => remote_fault(config, service, &model),
                         ModelName::File(_) if kind == Kind::Chat => None,
                         ModelName::File(_) => {
                             Some("a file can only be the language model; write a model's name".into())
@@ -69,6 +59,18 @@ pub fn faults(config: &Config, wrong: &[ConfigError]) -> Vec<String> {
 fn named<'a>(settings: [&'static str; 2], models: &'a Models) -> impl Iterator<Item = (&'static str, &'a str)> {
     let first = models.first.iter().map(move |name| (settings[0], name.as_str()));
     first.chain(models.fallback.iter().map(move |name| (settings[1], name.as_str())))
+}
+
+fn remote_fault(config: &Config, service: ServiceName, model: &str) -> Option<String> {
+    let settings = match service {
+        ServiceName::OpenAi => &config.openai,
+        ServiceName::OpenRouter => &config.openrouter,
+    };
+    if model.is_empty() {
+        return Some(format!("write the model's name after {}/", service.as_str()));
+    }
+    let missing = || format!("that model is {}'s; write {} too", service.as_str(), service.key());
+    (!settings.is_configured()).then(missing)
 }
 
 fn local_fault(catalog: &Catalog, kind: Kind, name: &str) -> Option<String> {

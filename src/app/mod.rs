@@ -20,7 +20,7 @@ use crate::engine::memory::MemoryLedger;
 use crate::engine::precedence::Precedence;
 use crate::provider::account::{Books, Usd};
 use crate::provider::fallback::Fallback;
-use crate::provider::filter::{ContentFilter, FilteredChat, FilteredSpeech};
+use crate::provider::filter::{ContentFilter, Filtered};
 use crate::provider::route::Routed;
 use crate::provider::{Capability, ChatModel, Roster, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity};
 use crate::remote;
@@ -195,7 +195,7 @@ impl App {
     pub async fn chat_model(&self) -> anyhow::Result<Arc<dyn ChatModel>> {
         let door: Arc<dyn ChatModel> = self.thinking.get_or_try_init(|| self.desk()).await?.door.clone();
         Ok(match &self.filter {
-            Some(filter) => Arc::new(FilteredChat::new(door, Arc::clone(filter))),
+            Some(filter) => Arc::new(Filtered::new(door, Arc::clone(filter))),
             None => door,
         })
     }
@@ -203,7 +203,7 @@ impl App {
     pub async fn speech_synthesizer(&self) -> anyhow::Result<Arc<dyn SpeechSynthesizer>> {
         let door: Arc<dyn SpeechSynthesizer> = self.speech.get_or_try_init(|| self.desk()).await?.door.clone();
         Ok(match &self.filter {
-            Some(filter) => Arc::new(FilteredSpeech::new(door, Arc::clone(filter))),
+            Some(filter) => Arc::new(Filtered::new(door, Arc::clone(filter))),
             None => door,
         })
     }

@@ -14,17 +14,11 @@ const WORTH_A_COPY: usize = 16;
 /// A slot may lose a tail that is this part of what it keeps, as of a reply that was cut short.
 const SMALL_PART: usize = 8;
 
-/// Stands for one sequence. Once that has left its slot, the ticket stands for nothing.
+/// Stands for one of those who share slots. Once it has left its slot, the ticket stands for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket {
-    slot: usize,
-    generation: u64,
-}
-
-impl Ticket {
-    pub(super) fn slot(self) -> usize {
-        self.slot
-    }
+pub(in crate::engine) struct Ticket {
+    pub(in crate::engine) slot: usize,
+    pub(in crate::engine) generation: u64,
 }
 
 /// The first `positions` of one slot's cache are to be copied to another.

@@ -113,7 +113,7 @@ fn step(batch: &mut Batch<u64>, cache: &mut Cache, alive: &mut HashMap<u64, (Tic
         cache.copy(*copying);
     }
     let (mut read, mut writers) = (0, 0);
-    let mut slots: Vec<usize> = plan.turns.iter().map(|turn| turn.ticket.slot()).collect();
+    let mut slots: Vec<usize> = plan.turns.iter().map(|turn| turn.ticket.slot).collect();
     slots.sort_unstable();
     slots.dedup();
     assert_eq!(slots.len(), plan.turns.len(), "a slot has two turns");
@@ -129,7 +129,7 @@ fn step(batch: &mut Batch<u64>, cache: &mut Cache, alive: &mut HashMap<u64, (Tic
         } else {
             read += turn.end - turn.start;
         }
-        let slot = turn.ticket.slot();
+        let slot = turn.ticket.slot;
         if failed {
             cache.fail(slot, turn.start, turn.end);
             continue;
@@ -208,12 +208,12 @@ fn the_next_turn_goes_on_in_its_slot() {
     batch.finish(ticket);
     let longer = [tokens, counted(500, 20)].concat();
     let again = batch.admit(longer.clone(), ()).unwrap();
-    assert_eq!((again.slot(), batch.cached(again)), (ticket.slot(), 50));
+    assert_eq!((again.slot, batch.cached(again)), (ticket.slot, 50));
     assert_eq!(settle(&mut batch), 20);
     batch.finish(again);
     // The very same prompt: its last token is read for its logits.
     let same = batch.admit(longer, ()).unwrap();
-    assert_eq!((same.slot(), batch.cached(same), settle(&mut batch)), (ticket.slot(), 69, 1));
+    assert_eq!((same.slot, batch.cached(same), settle(&mut batch)), (ticket.slot, 69, 1));
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_common_beginning_is_copied_and_the_longest_unused_goes_first() {
     // Busy or not, it lends what it has read.
     let two = batch.admit(talk(200), ()).unwrap();
     let plan = batch.choose(CHUNK);
-    assert_eq!(plan.copies, [Copying { from: one.slot(), to: two.slot(), positions: 40 }]);
+    assert_eq!(plan.copies, [Copying { from: one.slot, to: two.slot, positions: 40 }]);
     assert_eq!(batch.cached(two), 40);
     settle(&mut batch);
     batch.finish(one);
@@ -237,7 +237,7 @@ fn a_common_beginning_is_copied_and_the_longest_unused_goes_first() {
     batch.finish(three);
     assert!(batch.holds(&talk(100)) && batch.holds(&talk(200)) && batch.holds(&talk(300)));
     let back = batch.admit(talk(200), ()).unwrap();
-    assert_eq!((back.slot(), batch.cached(back)), (two.slot(), 69));
+    assert_eq!((back.slot, batch.cached(back)), (two.slot, 69));
     settle(&mut batch);
     batch.finish(back);
     let four = batch.admit(counted(700, 30), ()).unwrap();

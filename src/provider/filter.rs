@@ -97,19 +97,19 @@ impl ContentFilter for Filters {
     }
 }
 
-/// A language model behind a filter.
-pub struct FilteredChat {
-    inner: Arc<dyn ChatModel>,
+/// A door behind a filter.
+pub struct Filtered<D: ?Sized> {
+    inner: Arc<D>,
     filter: Arc<dyn ContentFilter>,
 }
 
-impl FilteredChat {
-    pub fn new(inner: Arc<dyn ChatModel>, filter: Arc<dyn ContentFilter>) -> Self {
+impl<D: ?Sized> Filtered<D> {
+    pub fn new(inner: Arc<D>, filter: Arc<dyn ContentFilter>) -> Self {
         Self { inner, filter }
     }
 }
 
-impl ChatModel for FilteredChat {
+impl ChatModel for Filtered<dyn ChatModel> {
     fn reply(&self, request: ChatRequest) -> Flow<Delta> {
         let (inner, filter) = (Arc::clone(&self.inner), Arc::clone(&self.filter));
         let (items, mut listener) = mpsc::channel(ITEMS);
@@ -259,19 +259,7 @@ fn end_of_last(text: &str, is_end: impl Fn(char) -> bool) -> Option<usize> {
     text.char_indices().rev().find(|(_, c)| is_end(*c)).map(|(at, c)| at + c.len_utf8())
 }
 
-/// A voice behind a filter.
-pub struct FilteredSpeech {
-    inner: Arc<dyn SpeechSynthesizer>,
-    filter: Arc<dyn ContentFilter>,
-}
-
-impl FilteredSpeech {
-    pub fn new(inner: Arc<dyn SpeechSynthesizer>, filter: Arc<dyn ContentFilter>) -> Self {
-        Self { inner, filter }
-    }
-}
-
-impl SpeechSynthesizer for FilteredSpeech {
+impl SpeechSynthesizer for Filtered<dyn SpeechSynthesizer> {
     fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk> {
         let (inner, filter) = (Arc::clone(&self.inner), Arc::clone(&self.filter));
         let judged = async move {

@@ -6,10 +6,10 @@ use crate::provider::fake::{FakeChat, FakeSpeech};
 
 const LIST: &str = "# what must not pass\nrhubarb\nsecret plan\n";
 
-fn chat(says: &str) -> (FilteredChat, Arc<FakeChat>) {
+fn chat(says: &str) -> (Filtered<dyn ChatModel>, Arc<FakeChat>) {
     let inner = Arc::new(FakeChat::default());
     inner.say(says, Duration::ZERO, Duration::ZERO);
-    (FilteredChat::new(Arc::clone(&inner) as _, Arc::new(WordList::new(LIST))), inner)
+    (Filtered::<dyn ChatModel>::new(Arc::clone(&inner) as _, Arc::new(WordList::new(LIST))), inner)
 }
 
 fn asking(text: &str) -> ChatRequest {
@@ -71,7 +71,7 @@ async fn what_was_asked_before_the_last_reply_is_past() {
 #[tokio::test]
 async fn speech_is_judged_before_it_is_spoken() {
     let inner = Arc::new(FakeSpeech::default());
-    let speech = FilteredSpeech::new(Arc::clone(&inner) as _, Arc::new(WordList::new(LIST)));
+    let speech = Filtered::<dyn SpeechSynthesizer>::new(Arc::clone(&inner) as _, Arc::new(WordList::new(LIST)));
     let speak = |text: &str| speech.speak(SpeakRequest { text: text.to_owned(), ..SpeakRequest::default() });
     assert!(matches!(speak("More rhubarb.").next().await, Some(Err(ProviderError::Filtered { .. }))));
     assert!(inner.asked.lock().unwrap().is_empty());

@@ -7,6 +7,32 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::replies::TokenUsage;
+
+/// OpenAI's number for the logarithm of what cannot come.
+pub(super) const IMPOSSIBLE: f32 = -9999.0;
+
+/// A whole answer with choices of type `C`.
+#[derive(Serialize)]
+pub(super) struct Answer<C> {
+    #[serde(flatten)]
+    pub(super) head: Head,
+    pub(super) choices: Vec<C>,
+    pub(super) usage: TokenUsage,
+}
+
+/// A part of one.
+#[derive(Serialize)]
+pub(super) struct Chunk<'a, C> {
+    #[serde(flatten)]
+    pub(super) head: &'a Head,
+    pub(super) choices: Vec<C>,
+    /// Null but in the last chunk, and absent where nobody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[expect(clippy::option_option, reason = "JSON knows a null and an absence")]
+    pub(super) usage: Option<Option<TokenUsage>>,
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Head {
     id: String,

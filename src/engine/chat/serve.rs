@@ -158,7 +158,7 @@ impl Desk {
         let Model { name, language, decoder, cache, .. } = &mut self.model;
         let (name, batch) = (name.as_str(), &self.batch);
         let span = |turn: &Turn| Span {
-            slot: turn.ticket.slot(),
+            slot: turn.ticket.slot,
             start: turn.start,
             tokens: &batch.tokens(turn.ticket)[turn.start..turn.end],
             wants: if turn.last { Wants::Last } else { Wants::Nothing },

@@ -158,7 +158,7 @@ fn one_that_fails_leaves_the_others_alone() {
 /// The turn of the sequence in the first slot.
 fn first(office: &mut Office) -> Ticket {
     let turns = office.desk.batch.choose(1).turns;
-    turns.iter().map(|turn| turn.ticket).find(|ticket| ticket.slot() == 0).unwrap()
+    turns.iter().map(|turn| turn.ticket).find(|ticket| ticket.slot == 0).unwrap()
 }
 
 #[test]

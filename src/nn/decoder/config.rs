@@ -135,15 +135,7 @@ impl DecoderConfig {
             ("the size of a head", self.head_dim, 2, 1024),
             ("the context", self.context, 1, 1 << 32),
         ];
-        for (what, size, least, most) in sizes {
-            if !(least..=most).contains(&size) {
-                return Err(error(format!("{what} is {size}, expected {least} to {most}")));
-            }
-        }
-        if !self.heads.is_multiple_of(self.kv_heads) || !self.head_dim.is_multiple_of(2) {
-            let (heads, kv_heads, size) = (self.heads, self.kv_heads, self.head_dim);
-            return Err(error(format!("{heads} heads of size {size} and {kv_heads} key heads do not fit")));
-        }
+        check_sizes(&sizes).and_then(|()| check_heads(self.heads, self.kv_heads, self.head_dim)).map_err(&error)?;
         if self.window.as_ref().is_some_and(|window| window.size == 0 || window.local.len() != self.layers) {
             return Err(error("its sliding window does not fit its layers".to_owned()));
         }
@@ -156,19 +148,39 @@ impl DecoderConfig {
             ("the local rotary base", self.rope.local_theta.unwrap_or(1.0)),
             ("the query scale", f64::from(self.query_scale)),
         ];
-        let scaling = match self.rope.scaling {
-            RopeScaling::None => [1.0; 4],
-            RopeScaling::Linear { factor } => [factor; 4],
-            RopeScaling::Llama3 { factor, low_frequency, high_frequency, original_context } => {
-                [factor, low_frequency, high_frequency - low_frequency, original_context]
-            }
-        };
-        let numbers = numbers.into_iter().chain(scaling.map(|number| ("the rotary scaling", number)));
-        for (what, number) in numbers {
-            if !(number.is_finite() && number > 0.0) {
-                return Err(error(format!("{what} is {number}")));
-            }
-        }
+        check_numbers(&numbers, self.rope.scaling).map_err(&error)?;
         Ok(self)
+    }
+}
+
+/// Whether sizes, each with its name, its least and its most, are such as a model has.
+pub(in crate::nn) fn check_sizes(sizes: &[(&str, usize, usize, usize)]) -> Result<(), String> {
+    match sizes.iter().find(|(_, size, least, most)| !(least..=most).contains(&size)) {
+        Some((what, size, least, most)) => Err(format!("{what} is {size}, expected {least} to {most}")),
+        None => Ok(()),
+    }
+}
+
+/// Whether heads go together; no number is zero.
+pub(in crate::nn) fn check_heads(heads: usize, kv_heads: usize, head_dim: usize) -> Result<(), String> {
+    if heads.is_multiple_of(kv_heads) && head_dim.is_multiple_of(2) {
+        return Ok(());
+    }
+    Err(format!("{heads} heads of size {head_dim} and {kv_heads} key heads do not fit"))
+}
+
+/// Whether numbers, each with its name, and those of the rotary scaling are finite and above zero.
+pub(in crate::nn) fn check_numbers(numbers: &[(&str, f64)], scaling: RopeScaling) -> Result<(), String> {
+    let scaling = match scaling {
+        RopeScaling::None => [1.0; 4],
+        RopeScaling::Linear { factor } => [factor; 4],
+        RopeScaling::Llama3 { factor, low_frequency, high_frequency, original_context } => {
+            [factor, low_frequency, high_frequency - low_frequency, original_context]
+        }
+    };
+    let mut all = numbers.iter().copied().chain(scaling.map(|number| ("the rotary scaling", number)));
+    match all.find(|(_, number)| !(number.is_finite() && *number > 0.0)) {
+        Some((what, number)) => Err(format!("{what} is {number}")),
+        None => Ok(()),
     }
 }

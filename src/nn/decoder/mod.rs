@@ -25,6 +25,7 @@ use candle_core::Device;
 
 pub use cache::KvCache;
 pub use config::{Activation, DecoderConfig, Family, Rope, RopeScaling, SlidingWindow};
+pub(in crate::nn) use config::{check_heads, check_numbers, check_sizes};
 pub use gguf::GgufFile;
 pub(in crate::nn) use hub_model::{RopeJson, read_json, shards};
 pub(in crate::nn) use rope::{RopeTable, scaled_frequencies};

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::HiggsError;
-use crate::nn::decoder::{RopeJson, RopeScaling, read_json};
+use crate::nn::decoder::{RopeJson, RopeScaling, check_heads, check_numbers, check_sizes, read_json};
 
 const CONFIG: &str = "config.json";
 
@@ -245,33 +245,13 @@ impl HiggsConfig {
             ("the number of codebooks", self.codebooks, 1, 64),
             ("the size of a codebook", self.codes, 1, 1 << 16),
         ];
-        for (what, size, least, most) in sizes {
-            if !(least..=most).contains(&size) {
-                return Err(format!("{what} is {size}, expected {least} to {most}"));
-            }
-        }
-        if !self.heads.is_multiple_of(self.kv_heads) || !self.head_dim.is_multiple_of(2) {
-            let Self { heads, kv_heads, head_dim, .. } = self;
-            return Err(format!("{heads} heads of size {head_dim} and {kv_heads} key heads do not fit"));
-        }
+        check_sizes(&sizes)?;
+        check_heads(self.heads, self.kv_heads, self.head_dim)?;
         if self.speech_begin as usize >= self.vocabulary {
             return Err(format!("the id {} is beyond the vocabulary of {}", self.speech_begin, self.vocabulary));
         }
-        let scaling = match self.rope_scaling {
-            RopeScaling::None => [1.0; 4],
-            RopeScaling::Linear { factor } => [factor; 4],
-            RopeScaling::Llama3 { factor, low_frequency, high_frequency, original_context } => {
-                [factor, low_frequency, high_frequency - low_frequency, original_context]
-            }
-        };
         let numbers = [("the norm's epsilon", f64::from(self.rms_epsilon)), ("the rotary base", self.rope_theta)];
-        let numbers = numbers.into_iter().chain(scaling.map(|number| ("the rotary scaling", number)));
-        for (what, number) in numbers {
-            if !(number.is_finite() && number > 0.0) {
-                return Err(format!("{what} is {number}"));
-            }
-        }
-        Ok(())
+        check_numbers(&numbers, self.rope_scaling)
     }
 }
 

@@ -27,6 +27,9 @@ pub(super) fn body(dialect: Dialect, model: &str, request: &ChatRequest) -> Resu
         if !request.tools.is_empty() {
             put("tools", request.tools.iter().map(tool).collect());
             put("tool_choice", tool_choice(&request.tool_choice));
+            if request.one_call {
+                put("parallel_tool_calls", false.into());
+            }
         }
         if let Some((name, value)) = thinking(dialect, model, request.thinking) {
             put(name, value);

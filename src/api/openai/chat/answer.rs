@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::api::openai::head::Head;
+use crate::api::openai::head::{Answer, Chunk, Head, IMPOSSIBLE};
 use crate::api::openai::replies::{Event, Replies, Step, TokenUsage};
 use crate::api::openai::stream::Chunks;
 use crate::provider::{ProviderError, TokenLogprob, ToolCall};
@@ -15,16 +15,6 @@ use crate::provider::{ProviderError, TokenLogprob, ToolCall};
 const ASSISTANT: &str = "assistant";
 /// Characters of a call's arguments in a chunk: a whole call comes at once, and clients expect pieces.
 const PIECE: usize = 24;
-/// OpenAI's number for a token that cannot come.
-const IMPOSSIBLE: f32 = -9999.0;
-
-#[derive(Serialize)]
-struct Answer {
-    #[serde(flatten)]
-    head: Head,
-    choices: Vec<Choice>,
-    usage: TokenUsage,
-}
 
 #[derive(Serialize)]
 struct Choice {
@@ -144,17 +134,6 @@ impl Choice {
             Event::Ended(reason) => self.finish_reason = reason,
         }
     }
-}
-
-#[derive(Serialize)]
-struct Chunk<'a> {
-    #[serde(flatten)]
-    head: &'a Head,
-    choices: Vec<ChunkChoice>,
-    /// Null but in the last chunk, and absent where nobody asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[expect(clippy::option_option, reason = "JSON knows a null and an absence")]
-    usage: Option<Option<TokenUsage>>,
 }
 
 #[derive(Serialize)]

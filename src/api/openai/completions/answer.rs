@@ -7,22 +7,12 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::api::openai::head::Head;
+use crate::api::openai::head::{Answer, Chunk, Head, IMPOSSIBLE};
 use crate::api::openai::replies::{Event, Replies, Step, TokenUsage};
 use crate::api::openai::stream::Chunks;
 use crate::provider::{ProviderError, TokenLogprob};
 
 const OBJECT: &str = "text_completion";
-/// OpenAI's number for a token that cannot come.
-const IMPOSSIBLE: f32 = -9999.0;
-
-#[derive(Serialize)]
-struct Answer {
-    #[serde(flatten)]
-    head: Head,
-    choices: Vec<Choice>,
-    usage: TokenUsage,
-}
 
 #[derive(Default, Serialize)]
 struct Choice {
@@ -91,17 +81,6 @@ pub(super) async fn whole(
     }
     let head = Head::new("cmpl", OBJECT, &replies.served_by);
     Ok(Json(Answer { head, choices: all, usage: replies.usage(choices_per_prompt) }).into_response())
-}
-
-#[derive(Serialize)]
-struct Chunk<'a> {
-    #[serde(flatten)]
-    head: &'a Head,
-    choices: Vec<Choice>,
-    /// Null but in the last chunk, and absent where nobody asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[expect(clippy::option_option, reason = "JSON knows a null and an absence")]
-    usage: Option<Option<TokenUsage>>,
 }
 
 /// Tells of texts in chunks.

@@ -286,7 +286,7 @@ impl Desk {
         let Reading { ticket, prefix, most } = reading;
         let Some(prompt) = self.schedule.prompt(ticket) else { return Ok(()) };
         let Model { name, higgs, .. } = &mut self.model;
-        let slot = ticket.slot();
+        let slot = ticket.slot;
         let held = guarded(name, || {
             match prefix {
                 Some(Prefix { from, positions }) if from == slot => higgs.reset(slot, positions)?,
@@ -305,7 +305,7 @@ impl Desk {
         let Self { model: Model { name, higgs, .. }, schedule, .. } = self;
         let speakers = schedule.occupants().filter(|(ticket, _)| tickets.contains(ticket));
         let mut speakers: Vec<Speaker<'_>> =
-            speakers.map(|(ticket, job)| Speaker { slot: ticket.slot(), utterance: &mut job.utterance }).collect();
+            speakers.map(|(ticket, job)| Speaker { slot: ticket.slot, utterance: &mut job.utterance }).collect();
         guarded(name, || higgs.step(&mut speakers))
     }
 

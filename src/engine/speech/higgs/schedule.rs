@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use crate::engine::batch::Ticket;
 use crate::nn::higgs::Prompt;
 use crate::provider::Urgency;
 
@@ -25,19 +26,6 @@ const TURN: u64 = 4;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Frames of a second.
 const RATE: u32 = 25;
-
-/// Stands for one utterance. Once that has left its slot, the ticket stands for nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket {
-    slot: usize,
-    generation: u64,
-}
-
-impl Ticket {
-    pub(super) fn slot(self) -> usize {
-        self.slot
-    }
-}
 
 /// The first `positions` of slot `from` are what another, or `from` itself, begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,15 +37,15 @@ impl Fake {
     fn step(&mut self, schedule: &mut Schedule<u32>, plan: Plan) -> Vec<(Ticket, u32)> {
         let sounds = plan.speaking.into_iter().map(|ticket| {
             let prompt = ids(&schedule.prompt(ticket).unwrap());
-            let memory = &mut self.0[ticket.slot()];
-            assert_eq!(memory[..prompt.len()], prompt, "slot {} speaks after another prompt", ticket.slot());
+            let memory = &mut self.0[ticket.slot];
+            assert_eq!(memory[..prompt.len()], prompt, "slot {} speaks after another prompt", ticket.slot);
             let sound = memory[prompt.len() - 1];
             memory.push(u32::MAX);
             (ticket, sound)
         });
         let sounds = sounds.collect();
         if let Some(Reading { ticket, prefix, most }) = plan.reading {
-            let slot = ticket.slot();
+            let slot = ticket.slot;
             if let Some(Prefix { from, positions }) = prefix {
                 self.0[slot] = self.0[from][..positions].to_vec();
             }
@@ -151,7 +151,7 @@ fn a_voice_is_read_once_and_copied() {
     // The next piece of its text stays in its slot and keeps the recording.
     schedule.go_on(second, prompt(recording().chain([3])));
     let reading = schedule.plan(Duration::ZERO).reading.unwrap();
-    assert_eq!(reading.prefix, Some(Prefix { from: second.slot(), positions: 300 }));
+    assert_eq!(reading.prefix, Some(Prefix { from: second.slot, positions: 300 }));
     // A lost memory is read again from the beginning, or copied.
     schedule.holds(second, 0);
     assert_eq!(schedule.plan(Duration::ZERO).reading.unwrap().prefix, Some(Prefix { from: 0, positions: 300 }));
@@ -159,7 +159,7 @@ fn a_voice_is_read_once_and_copied() {
     schedule.finish(first);
     schedule.finish(second);
     let third = schedule.admit(prompt(recording().chain([4])), later(), ()).unwrap();
-    assert_eq!(third.slot(), first.slot());
+    assert_eq!(third.slot, first.slot);
 }
 
 #[test]
@@ -167,12 +167,12 @@ fn a_stranger_takes_the_slot_that_was_of_use_the_longest_ago() {
     let mut schedule = Schedule::new(2);
     for voice in 0..2 {
         let ticket = schedule.admit(prompt(voice * 1000..voice * 1000 + 100), later(), ()).unwrap();
-        assert_eq!(ticket.slot() as u32, voice);
+        assert_eq!(ticket.slot as u32, voice);
         schedule.holds(ticket, 100);
         schedule.finish(ticket);
     }
     let stranger = schedule.admit(prompt(5000..5100), later(), ()).unwrap();
-    assert_eq!(stranger.slot(), 0);
+    assert_eq!(stranger.slot, 0);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod starter;
 use std::time::{Duration, Instant};
 
 use aichat::audio::{MIC_HZ, Mic, Samples};
+use aichat::provider::Caller;
 use aichat::session::event::{Input, Output};
 use aichat::session::settings::Settings;
 use aichat::session::{self, Opening, Parts};
@@ -34,7 +35,13 @@ fn main() {
 fn turn(runtime: &Runtime, parts: &Parts, audio: &Mic) -> Duration {
     runtime.block_on(async {
         let settings = Settings { vad: None, seed: Some(1), max_tokens: 40, ..Settings::default() };
-        let opening = Opening { conversation_id: None, character_ids: Vec::new(), settings, paced: false };
+        let opening = Opening {
+            conversation_id: None,
+            character_ids: Vec::new(),
+            settings,
+            paced: false,
+            caller: Caller::default(),
+        };
         let mut session = session::start(parts.clone(), opening).await.unwrap();
         let step = Samples::<MIC_HZ>::from_millis(100);
         for start in (0..audio.len().0).step_by(step.as_usize()).map(Samples) {

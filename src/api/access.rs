@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::House;
 use super::problem::Problem;
+use crate::store::{LOCAL_OWNER, Scope};
 
 /// Routes that need no key: whoever watches over the process has none.
 const OPEN: [&str; 2] = ["/healthz", "/readyz"];
@@ -27,6 +28,19 @@ const PROXIED: [&str; 2] = ["forwarded", "x-forwarded-for"];
 /// The other end of the connection that a request came on.
 #[derive(Clone, Copy)]
 pub(super) struct Peer(pub(super) IpAddr);
+
+/// Who a request is from. Every request that was let in carries one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// Whose rows it may read and change.
+    pub(super) owner: Arc<str>,
+    /// The key's name. None: no key is needed.
+    pub(super) key: Option<Arc<str>>,
+    pub(super) scope: Scope,
+}
+
+/// The name of the server's own key.
+const SERVER_KEY: &str = "AICHAT_API_KEY";
 
 /// Who may come in.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +73,7 @@ impl std::fmt::Debug for ApiKey {
 }
 
 /// Stands before every route.
-pub(super) async fn check(Extract(house): Extract<Arc<House>>, request: Request, next: Next) -> Response {
+pub(super) async fn check(Extract(house): Extract<Arc<House>>, mut request: Request, next: Next) -> Response {
     let access = &house.state.access;
     let path = request.uri().path();
     if OPEN.contains(&path) {
@@ -80,6 +94,8 @@ pub(super) async fn check(Extract(house): Extract<Arc<House>>, request: Request,
         let detail = "pages of this origin may not connect; add it to ALLOWED_ORIGINS";
         return Problem::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail).into_response();
     }
+    let key = access.api_key.as_ref().map(|_| SERVER_KEY.into());
+    request.extensions_mut().insert(Identity { owner: LOCAL_OWNER.into(), key, scope: Scope::Admin });
     next.run(request).await
 }
 

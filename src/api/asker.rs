@@ -3,28 +3,60 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 
 use super::House;
+use super::access::Identity;
+use super::problem::Problem;
 use crate::provider::Caller;
+use crate::session;
+use crate::store::{Owned, Scope};
 
-/// There is one key, and this is its name.
-const KEY_NAME: &str = "AICHAT_API_KEY";
 /// Ids longer than this are not kept.
 const MOST_ID_BYTES: usize = 128;
 
-/// The caller as a request's headers tell it. Who may come in at all is `access`'s business.
-pub(super) struct Asker(pub(super) Caller);
+/// Whoever asks. Who may come in at all is `access`'s business.
+pub(super) struct Asker {
+    pub(super) identity: Identity,
+    /// Rides with requests to models.
+    pub(super) caller: Caller,
+    /// The rows that are the asker's.
+    pub(super) rows: Owned,
+}
+
+impl Asker {
+    /// What a session of the asker's is made of.
+    pub(super) fn parts(&self, house: &House) -> session::Parts {
+        session::Parts { records: Arc::new(self.rows.clone()), ..house.state.parts.clone() }
+    }
+
+    /// # Errors
+    /// 403, where the asker's key allows less.
+    pub(super) fn needs(&self, scope: Scope) -> Result<(), Problem> {
+        if self.identity.scope >= scope {
+            return Ok(());
+        }
+        let detail = "this key does not allow that; ask whoever runs the server for one that does";
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+    }
+}
 
 impl FromRequestParts<Arc<House>> for Asker {
-    type Rejection = std::convert::Infallible;
+    type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, house: &Arc<House>) -> Result<Self, Self::Rejection> {
+    async fn from_request_parts(parts: &mut Parts, house: &Arc<House>) -> Result<Self, Problem> {
+        let identity = parts.extensions.get::<Identity>().cloned();
+        let identity = identity
+            .ok_or_else(|| Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "this request was not let in"))?;
         let id = parts.headers.get("x-request-id").and_then(|id| id.to_str().ok());
-        Ok(Self(Caller {
-            key: house.state.access.api_key.as_ref().map(|_| KEY_NAME.into()),
+        let caller = Caller {
+            owner: Some(Arc::clone(&identity.owner)),
+            key: identity.key.clone(),
             request_id: id.filter(|id| id.len() <= MOST_ID_BYTES).map(Into::into),
             ..Caller::default()
-        }))
+        };
+        let rows = house.state.store.of(&identity.owner);
+        Ok(Self { identity, caller, rows })
     }
 }

@@ -22,7 +22,7 @@ use crate::provider::missing::Missing;
 use crate::provider::{ModelCard, ProviderReport, Roster};
 use crate::session::Parts;
 use crate::session::settings::Settings;
-use crate::store::{Budgets, Store, StoredLedger};
+use crate::store::{Budgets, LOCAL_OWNER, Store, StoredLedger};
 
 /// No test waits longer for anything.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -65,7 +65,7 @@ pub(super) async fn server_with(configure: impl FnOnce(&mut State)) -> Server {
             chat: Arc::clone(&chat) as _,
             speech: Arc::new(FakeSpeech::default()),
             vad: Arc::new(FakeActivity),
-            records: Arc::new(store.clone()),
+            records: Arc::new(store.of(LOCAL_OWNER)),
         },
         embedder: Arc::new(Missing::new("an embedding model", "none here")),
         roster: Arc::new(NoModels),

@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use super::fixture::{Client, PATIENCE, of, server, server_with};
 use super::{Access, ApiKey, PartState};
 use crate::session::record::{MessageStatus, Records};
+use crate::store::LOCAL_OWNER;
 
 #[tokio::test]
 async fn the_handshake_says_everything() {
@@ -34,7 +35,7 @@ async fn the_handshake_says_everything() {
         assert!(started[name].as_str().is_some_and(|value| value.len() >= 32), "{name}: {started}");
     }
     let id = started["conversation_id"].as_str().unwrap();
-    let opened = server.store.open_conversation(id.to_owned(), 10).await.unwrap();
+    let opened = server.store.of(LOCAL_OWNER).open_conversation(id.to_owned(), 10).await.unwrap();
     assert_eq!(opened.conversation.character_ids, ["mira-001"]);
 }
 
@@ -77,7 +78,7 @@ async fn a_text_turn_comes_in_order_and_is_stored() {
         messages.push(client.next().await);
     }
     let id = started["conversation_id"].as_str().unwrap().to_owned();
-    let kept = server.store.open_conversation(id, 10).await.unwrap().messages;
+    let kept = server.store.of(LOCAL_OWNER).open_conversation(id, 10).await.unwrap().messages;
     assert_eq!(kept[0].content, "hello");
     assert_eq!(kept[1].content, "One two three four five. Six seven eight nine ten.");
 }
@@ -175,7 +176,7 @@ async fn unknown_conversations_and_characters_close_with_4404() {
         let (messages, close) = client.rest().await;
         assert_eq!((&messages[0]["code"], messages.len(), close), (&json!(code), 1, Some(4404)), "{messages:?}");
     }
-    let known = server.store.create_conversation(vec![]).await.unwrap().id;
+    let known = server.store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
     let mut client = server.connect(&format!("?conversation_id={known}")).await;
     assert_eq!(client.next().await["conversation_id"], known);
 }
@@ -327,7 +328,7 @@ async fn a_drain_cuts_off_what_takes_too_long() {
     assert_eq!(close, Some(1001));
     timeout(PATIENCE, server.done).await.unwrap().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-    let kept = server.store.open_conversation(conversation, 10).await.unwrap().messages;
+    let kept = server.store.of(LOCAL_OWNER).open_conversation(conversation, 10).await.unwrap().messages;
     assert_eq!(kept.len(), 2, "{kept:?}");
     assert_ne!(kept[1].status, MessageStatus::Processing, "what was heard of the reply is saved: {kept:?}");
     server.store.checkpoint().await.unwrap();

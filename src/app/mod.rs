@@ -25,7 +25,7 @@ use crate::provider::route::Routed;
 use crate::provider::{Capability, ChatModel, Roster, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity};
 use crate::remote;
 use crate::session::Parts;
-use crate::store::{Budgets, Store, StoredLedger};
+use crate::store::{Budgets, LOCAL_OWNER, Store, StoredLedger};
 pub use check::faults;
 use door::Door;
 use loader::Loader;
@@ -265,7 +265,9 @@ impl App {
     pub async fn parts(&self, store: &Store) -> anyhow::Result<Parts> {
         let vad = self.voice_activity()?;
         match tokio::join!(self.speech_to_text(), self.chat_model(), self.speech_synthesizer()) {
-            (Ok(stt), Ok(chat), Ok(speech)) => Ok(Parts { stt, chat, speech, vad, records: Arc::new(store.clone()) }),
+            (Ok(stt), Ok(chat), Ok(speech)) => {
+                Ok(Parts { stt, chat, speech, vad, records: Arc::new(store.of(LOCAL_OWNER)) })
+            }
             (stt, chat, speech) => {
                 let errors = [stt.err(), chat.err(), speech.err()].into_iter().flatten();
                 anyhow::bail!("{}", errors.map(|error| format!("{error:#}")).collect::<Vec<_>>().join("\n"))

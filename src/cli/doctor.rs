@@ -128,7 +128,7 @@ fn higgs(app: &App) -> Option<Finding> {
 async fn database(app: &App) -> Finding {
     match app.store().await {
         Ok(store) => {
-            let path = store.path().display().to_string();
+            let path = store.place().to_owned();
             match store.checkpoint().await {
                 Ok(()) => Finding::Good(format!("database {path}")),
                 Err(error) => Finding::Bad(format!("database {path}: {error}")),

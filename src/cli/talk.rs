@@ -11,6 +11,7 @@ use super::sound::{self, Sound};
 use crate::app::App;
 use crate::audio::{MIC_HZ, Mic, Samples, Speech};
 use crate::config::Config;
+use crate::provider::Caller;
 use crate::session::event::{Input, Output, TurnReport};
 use crate::session::settings::Settings;
 use crate::session::{self, LONGEST_UTTERANCE, Opening};
@@ -54,7 +55,13 @@ impl Talk {
         let parts = app.parts(&store).await?;
         // The whole file is one utterance: pauses in it do not end it.
         let settings = Settings { seed: self.seed, languages: self.language.clone(), vad: None, ..Settings::default() };
-        let opening = Opening { conversation_id: None, character_ids: Vec::new(), settings, paced: false };
+        let opening = Opening {
+            conversation_id: None,
+            character_ids: Vec::new(),
+            settings,
+            paced: false,
+            caller: Caller::default(),
+        };
         let mut session = session::start(parts, opening).await?;
         let listening = async {
             for start in (0..audio.len().0).step_by(BLOCK.as_usize()).map(Samples) {

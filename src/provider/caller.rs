@@ -9,6 +9,8 @@ pub struct Caller {
     pub private: bool,
     /// The conversation that it is part of.
     pub conversation_id: Option<Arc<str>>,
+    /// Whose voices and rows it may name. None: those that need no key.
+    pub owner: Option<Arc<str>>,
     /// The name of the API key, never the key.
     pub key: Option<Arc<str>>,
     /// The HTTP request's id.

@@ -58,6 +58,8 @@ pub struct Opening {
     /// Send audio at the pace of its playback. Without it audio leaves as fast as it is made and taken, for listeners
     /// that keep it: files.
     pub paced: bool,
+    /// On whose behalf models are asked; the conversation's own part is added.
+    pub caller: Caller,
 }
 
 /// A running session. It ends, reply and all, when its inbox or its outbox is dropped; what was said is still saved.
@@ -121,7 +123,7 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     // The lane is new: there is room.
     let _ = control.try_send(Output::SessionStarted(Box::new(started)).into());
 
-    let caller = caller_of(&conversation.conversation);
+    let caller = caller_of(opening.caller.clone(), &conversation.conversation);
     let ear = Ear::new(Arc::clone(&parts.stt), Arc::clone(&parts.vad), settings.clone(), caller.clone(), new_id);
     let room = turn::Room {
         ear: Task::spawn("ear", ear.run(requests, events.clone())),
@@ -176,9 +178,9 @@ async fn open(records: &dyn Records, opening: &Opening) -> Result<OpenConversati
 }
 
 /// Rides with every request to a model.
-fn caller_of(conversation: &Conversation) -> Caller {
+fn caller_of(caller: Caller, conversation: &Conversation) -> Caller {
     let conversation_id = Some(conversation.id.as_str().into());
-    Caller { private: conversation.private, conversation_id, ..Caller::default() }
+    Caller { private: conversation.private || caller.private, conversation_id, ..caller }
 }
 
 fn new_id() -> String {

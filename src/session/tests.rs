@@ -156,7 +156,13 @@ impl House {
 }
 
 fn opening() -> Opening {
-    Opening { conversation_id: None, character_ids: Vec::new(), settings: Settings::default(), paced: true }
+    Opening {
+        conversation_id: None,
+        character_ids: Vec::new(),
+        settings: Settings::default(),
+        paced: true,
+        caller: Caller::default(),
+    }
 }
 
 struct Client {

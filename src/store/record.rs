@@ -1,22 +1,17 @@
 //! `session`'s records as tables.
-//!
-//! Whatever reads before it writes does so in one transaction that takes the write lock first (`BEGIN IMMEDIATE`): a
-//! transaction that only asks for it later can fail where no waiting helps.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use sqlx::{Any, AnyConnection, Row, Transaction};
 use uuid::Uuid;
 
-use super::{Store, open, row};
+use super::{Owned, postgres, row, sqlite};
 use crate::session::record::{Character, Conversation, Message, OpenConversation, RecordError, Records};
 
-pub(super) const TAKE_WRITE_LOCK: &str = "BEGIN IMMEDIATE";
-
-impl Records for Store {
+impl Records for Owned {
     fn create_conversation(&self, character_ids: Vec<String>) -> BoxFuture<'static, Result<Conversation, RecordError>> {
-        let store = self.clone();
-        async move { create_conversation(&store, character_ids).await.map_err(Fault::report) }.boxed()
+        let owned = self.clone();
+        async move { create_conversation(&owned, character_ids).await.map_err(Fault::report) }.boxed()
     }
 
     fn open_conversation(
@@ -24,13 +19,13 @@ impl Records for Store {
         id: String,
         history: usize,
     ) -> BoxFuture<'static, Result<OpenConversation, RecordError>> {
-        let store = self.clone();
-        async move { open_conversation(&store, id, history).await.map_err(Fault::report) }.boxed()
+        let owned = self.clone();
+        async move { open_conversation(&owned, id, history).await.map_err(Fault::report) }.boxed()
     }
 
     fn characters(&self, ids: Vec<String>) -> BoxFuture<'static, Result<Vec<Character>, RecordError>> {
-        let store = self.clone();
-        async move { characters(&store, ids).await.map_err(Fault::report) }.boxed()
+        let owned = self.clone();
+        async move { characters(&owned, ids).await.map_err(Fault::report) }.boxed()
     }
 
     fn set_characters(
@@ -38,20 +33,20 @@ impl Records for Store {
         conversation_id: String,
         ids: Vec<String>,
     ) -> BoxFuture<'static, Result<Vec<Character>, RecordError>> {
-        let store = self.clone();
-        async move { set_characters(&store, &conversation_id, ids).await.map_err(Fault::report) }.boxed()
+        let owned = self.clone();
+        async move { set_characters(&owned, &conversation_id, ids).await.map_err(Fault::report) }.boxed()
     }
 
     fn save_message(&self, message: Message) -> BoxFuture<'static, Result<String, RecordError>> {
-        let store = self.clone();
-        async move { save_message(&store, message).await.map_err(Fault::report) }.boxed()
+        let owned = self.clone();
+        async move { save_message(&owned, message).await.map_err(Fault::report) }.boxed()
     }
 }
 
-async fn create_conversation(store: &Store, mut character_ids: Vec<String>) -> Result<Conversation, Fault> {
-    let mut lock = store.writer.begin_with(TAKE_WRITE_LOCK).await?;
+async fn create_conversation(owned: &Owned, mut character_ids: Vec<String>) -> Result<Conversation, Fault> {
+    let mut lock = owned.store.write().await?;
     if character_ids.is_empty() {
-        character_ids.push(default_character(&mut lock).await?.id);
+        character_ids.push(default_character(&mut lock, &owned.owner).await?.id);
     }
     once_each(&mut character_ids);
     let now = row::now();
@@ -63,31 +58,33 @@ async fn create_conversation(store: &Store, mut character_ids: Vec<String>) -> R
         created_at: now.clone(),
         updated_at: now,
     };
-    insert_conversation(&mut lock, &conversation).await?;
+    insert_conversation(&mut lock, &owned.owner, &conversation).await?;
     lock.commit().await?;
     Ok(conversation)
 }
 
-async fn insert_conversation(lock: &mut Transaction<'_, Any>, new: &Conversation) -> Result<(), Fault> {
-    sqlx::query("INSERT INTO conversations (id, title, created_at, updated_at) VALUES ($1, $2, $3, $4)")
+async fn insert_conversation(lock: &mut Transaction<'_, Any>, owner: &str, new: &Conversation) -> Result<(), Fault> {
+    sqlx::query("INSERT INTO conversations (id, owner, title, created_at, updated_at) VALUES ($1, $2, $3, $4, $5)")
         .bind(new.id.clone())
+        .bind(owner.to_owned())
         .bind(new.title.clone())
         .bind(new.created_at.clone())
         .bind(new.updated_at.clone())
         .execute(&mut **lock)
         .await?;
-    insert_members(lock, &new.id, &new.character_ids).await?;
+    insert_members(lock, owner, &new.id, &new.character_ids).await?;
     Ok(())
 }
 
 async fn insert_members(
     lock: &mut Transaction<'_, Any>,
+    owner: &str,
     conversation_id: &str,
     ids: &[String],
 ) -> Result<Vec<Character>, Fault> {
     let mut members = Vec::with_capacity(ids.len());
     for (position, id) in (0_i64..).zip(ids) {
-        members.push(character(lock, id).await?);
+        members.push(character(lock, owner, id).await?);
         sqlx::query(
             "INSERT INTO conversation_characters (conversation_id, character_id, position) VALUES ($1, $2, $3)",
         )
@@ -100,24 +97,30 @@ async fn insert_members(
     Ok(members)
 }
 
-async fn set_characters(store: &Store, conversation_id: &str, mut ids: Vec<String>) -> Result<Vec<Character>, Fault> {
-    let mut lock = store.writer.begin_with(TAKE_WRITE_LOCK).await?;
+async fn set_characters(owned: &Owned, conversation_id: &str, mut ids: Vec<String>) -> Result<Vec<Character>, Fault> {
+    let mut lock = owned.store.write().await?;
     once_each(&mut ids);
-    let touched = sqlx::query("UPDATE conversations SET updated_at = $1 WHERE id = $2")
-        .bind(row::now())
-        .bind(conversation_id.to_owned())
-        .execute(&mut *lock)
-        .await?;
-    if touched.rows_affected() == 0 {
-        return Err(Fault::not_found("conversation", conversation_id));
-    }
+    touch(&mut lock, &owned.owner, conversation_id, &row::now()).await?;
     sqlx::query("DELETE FROM conversation_characters WHERE conversation_id = $1")
         .bind(conversation_id.to_owned())
         .execute(&mut *lock)
         .await?;
-    let members = insert_members(&mut lock, conversation_id, &ids).await?;
+    let members = insert_members(&mut lock, &owned.owner, conversation_id, &ids).await?;
     lock.commit().await?;
     Ok(members)
+}
+
+/// Notes that a conversation changes. The first statement of a transaction that changes it, since it also locks the row
+/// where transactions run side by side.
+async fn touch(connection: &mut AnyConnection, owner: &str, conversation_id: &str, now: &str) -> Result<(), Fault> {
+    let touched =
+        sqlx::query("UPDATE conversations SET updated_at = $1, version = version + 1 WHERE id = $2 AND owner = $3")
+            .bind(now.to_owned())
+            .bind(conversation_id.to_owned())
+            .bind(owner.to_owned())
+            .execute(connection)
+            .await?;
+    if touched.rows_affected() == 0 { Err(Fault::not_found("conversation", conversation_id)) } else { Ok(()) }
 }
 
 fn once_each(ids: &mut Vec<String>) {
@@ -126,12 +129,14 @@ fn once_each(ids: &mut Vec<String>) {
 }
 
 /// Reads all of it in one transaction, so that it is one moment's state.
-async fn open_conversation(store: &Store, id: String, history: usize) -> Result<OpenConversation, Fault> {
-    let mut moment = store.readers.begin().await?;
+async fn open_conversation(owned: &Owned, id: String, history: usize) -> Result<OpenConversation, Fault> {
+    let mut moment = owned.store.read().await?;
     let found = sqlx::query(
-        "SELECT id, title, private, created_at, updated_at FROM conversations WHERE id = $1 AND status <> 'deleted'",
+        "SELECT id, title, private, created_at, updated_at FROM conversations
+         WHERE id = $1 AND owner = $2 AND status <> 'deleted'",
     )
     .bind(id.clone())
+    .bind(owned.owner.to_string())
     .fetch_optional(&mut *moment)
     .await?
     .ok_or_else(|| Fault::not_found("conversation", &id))?;
@@ -146,7 +151,7 @@ async fn open_conversation(store: &Store, id: String, history: usize) -> Result<
     };
     let mut characters: Vec<_> = members.into_iter().filter(|member| member.is_active).collect();
     if characters.is_empty() {
-        characters.push(default_character(&mut moment).await?);
+        characters.push(default_character(&mut moment, &owned.owner).await?);
     }
     let messages = latest_messages(&mut moment, &id, history).await?;
     moment.commit().await?;
@@ -183,56 +188,50 @@ async fn latest_messages(
     Ok(rows.iter().rev().map(row::message).collect::<Result<_, _>>()?)
 }
 
-async fn characters(store: &Store, ids: Vec<String>) -> Result<Vec<Character>, Fault> {
-    let mut moment = store.readers.begin().await?;
+async fn characters(owned: &Owned, ids: Vec<String>) -> Result<Vec<Character>, Fault> {
+    let mut moment = owned.store.read().await?;
     let mut found = Vec::with_capacity(ids.len());
     for id in &ids {
-        found.push(character(&mut moment, id).await?);
+        found.push(character(&mut moment, &owned.owner, id).await?);
     }
     moment.commit().await?;
     Ok(found)
 }
 
-async fn character(connection: &mut AnyConnection, id: &str) -> Result<Character, Fault> {
+async fn character(connection: &mut AnyConnection, owner: &str, id: &str) -> Result<Character, Fault> {
     let found = sqlx::query(
         "SELECT id, name, description, system_prompt, voice, languages, parameters, model, talkativeness, is_active
-         FROM characters WHERE id = $1",
+         FROM characters WHERE id = $1 AND owner = $2",
     )
     .bind(id.to_owned())
+    .bind(owner.to_owned())
     .fetch_optional(connection)
     .await?
     .ok_or_else(|| Fault::not_found("character", id))?;
     Ok(row::character(&found)?)
 }
 
-/// The oldest active character: the one that came with the schema, until its owner turns it off.
-async fn default_character(connection: &mut AnyConnection) -> Result<Character, Fault> {
+/// The owner's oldest active character: the one that came with the schema, until it is turned off.
+async fn default_character(connection: &mut AnyConnection, owner: &str) -> Result<Character, Fault> {
     let found = sqlx::query(
         "SELECT id, name, description, system_prompt, voice, languages, parameters, model, talkativeness, is_active
-         FROM characters WHERE is_active = 1 ORDER BY created_at, id LIMIT 1",
+         FROM characters WHERE owner = $1 AND is_active = 1 ORDER BY created_at, id LIMIT 1",
     )
+    .bind(owner.to_owned())
     .fetch_optional(connection)
     .await?
     .ok_or_else(|| Fault::not_found("character", "(the default one)"))?;
     Ok(row::character(&found)?)
 }
 
-async fn save_message(store: &Store, message: Message) -> Result<String, Fault> {
-    let mut lock = store.writer.begin_with(TAKE_WRITE_LOCK).await?;
+async fn save_message(owned: &Owned, message: Message) -> Result<String, Fault> {
+    let mut lock = owned.store.write().await?;
     let now = row::now();
-    // First, because this also locks the conversation's row in a database whose transactions run side by side.
-    let touched = sqlx::query("UPDATE conversations SET updated_at = $1 WHERE id = $2")
-        .bind(now.clone())
-        .bind(message.conversation_id.clone())
-        .execute(&mut *lock)
-        .await?;
-    if touched.rows_affected() == 0 {
-        return Err(Fault::not_found("conversation", &message.conversation_id));
-    }
+    touch(&mut lock, &owned.owner, &message.conversation_id, &now).await?;
     if let Some(first) = already_saved(&mut lock, &message).await? {
         return Ok(first);
     }
-    upsert_message(&mut lock, &message, now).await?;
+    upsert_message(&mut lock, &owned.owner, &message, now).await?;
     lock.commit().await?;
     Ok(message.id)
 }
@@ -249,17 +248,27 @@ async fn already_saved(connection: &mut AnyConnection, message: &Message) -> Res
     Ok(first.filter(|id| *id != message.id))
 }
 
-async fn upsert_message(connection: &mut AnyConnection, message: &Message, now: String) -> Result<(), Fault> {
+async fn upsert_message(
+    connection: &mut AnyConnection,
+    owner: &str,
+    message: &Message,
+    now: String,
+) -> Result<(), Fault> {
+    let is_new = sqlx::query("SELECT 1 FROM messages WHERE id = $1")
+        .bind(message.id.clone())
+        .fetch_optional(&mut *connection)
+        .await?
+        .is_none();
     let written = sqlx::query(
         "INSERT INTO messages (id, conversation_id, position, role, character_id, character_name, content, status,
-                               heard_chars, metadata, client_message_id, created_at, updated_at)
+                               heard_chars, metadata, client_message_id, created_at, updated_at, owner)
          VALUES ($1, $2, (SELECT COALESCE(MAX(position), 0) + 1 FROM messages WHERE conversation_id = $2),
-                 $3, $4, $5, $6, $7, $8, $9, $10, $11, $11)
+                 $3, $4, $5, $6, $7, $8, $9, $10, $11, $11, $12)
          ON CONFLICT (id) DO UPDATE SET
              role = excluded.role, character_id = excluded.character_id, character_name = excluded.character_name,
              content = excluded.content, status = excluded.status, heard_chars = excluded.heard_chars,
              metadata = excluded.metadata, client_message_id = excluded.client_message_id,
-             updated_at = excluded.updated_at
+             updated_at = excluded.updated_at, version = messages.version + 1
          WHERE messages.conversation_id = excluded.conversation_id",
     )
     .bind(message.id.clone())
@@ -272,11 +281,22 @@ async fn upsert_message(connection: &mut AnyConnection, message: &Message, now: 
     .bind(message.heard_chars.map(|count| i64::try_from(count).unwrap_or(i64::MAX)))
     .bind(message.metadata.to_string())
     .bind(message.client_message_id.clone())
-    .bind(now)
-    .execute(connection)
+    .bind(now.clone())
+    .bind(owner.to_owned())
+    .execute(&mut *connection)
     .await?;
     // Nothing written: the id belongs to a message of another conversation.
-    if written.rows_affected() == 0 { Err(Fault::not_found("message", &message.id)) } else { Ok(()) }
+    if written.rows_affected() == 0 {
+        return Err(Fault::not_found("message", &message.id));
+    }
+    if is_new {
+        sqlx::query("UPDATE conversations SET message_count = message_count + 1, last_message_at = $1 WHERE id = $2")
+            .bind(now)
+            .bind(message.conversation_id.clone())
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
 }
 
 /// A failure on its way out: still with what the log needs.
@@ -297,7 +317,7 @@ impl Fault {
         Self::Record(RecordError::NotFound { what, id: id.to_owned() })
     }
 
-    /// Logs what the caller is not told. SQLite's code 13 is a full disk.
+    /// Logs what the caller is not told.
     fn report(self) -> RecordError {
         let error = match self {
             Self::Record(known) => return known,
@@ -305,7 +325,9 @@ impl Fault {
         };
         tracing::error!(%error, "the database failed");
         match &error {
-            sqlx::Error::Database(cause) if open::primary_code(cause.as_ref()) == Some(13) => RecordError::Full,
+            sqlx::Error::Database(cause) if sqlite::is_full(&**cause) || postgres::is_full(&**cause) => {
+                RecordError::Full
+            }
             _ => RecordError::Failed,
         }
     }

@@ -4,7 +4,8 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Store, StoreError, open};
+use super::LOCAL_OWNER;
+use super::{Store, StoreError, sqlite};
 use crate::provider::Role;
 use crate::session::record::{Message, MessageStatus, RecordError, Records};
 
@@ -34,14 +35,14 @@ fn message(id: &str, conversation_id: &str, content: &str) -> Message {
 }
 
 async fn contents(store: &Store, conversation_id: &str, history: usize) -> Vec<String> {
-    let opened = store.open_conversation(conversation_id.to_owned(), history).await.unwrap();
+    let opened = store.of(LOCAL_OWNER).open_conversation(conversation_id.to_owned(), history).await.unwrap();
     opened.messages.into_iter().map(|message| message.content).collect()
 }
 
 #[tokio::test]
 async fn a_message_comes_back_as_it_was_saved() {
     let (_folder, store) = new_store().await;
-    let conversation = store.create_conversation(vec![]).await.unwrap();
+    let conversation = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap();
     let said = Message {
         role: Role::Assistant,
         character_id: Some("mira-001".into()),
@@ -52,22 +53,22 @@ async fn a_message_comes_back_as_it_was_saved() {
         client_message_id: Some("c-1".into()),
         ..message("m1", &conversation.id, "Grüße, 世界 👋🏽 \"quoted\"; DROP TABLE messages;--\0end")
     };
-    assert_eq!(store.save_message(said.clone()).await.unwrap(), "m1");
-    let opened = store.open_conversation(conversation.id.clone(), 10).await.unwrap();
+    assert_eq!(store.of(LOCAL_OWNER).save_message(said.clone()).await.unwrap(), "m1");
+    let opened = store.of(LOCAL_OWNER).open_conversation(conversation.id.clone(), 10).await.unwrap();
     assert_eq!(opened.messages, std::slice::from_ref(&said));
     assert_eq!(opened.conversation.character_ids, conversation.character_ids);
     assert!(opened.conversation.updated_at >= conversation.updated_at);
 
     let finished = Message { status: MessageStatus::Completed, heard_chars: None, content: "Grüße".into(), ..said };
-    store.save_message(finished.clone()).await.unwrap();
-    assert_eq!(store.open_conversation(conversation.id, 10).await.unwrap().messages, [finished]);
+    store.of(LOCAL_OWNER).save_message(finished.clone()).await.unwrap();
+    assert_eq!(store.of(LOCAL_OWNER).open_conversation(conversation.id, 10).await.unwrap().messages, [finished]);
 }
 
 #[tokio::test]
 async fn the_default_character_is_there_and_speaks() {
     let (_folder, store) = new_store().await;
-    let conversation = store.create_conversation(vec![]).await.unwrap();
-    let opened = store.open_conversation(conversation.id, 0).await.unwrap();
+    let conversation = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap();
+    let opened = store.of(LOCAL_OWNER).open_conversation(conversation.id, 0).await.unwrap();
     let [mira] = &opened.characters[..] else { panic!("{:?}", opened.characters) };
     assert_eq!((mira.id.as_str(), mira.name.as_str(), &mira.voice), ("mira-001", "Mira", &None));
     assert!(
@@ -75,7 +76,7 @@ async fn the_default_character_is_there_and_speaks() {
         "{}",
         mira.system_prompt
     );
-    assert_eq!(store.characters(vec!["mira-001".into()]).await.unwrap(), std::slice::from_ref(mira));
+    assert_eq!(store.of(LOCAL_OWNER).characters(vec!["mira-001".into()]).await.unwrap(), std::slice::from_ref(mira));
 }
 
 #[tokio::test]
@@ -93,17 +94,17 @@ async fn characters_keep_their_order_and_the_inactive_are_silent() {
         .unwrap();
     }
     let ids = ["zoe-001", "kim-001", "abe-001", "zoe-001"].map(String::from).to_vec();
-    let conversation = store.create_conversation(ids).await.unwrap();
+    let conversation = store.of(LOCAL_OWNER).create_conversation(ids).await.unwrap();
     assert_eq!(conversation.character_ids, ["zoe-001", "kim-001", "abe-001"]);
-    let opened = store.open_conversation(conversation.id, 0).await.unwrap();
+    let opened = store.of(LOCAL_OWNER).open_conversation(conversation.id, 0).await.unwrap();
     assert_eq!(opened.conversation.character_ids, ["zoe-001", "kim-001", "abe-001"]);
     let names: Vec<_> = opened.characters.iter().map(|character| character.name.as_str()).collect();
     assert_eq!(names, ["zoe-001", "abe-001"]);
     assert_eq!(opened.characters[0].languages, ["en", "fr"]);
     assert_eq!(opened.characters[0].parameters, json!({"temperature": 0.5}));
 
-    let alone = store.create_conversation(vec!["kim-001".into()]).await.unwrap();
-    let opened = store.open_conversation(alone.id, 0).await.unwrap();
+    let alone = store.of(LOCAL_OWNER).create_conversation(vec!["kim-001".into()]).await.unwrap();
+    let opened = store.of(LOCAL_OWNER).open_conversation(alone.id, 0).await.unwrap();
     assert_eq!(opened.characters[0].name, "abe-001", "the oldest active one stands in");
 }
 
@@ -112,10 +113,10 @@ async fn what_is_not_there_is_named() {
     let (_folder, store) = new_store().await;
     let missing = |what, id: &str| RecordError::NotFound { what, id: id.into() };
     let nobody = vec!["mira-001".into(), "nobody-001".into()];
-    assert_eq!(store.characters(nobody.clone()).await, Err(missing("character", "nobody-001")));
-    assert_eq!(store.create_conversation(nobody).await, Err(missing("character", "nobody-001")));
-    assert_eq!(store.open_conversation("x".into(), 1).await, Err(missing("conversation", "x")));
-    assert_eq!(store.save_message(message("m", "x", "")).await, Err(missing("conversation", "x")));
+    assert_eq!(store.of(LOCAL_OWNER).characters(nobody.clone()).await, Err(missing("character", "nobody-001")));
+    assert_eq!(store.of(LOCAL_OWNER).create_conversation(nobody).await, Err(missing("character", "nobody-001")));
+    assert_eq!(store.of(LOCAL_OWNER).open_conversation("x".into(), 1).await, Err(missing("conversation", "x")));
+    assert_eq!(store.of(LOCAL_OWNER).save_message(message("m", "x", "")).await, Err(missing("conversation", "x")));
     let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM conversations").fetch_one(&store.readers).await.unwrap();
     assert_eq!(count, 0, "a refused conversation leaves nothing behind");
 }
@@ -123,23 +124,27 @@ async fn what_is_not_there_is_named() {
 #[tokio::test]
 async fn a_client_message_is_stored_once() {
     let (_folder, store) = new_store().await;
-    let one = store.create_conversation(vec![]).await.unwrap().id;
-    let two = store.create_conversation(vec![]).await.unwrap().id;
+    let one = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
+    let two = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
     let sent = |id: &str, to: &str| Message { client_message_id: Some("same".into()), ..message(id, to, id) };
-    assert_eq!(store.save_message(sent("m1", &one)).await.unwrap(), "m1");
-    assert_eq!(store.save_message(sent("m2", &one)).await.unwrap(), "m1");
-    assert_eq!(store.save_message(sent("m1", &one)).await.unwrap(), "m1");
-    assert_eq!(store.save_message(sent("m3", &two)).await.unwrap(), "m3", "another conversation, another message");
+    assert_eq!(store.of(LOCAL_OWNER).save_message(sent("m1", &one)).await.unwrap(), "m1");
+    assert_eq!(store.of(LOCAL_OWNER).save_message(sent("m2", &one)).await.unwrap(), "m1");
+    assert_eq!(store.of(LOCAL_OWNER).save_message(sent("m1", &one)).await.unwrap(), "m1");
+    assert_eq!(
+        store.of(LOCAL_OWNER).save_message(sent("m3", &two)).await.unwrap(),
+        "m3",
+        "another conversation, another message"
+    );
     assert_eq!(contents(&store, &one, 10).await, ["m1"]);
 }
 
 #[tokio::test]
 async fn a_message_cannot_move_to_another_conversation() {
     let (_folder, store) = new_store().await;
-    let one = store.create_conversation(vec![]).await.unwrap().id;
-    let two = store.create_conversation(vec![]).await.unwrap().id;
-    store.save_message(message("m1", &one, "mine")).await.unwrap();
-    let moved = store.save_message(message("m1", &two, "stolen")).await;
+    let one = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
+    let two = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
+    store.of(LOCAL_OWNER).save_message(message("m1", &one, "mine")).await.unwrap();
+    let moved = store.of(LOCAL_OWNER).save_message(message("m1", &two, "stolen")).await;
     assert_eq!(moved, Err(RecordError::NotFound { what: "message", id: "m1".into() }));
     assert_eq!(contents(&store, &one, 10).await, ["mine"]);
 }
@@ -147,31 +152,31 @@ async fn a_message_cannot_move_to_another_conversation() {
 #[tokio::test]
 async fn the_latest_of_a_thousand_messages_come_oldest_first() {
     let (_folder, store) = new_store().await;
-    let conversation = store.create_conversation(vec![]).await.unwrap().id;
+    let conversation = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
     for number in 0..1_000 {
         // Ids that sort against the order of saving.
         let id = format!("{:04}", 1_000 - number);
-        store.save_message(message(&id, &conversation, &number.to_string())).await.unwrap();
+        store.of(LOCAL_OWNER).save_message(message(&id, &conversation, &number.to_string())).await.unwrap();
     }
     let expected: Vec<_> = (980..1_000).map(|number: i32| number.to_string()).collect();
     assert_eq!(contents(&store, &conversation, 20).await, expected);
     assert_eq!(contents(&store, &conversation, 5_000).await.len(), 1_000);
     assert!(contents(&store, &conversation, 0).await.is_empty());
-    store.save_message(message("1000", &conversation, "again")).await.unwrap();
+    store.of(LOCAL_OWNER).save_message(message("1000", &conversation, "again")).await.unwrap();
     assert_eq!(contents(&store, &conversation, 1).await, ["999"], "a replaced message keeps its place");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_writers_lose_nothing_and_readers_go_on() {
     let (_folder, store) = new_store().await;
-    let conversation = store.create_conversation(vec![]).await.unwrap().id;
+    let conversation = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
     let writers: Vec<_> = (0..8)
         .map(|writer| {
             let (store, conversation) = (store.clone(), conversation.clone());
             tokio::spawn(async move {
                 for number in 0..25 {
                     let id = format!("w{writer}-{number}");
-                    store.save_message(message(&id, &conversation, &id)).await.unwrap();
+                    store.of(LOCAL_OWNER).save_message(message(&id, &conversation, &id)).await.unwrap();
                     assert!(contents(&store, &conversation, 200).await.contains(&id), "readers see what was saved");
                 }
             })
@@ -194,8 +199,8 @@ async fn many_writers_lose_nothing_and_readers_go_on() {
 #[tokio::test]
 async fn what_was_answered_is_there_without_a_goodbye() {
     let (folder, store) = new_store().await;
-    let conversation = store.create_conversation(vec![]).await.unwrap().id;
-    store.save_message(message("m1", &conversation, "kept")).await.unwrap();
+    let conversation = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
+    store.of(LOCAL_OWNER).save_message(message("m1", &conversation, "kept")).await.unwrap();
     // The copy is what a machine finds after `kill -9`: the file and its log, nobody having closed them.
     let copy = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(folder.path().join("deep/er")).unwrap() {
@@ -215,11 +220,11 @@ async fn what_was_answered_is_there_without_a_goodbye() {
 #[tokio::test]
 async fn a_checkpoint_empties_the_log_and_ends_the_store() {
     let (folder, store) = new_store().await;
-    let conversation = store.create_conversation(vec![]).await.unwrap().id;
+    let conversation = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
     assert!(store.is_ready().await);
     store.checkpoint().await.unwrap();
     assert!(!store.is_ready().await);
-    assert_eq!(store.save_message(message("m", &conversation, "")).await, Err(RecordError::Failed));
+    assert_eq!(store.of(LOCAL_OWNER).save_message(message("m", &conversation, "")).await, Err(RecordError::Failed));
     let log = folder.path().join("deep/er/aichat.db-wal");
     assert_eq!(std::fs::metadata(log).map_or(0, |found| found.len()), 0);
 }
@@ -246,16 +251,16 @@ async fn connections_have_the_settings_that_durability_needs() {
 #[tokio::test]
 async fn a_full_disk_is_said_and_outlived() {
     let (_folder, store) = new_store().await;
-    let conversation = store.create_conversation(vec![]).await.unwrap().id;
+    let conversation = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
     let limit = async |pages: &'static str| {
         sqlx::query(pages).fetch_one(&store.writer).await.unwrap();
     };
     limit("PRAGMA max_page_count = 1").await;
     let big = message("m1", &conversation, &"x".repeat(2_000_000));
-    assert_eq!(store.save_message(big.clone()).await, Err(RecordError::Full));
+    assert_eq!(store.of(LOCAL_OWNER).save_message(big.clone()).await, Err(RecordError::Full));
     assert!(contents(&store, &conversation, 10).await.is_empty());
     limit("PRAGMA max_page_count = 1000000").await;
-    assert_eq!(store.save_message(big).await.unwrap(), "m1");
+    assert_eq!(store.of(LOCAL_OWNER).save_message(big).await.unwrap(), "m1");
 }
 
 #[tokio::test]
@@ -299,9 +304,13 @@ async fn a_damaged_file_is_named_and_left_alone() {
 #[tokio::test]
 async fn damaged_pages_are_found_at_the_start() {
     let (folder, store) = new_store().await;
-    let conversation = store.create_conversation(vec![]).await.unwrap().id;
+    let conversation = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
     for number in 0..50 {
-        store.save_message(message(&number.to_string(), &conversation, &"text ".repeat(500))).await.unwrap();
+        store
+            .of(LOCAL_OWNER)
+            .save_message(message(&number.to_string(), &conversation, &"text ".repeat(500)))
+            .await
+            .unwrap();
     }
     store.checkpoint().await.unwrap();
     let file = folder.path().join("deep/er/aichat.db");
@@ -343,9 +352,9 @@ fn every_migration_file_is_embedded() {
     let mut files: Vec<_> =
         std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     files.sort();
-    let listed: Vec<_> = open::MIGRATIONS.iter().map(|(number, name, _)| format!("{number:04}_{name}.sql")).collect();
+    let listed: Vec<_> = sqlite::MIGRATIONS.iter().map(|(number, name, _)| format!("{number:04}_{name}.sql")).collect();
     assert_eq!(files, listed);
-    for (expected, (number, ..)) in (1_i64..).zip(&open::MIGRATIONS) {
+    for (expected, (number, ..)) in (1_i64..).zip(&sqlite::MIGRATIONS) {
         assert_eq!(*number, expected);
     }
 }

@@ -11,7 +11,6 @@ use serde::Serialize;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 use uuid::Uuid;
 
-use super::record::TAKE_WRITE_LOCK;
 use super::{Store, row};
 use crate::provider::ProviderError;
 use crate::provider::account::{Entry, Reservation, UsageLedger, Usd};
@@ -189,7 +188,7 @@ impl StoredLedger {
 
     async fn set_aside(&self, most: Usd, entry: &Entry) -> Result<Result<Reservation, ProviderError>, sqlx::Error> {
         let today = today();
-        let mut lock = self.store.writer.begin_with(TAKE_WRITE_LOCK).await?;
+        let mut lock = self.store.write().await?;
         for (budget, period, limit) in self.periods(&today) {
             let limit_nanousd = limit.map_or(i64::MAX, Usd::as_billionths);
             sqlx::query("INSERT INTO spending (period) VALUES ($1) ON CONFLICT (period) DO NOTHING")
@@ -219,7 +218,7 @@ impl StoredLedger {
     }
 
     async fn enter(&self, reservation: Option<Reservation>, entry: &Entry) -> Result<(), sqlx::Error> {
-        let mut lock = self.store.writer.begin_with(TAKE_WRITE_LOCK).await?;
+        let mut lock = self.store.write().await?;
         let Some(Reservation(id)) = reservation else {
             insert(&mut lock, &Uuid::now_v7().to_string(), &today(), "settled", Usd::ZERO, entry).await?;
             return lock.commit().await;
@@ -346,7 +345,7 @@ async fn spend(lock: &mut Transaction<'_, Any>, day: &str, reserved: i64, cost: 
 }
 
 async fn close_lost(store: &Store) -> Result<usize, sqlx::Error> {
-    let mut lock = store.writer.begin_with(TAKE_WRITE_LOCK).await?;
+    let mut lock = store.write().await?;
     let lost =
         sqlx::query("SELECT day, reserved_nanousd FROM usage WHERE state = 'reserved'").fetch_all(&mut *lock).await?;
     for row in &lost {

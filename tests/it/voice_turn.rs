@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aichat::session::record::Records;
-use aichat::store::Store;
+use aichat::store::{LOCAL_OWNER, Store};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
@@ -70,7 +70,7 @@ async fn real_kill_nine_loses_nothing_that_was_acknowledged() {
     assert!(!saved.is_empty());
 
     let store = Store::open(&server.database()).await.unwrap();
-    let kept = store.open_conversation(conversation, 100).await.unwrap();
+    let kept = store.of(LOCAL_OWNER).open_conversation(conversation, 100).await.unwrap();
     for id in saved {
         assert!(kept.messages.iter().any(|message| id == message.id.as_str()), "{id} was lost");
     }

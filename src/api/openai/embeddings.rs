@@ -30,7 +30,7 @@ struct Asked {
 
 pub(super) async fn create(
     Extract(house): Extract<Arc<House>>,
-    Asker(caller): Asker,
+    Asker { caller, .. }: Asker,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let asked: Asked = body.read()?;

@@ -46,7 +46,7 @@ enum Voice {
 
 pub(super) async fn create(
     Extract(house): Extract<Arc<House>>,
-    Asker(caller): Asker,
+    Asker { caller, .. }: Asker,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let request: Request = body.read()?;

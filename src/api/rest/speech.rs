@@ -53,7 +53,7 @@ pub(super) fn routes() -> Router<Arc<House>> {
 /// `POST /api/speech`.
 async fn create(
     Extract(house): Extract<Arc<House>>,
-    Asker(caller): Asker,
+    Asker { caller, .. }: Asker,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let request: Request = body.read()?;

@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use super::asker::Asker;
 use super::problem::Problem;
 use super::wire::{Encoder, Notice, Refusal};
 use super::{Draining, House};
@@ -94,13 +95,14 @@ pub(super) struct Connect {
 /// `GET /ws`.
 pub(super) async fn open(
     Extract(house): Extract<Arc<House>>,
+    asker: Asker,
     query: Result<Query<Connect>, QueryRejection>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let upgrade = upgrade.map_err(not_a_websocket)?;
     let Query(connect) =
         query.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_query", error.body_text()))?;
-    let opening = connect.opening(&house)?;
+    let opening = connect.opening(&house, &asker)?;
     if house.draining.has_begun() {
         let detail = "the server is shutting down";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "server_draining", detail));
@@ -111,7 +113,7 @@ pub(super) async fn open(
         .max_frame_size(hard_limit)
         .max_write_buffer_size(WRITE_BUFFER_BYTES)
         .on_failed_upgrade(|error| tracing::debug!(%error, "an upgrade failed"));
-    Ok(upgrade.on_upgrade(move |socket| run(socket, house, opening)))
+    Ok(upgrade.on_upgrade(move |socket| run(socket, house, asker, opening)))
 }
 
 fn not_a_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
@@ -120,7 +122,7 @@ fn not_a_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
 }
 
 impl Connect {
-    fn opening(self, house: &House) -> Result<Opening, Problem> {
+    fn opening(self, house: &House, asker: &Asker) -> Result<Opening, Problem> {
         if let Some(protocol) = self.protocol.filter(|protocol| protocol != "json") {
             let detail = format!("the protocol \"{protocol}\" is not offered by this version; use json");
             return Err(Problem::new(StatusCode::BAD_REQUEST, "protocol_not_offered", detail));
@@ -131,15 +133,16 @@ impl Connect {
             character_ids: ids.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect(),
             settings: house.state.settings.clone(),
             paced: true,
+            caller: asker.caller.clone(),
         })
     }
 }
 
 /// The whole life of one socket.
-async fn run(socket: WebSocket, house: Arc<House>, opening: Opening) {
+async fn run(socket: WebSocket, house: Arc<House>, asker: Asker, opening: Opening) {
     let (sink, mut stream) = socket.split();
     let mut writer = Writer::new(sink, Encoder::new(Uuid::new_v4().to_string()), &house.state.limits);
-    let (ending, seats) = match admit(&house, opening).await {
+    let (ending, seats) = match admit(&house, &asker, opening).await {
         Ok((Handle { inbox, outbox, ending: session }, seats)) => {
             let ending = converse(&mut stream, &mut writer, inbox, outbox, &house).await;
             writer.close(ending).await;
@@ -165,7 +168,7 @@ async fn run(socket: WebSocket, house: Arc<House>, opening: Opening) {
 /// A place among the sessions, and one among those of the key.
 type Seats = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>, meter::OpenSession);
 
-async fn admit(house: &Arc<House>, opening: Opening) -> Result<(Handle, Seats), (Refusal, Ending)> {
+async fn admit(house: &Arc<House>, asker: &Asker, opening: Opening) -> Result<(Handle, Seats), (Refusal, Ending)> {
     let full = |limit: usize| {
         let message = format!("all {limit} sessions are taken; try again later");
         (Refusal::new("session_limit_reached", message).retryable(), Ending::Overloaded)
@@ -183,7 +186,7 @@ async fn admit(house: &Arc<House>, opening: Opening) -> Result<(Handle, Seats), 
         }
         None => None,
     };
-    let handle = session::start(house.state.parts.clone(), opening).await.map_err(|error| refuse(&error))?;
+    let handle = session::start(asker.parts(house), opening).await.map_err(|error| refuse(&error))?;
     Ok((handle, (seat, keyed_seat, meter::OpenSession::new())))
 }
 

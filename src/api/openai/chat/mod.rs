@@ -20,7 +20,7 @@ use crate::api::problem::Problem;
 /// Answers once the first token is there, so that what fails before it has a status.
 pub(super) async fn create(
     Extract(house): Extract<Arc<House>>,
-    Asker(caller): Asker,
+    Asker { caller, .. }: Asker,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let model = &house.state.parts.chat;

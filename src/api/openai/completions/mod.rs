@@ -24,7 +24,7 @@ const RULES: Rules = Rules { thoughts: false, one_call: false };
 /// Answers once the first token is there, so that what fails before it has a status.
 pub(super) async fn create(
     Extract(house): Extract<Arc<House>>,
-    Asker(caller): Asker,
+    Asker { caller, .. }: Asker,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let asked = request::read(&body.fields(), &house.state.settings, &caller)?;

@@ -45,7 +45,7 @@ pub(super) fn translations() -> MethodRouter<Arc<House>> {
 }
 
 fn route(task: SttTask) -> MethodRouter<Arc<House>> {
-    let answer = move |Extract(house): Extract<Arc<House>>, Asker(caller): Asker, request: Request| {
+    let answer = move |Extract(house): Extract<Arc<House>>, Asker { caller, .. }: Asker, request: Request| {
         answer(house, caller, request, task)
     };
     // The upload counts for itself.

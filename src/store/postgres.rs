@@ -1,0 +1,62 @@
+//! PostgreSQL: the connections, and what its errors mean.
+//!
+//! Several servers may share one database; sqlx holds an advisory lock while the schema is made.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{AnyConnection, Connection, Executor};
+use tokio::sync::watch;
+
+use super::open::{Migrations, migrate};
+use super::{Kind, Store, StoreError};
+
+pub(super) const MIGRATIONS: Migrations = [
+    (1, "conversations", include_str!("../../migrations/postgres/0001_conversations.sql")),
+    (2, "usage", include_str!("../../migrations/postgres/0002_usage.sql")),
+    (3, "data", include_str!("../../migrations/postgres/0003_data.sql")),
+];
+
+/// A tenth of what PostgreSQL takes by default, so that several servers can share it.
+const CONNECTIONS: u32 = 10;
+/// How long a query waits for its connection before it fails, as long as SQLite's.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A statement that waits longer than this for a lock, or works longer, fails: nothing here takes a second.
+const SETTINGS: &str = "SET lock_timeout = '10s'; SET statement_timeout = '60s'; SET TIME ZONE 'UTC';";
+
+pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
+    let place = without_password(url);
+    let options = AnyConnectOptions::from_str(url).map_err(|error| StoreError::BadUrl { reason: error.to_string() })?;
+    let failed = |cause| StoreError::Database { place: place.clone(), cause };
+    let mut connection = AnyConnection::connect_with(&options).await.map_err(failed)?;
+    migrate(&mut connection, &MIGRATIONS, &place, failed).await?;
+    connection.close().await.map_err(failed)?;
+    let pool = AnyPoolOptions::new()
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute(sqlx::raw_sql(SETTINGS)).await.map(|_| ()) })
+        })
+        .connect_with(options)
+        .await
+        .map_err(failed)?;
+    let warnings = watch::Sender::new(Vec::new());
+    Ok(Store { writer: pool.clone(), readers: pool, kind: Kind::Postgres, place: place.as_str().into(), warnings })
+}
+
+/// The address as logs and messages may have it.
+fn without_password(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+    let (address, parameters) = rest.split_once('?').map_or((rest, ""), |(address, parameters)| (address, parameters));
+    let host = address.rsplit_once('@').map_or(address, |(_, host)| host);
+    let user = address.rsplit_once('@').and_then(|(user, _)| user.split(':').next()).unwrap_or_default();
+    let at = if user.is_empty() { "" } else { "@" };
+    let more = if parameters.is_empty() { "" } else { "?…" };
+    format!("{scheme}://{user}{at}{host}{more}")
+}
+
+/// Whether a full disk made a query fail (`disk_full`).
+pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
+    error.code().as_deref() == Some("53100")
+}

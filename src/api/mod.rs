@@ -15,6 +15,8 @@ mod openai;
 mod openapi;
 mod problem;
 mod rest;
+#[cfg(test)]
+mod scripted;
 mod server;
 mod wire;
 mod ws;

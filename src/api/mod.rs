@@ -161,7 +161,7 @@ fn router(house: &Arc<House>) -> Router {
     Router::new()
         .route("/ws", get(ws::open))
         .merge(described)
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi::readable(description)))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fixture::server_with;
+use super::{Access, ApiKey};
 use crate::provider::fake::{FakeChat, FakeHearing, FakeSpeech};
 use crate::testing;
 
@@ -12,6 +13,7 @@ use crate::testing;
 #[ignore = "serves until it is killed; scripts/accept starts it"]
 async fn a_scripted_server_serves_other_programs() {
     let server = server_with(|state| {
+        state.access = Access { api_key: Some(ApiKey::new("scripted")), ..Access::default() };
         let usual = Some("Well, that is a good question. Let me think about it.");
         state.parts.chat = Arc::new(FakeChat { usual, window: Some(4096), ..FakeChat::default() });
         state.parts.stt = Arc::new(FakeHearing {

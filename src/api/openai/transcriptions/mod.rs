@@ -26,6 +26,7 @@ use super::upload::{self, Form};
 use super::{alias, served_by};
 use crate::api::House;
 use crate::api::asker::Asker;
+use crate::api::openapi::SentEvent;
 use crate::api::problem::Problem;
 use crate::audio::container::{AudioError, Decoder, Limits};
 use crate::audio::{MIC_HZ, Mic};
@@ -56,7 +57,7 @@ enum Said {
         (status = 200, content(
             (Said = "application/json"),
             (String = "text/plain"),
-            (String = "text/event-stream"),
+            (SentEvent = "text/event-stream"),
         )),
         (status = "4XX", body = Refusal, description = "Refused"),
         (status = "5XX", body = Refusal, description = "Failed"),
@@ -80,7 +81,7 @@ pub(super) async fn transcribe(
         (status = 200, content(
             (Said = "application/json"),
             (String = "text/plain"),
-            (String = "text/event-stream"),
+            (SentEvent = "text/event-stream"),
         )),
         (status = "4XX", body = Refusal, description = "Refused"),
         (status = "5XX", body = Refusal, description = "Failed"),

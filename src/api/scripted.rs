@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fixture::server_with;
 use super::{Access, ApiKey};
-use crate::provider::fake::{FakeChat, FakeHearing, FakeSpeech};
+use crate::provider::fake::{FakeChat, FakeEmbedder, FakeHearing, FakeSpeech};
 use crate::testing;
 
 /// The address goes to the file that SCRIPTED_ADDRESS names, once it is taken.
@@ -14,6 +14,7 @@ use crate::testing;
 async fn a_scripted_server_serves_other_programs() {
     let server = server_with(|state| {
         state.access = Access { api_key: Some(ApiKey::new("scripted")), ..Access::default() };
+        state.embedder = Arc::new(FakeEmbedder);
         let usual = Some("Well, that is a good question. Let me think about it.");
         state.parts.chat = Arc::new(FakeChat { usual, window: Some(4096), ..FakeChat::default() });
         state.parts.stt = Arc::new(FakeHearing {

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, future};
 use tokio::time::sleep;
 
 use super::{
-    ChatModel, ChatRequest, Delta, FinalTranscript, FinishReason, Flow, ProviderError, SpeakRequest, SpeechChunk,
-    SpeechSynthesizer, SpeechToText, SttOptions, Transcript, Usage, VAD_FRAME, VadStream, VoiceActivity, VoiceInfo,
-    WordMark,
+    ChatModel, ChatRequest, Delta, EmbedRequest, Embeddings, FinalTranscript, FinishReason, Flow, ProviderError,
+    SpeakRequest, SpeechChunk, SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, Usage, VAD_FRAME,
+    VadStream, VoiceActivity, VoiceInfo, WordMark,
 };
 use crate::audio::{Mic, Samples, Speech};
 
@@ -254,6 +255,25 @@ impl SpeechToText for FakeHearing {
 
     fn languages(&self) -> Vec<String> {
         ["de", "en"].map(str::to_owned).to_vec()
+    }
+}
+
+/// Embeds a text as its length, 3 and 4, made one long. It does not know text-embedding-3-small.
+pub struct FakeEmbedder;
+
+impl TextEmbedder for FakeEmbedder {
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'static, Result<Embeddings, ProviderError>> {
+        if request.model.as_deref() == Some("text-embedding-3-small") {
+            let error = ProviderError::UnknownModel { model: "text-embedding-3-small".into(), remedy: "none".into() };
+            return future::ready(Err(error)).boxed();
+        }
+        let vector = |text: &String| {
+            let (a, b, c) = (text.len() as f32, 3.0, 4.0);
+            let length = (a * a + b * b + c * c).sqrt();
+            vec![a / length, b / length, c / length]
+        };
+        let vectors = request.texts.iter().map(vector).collect();
+        future::ready(Ok(Embeddings { vectors, tokens: 7, served_by: "lengths".into() })).boxed()
     }
 }
 

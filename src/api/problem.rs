@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use crate::provider::ProviderError;
+use crate::session::record::RecordError;
 
 /// One refusal. Its response carries it as an extension too, for doors with a shape of their own.
 #[derive(Clone, Debug)]
@@ -72,6 +73,17 @@ impl From<ProviderError> for Problem {
             problem.retry_after = Some(retry_after);
         }
         problem
+    }
+}
+
+impl From<RecordError> for Problem {
+    fn from(error: RecordError) -> Self {
+        let (status, code) = match &error {
+            RecordError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            RecordError::Full => (StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage"),
+            RecordError::Failed => (StatusCode::SERVICE_UNAVAILABLE, "database_failed"),
+        };
+        Self::new(status, code, error.to_string())
     }
 }
 

@@ -12,6 +12,7 @@ mod fixture;
 mod health;
 mod narration;
 mod openai;
+mod openapi;
 mod problem;
 mod rest;
 mod server;
@@ -30,6 +31,9 @@ use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::trace::TraceLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
 
 use crate::provider::{Roster, TextEmbedder};
 use crate::session::Parts;
@@ -147,13 +151,16 @@ impl Draining {
 
 /// Every route. `access::check` stands before all of them and knows the few that need no key.
 fn router(house: &Arc<House>) -> Router {
+    let (rest, description) =
+        OpenApiRouter::with_openapi(openapi::Description::openapi()).nest("/api", rest::routes()).split_for_parts();
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/ws", get(ws::open))
         .nest("/v1", openai::routes())
-        .nest("/api", rest::routes())
+        .merge(rest)
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check))

@@ -3,15 +3,41 @@
 use std::any::Any;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::provider::ProviderError;
 use crate::session::record::RecordError;
+
+/// A refusal as it is told.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct ProblemBody {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    /// For programs.
+    #[schema(example = "bad_field")]
+    code: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldProblem>,
+}
+
+/// A field of the request that is wrong.
+#[derive(Serialize, ToSchema)]
+pub(super) struct FieldProblem {
+    /// Its path, as `messages[0].role`.
+    field: String,
+    message: String,
+}
 
 /// One refusal. Its response carries it as an extension too, for doors with a shape of their own.
 #[derive(Clone, Debug)]
@@ -89,17 +115,16 @@ impl From<RecordError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or("Error"),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-            "code": self.code,
-        });
-        if let Some(field) = &self.field {
-            body["errors"] = json!([{"field": field, "message": self.detail}]);
-        }
-        let mut response = (self.status, body.to_string()).into_response();
+        let errors = self.field.iter().map(|field| FieldProblem { field: field.clone(), message: self.detail.clone() });
+        let body = ProblemBody {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: self.detail.clone(),
+            code: self.code,
+            errors: errors.collect(),
+        };
+        let mut response = (self.status, Json(body)).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if self.status == StatusCode::UNAUTHORIZED {

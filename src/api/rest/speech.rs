@@ -8,26 +8,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path as Segment, State as Extract};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use futures::StreamExt;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::time::interval;
 use tokio_util::io::ReaderStream;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::body::JsonBody;
 use crate::api::narration::{self, Narration, Script};
-use crate::api::problem::Problem;
+use crate::api::problem::{Problem, ProblemBody};
 use crate::audio::{Encoder, Format, Samples};
 use crate::provider::Urgency;
 
@@ -38,19 +39,46 @@ const SWEPT_EVERY: Duration = Duration::from_mins(10);
 /// What a file is called while it is written.
 const UNFINISHED: &str = "part";
 
-#[derive(Debug, Deserialize)]
+/// What to speak, and how.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = SpeechRequest)]
 struct Request {
+    #[schema(min_length = 1)]
     text: String,
+    /// Null: the server's default voice.
     voice: Option<String>,
+    /// `mp3` (the default), `opus`, `aac`, `flac`, `wav` or `pcm`.
     format: Option<String>,
+    #[schema(minimum = 0.25, maximum = 4.0, default = 1.0)]
     speed: Option<f32>,
 }
 
-pub(super) fn routes() -> Router<Arc<House>> {
-    Router::new().route("/speech", post(create)).route("/speech/{file}", get(fetch))
+/// Where a text's sound is, for a day.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Speech)]
+struct Made {
+    url: String,
+    seconds: f64,
+    #[schema(value_type = String)]
+    format: Format,
 }
 
-/// `POST /api/speech`.
+pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
+    OpenApiRouter::new().routes(routes!(create)).routes(routes!(fetch))
+}
+
+/// Speak a text into a file with an address of its own
+#[utoipa::path(
+    post,
+    path = "/speech",
+    tag = "Speech",
+    request_body = Request,
+    responses(
+        (status = 200, body = Made),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
 async fn create(
     Extract(house): Extract<Arc<House>>,
     Asker { caller, .. }: Asker,
@@ -78,19 +106,27 @@ async fn create(
     let length = unfinished.write(narration, encoder).await?;
     let name = unfinished.keep().await.map_err(|error| disk(&error))?;
     sweep_once(folder).await;
-    let answer = json!({
-        "url": format!("/api/speech/{name}"),
-        "seconds": (length.seconds() * 1000.0).round() / 1000.0,
-        "format": format,
-    });
-    let mut response = Json(answer).into_response();
+    let seconds = (length.seconds() * 1000.0).round() / 1000.0;
+    let mut response = Json(Made { url: format!("/api/speech/{name}"), seconds, format }).into_response();
     if let Some(name) = served_by {
         response.headers_mut().insert("x-served-by", name);
     }
     Ok(response)
 }
 
-/// `GET /api/speech/{file}`, whole or in part.
+/// What was spoken, whole or in part
+#[utoipa::path(
+    get,
+    path = "/speech/{file}",
+    tag = "Speech",
+    params(("file" = String, Path, description = "The last part of the address")),
+    responses(
+        (status = 200, description = "The sound", content_type = "audio/*"),
+        (status = 206, description = "A part of it", content_type = "audio/*"),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
+        (status = "5XX", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
 async fn fetch(
     Extract(house): Extract<Arc<House>>,
     Segment(name): Segment<String>,

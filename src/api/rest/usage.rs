@@ -2,28 +2,34 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State as Extract};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use time::format_description::well_known::Iso8601;
 use time::{Date, Duration, OffsetDateTime};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::api::House;
-use crate::api::problem::Problem;
+use crate::api::problem::{Problem, ProblemBody};
+use crate::provider::account::Usd;
 use crate::store::{BudgetReport, GroupBy, UsageSum};
 
 /// Days of the answer where none are asked for: a month.
 const DAYS: i64 = 31;
 
-pub(super) fn routes() -> Router<Arc<House>> {
-    Router::new().route("/usage", get(usage))
+pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
+    OpenApiRouter::new().routes(routes!(usage))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct Asked {
+    /// What to sum up by: `day` (the default), `model`, `provider`, `conversation` or `key`.
+    #[param(value_type = Option<String>, pattern = "^(day|model|provider|conversation|key)$")]
     group_by: Option<GroupBy>,
     /// The first day, `2026-11-21`, in UTC.
     since: Option<String>,
@@ -31,15 +37,97 @@ struct Asked {
     until: Option<String>,
 }
 
-#[derive(Serialize)]
+/// What requests took and cost.
+#[derive(Serialize, ToSchema)]
 struct Report {
     group_by: &'static str,
     since: String,
     until: String,
-    items: Vec<UsageSum>,
-    budgets: Vec<BudgetReport>,
+    items: Vec<Sum>,
+    budgets: Vec<Budget>,
 }
 
+/// What the requests of one group took together.
+#[derive(Serialize, ToSchema)]
+struct Sum {
+    /// The day, model, provider, conversation or key; null: requests of none.
+    #[schema(required)]
+    group: Option<String>,
+    requests: i64,
+    failed: i64,
+    prompt_tokens: i64,
+    cached_tokens: i64,
+    completion_tokens: i64,
+    characters: i64,
+    audio_seconds: f64,
+    device_seconds: f64,
+    /// Mean time from a call to its first item.
+    #[schema(required)]
+    first_item_ms: Option<f64>,
+    /// Mean time from a call to its end.
+    #[schema(required)]
+    total_ms: Option<f64>,
+    #[schema(value_type = f64)]
+    cost_usd: Usd,
+}
+
+/// One period's budget.
+#[derive(Serialize, ToSchema)]
+struct Budget {
+    #[schema(example = "daily")]
+    budget: &'static str,
+    /// `2026-11-21` or `2026-11`, in UTC.
+    period: String,
+    /// Null: any amount.
+    #[schema(required, value_type = Option<f64>)]
+    limit_usd: Option<Usd>,
+    #[schema(value_type = f64)]
+    spent_usd: Usd,
+    /// Set aside for requests under way.
+    #[schema(value_type = f64)]
+    reserved_usd: Usd,
+    /// At least 80 % of the limit are spent or set aside.
+    nearly_used_up: bool,
+}
+
+impl From<UsageSum> for Sum {
+    fn from(sum: UsageSum) -> Self {
+        Self {
+            group: sum.group,
+            requests: sum.requests,
+            failed: sum.failed,
+            prompt_tokens: sum.prompt_tokens,
+            cached_tokens: sum.cached_tokens,
+            completion_tokens: sum.completion_tokens,
+            characters: sum.characters,
+            audio_seconds: sum.audio_seconds,
+            device_seconds: sum.device_seconds,
+            first_item_ms: sum.first_item_ms,
+            total_ms: sum.total_ms,
+            cost_usd: sum.cost_usd,
+        }
+    }
+}
+
+impl From<BudgetReport> for Budget {
+    fn from(report: BudgetReport) -> Self {
+        let BudgetReport { budget, period, limit_usd, spent_usd, reserved_usd, nearly_used_up } = report;
+        Self { budget, period, limit_usd, spent_usd, reserved_usd, nearly_used_up }
+    }
+}
+
+/// What requests took and cost, and how the budgets stand
+#[utoipa::path(
+    get,
+    path = "/usage",
+    tag = "Models",
+    params(Asked),
+    responses(
+        (status = 200, body = Report),
+        (status = 400, body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
 async fn usage(
     Extract(house): Extract<Arc<House>>,
     asked: Result<Query<Asked>, QueryRejection>,
@@ -57,6 +145,8 @@ async fn usage(
     };
     let items = ledger.sums(by, &since, &until).await.map_err(failed)?;
     let budgets = ledger.budgets().await.map_err(failed)?;
+    let items = items.into_iter().map(Sum::from).collect();
+    let budgets = budgets.into_iter().map(Budget::from).collect();
     Ok(Json(Report { group_by: by.as_str(), since, until, items, budgets }))
 }
 

@@ -6,12 +6,14 @@
 //! cut. Every row has an owner, and whoever reads or writes rows does it through an [`Owned`] handle. Nothing here knows
 //! what a conversation is for.
 
+mod character;
 mod open;
 mod page;
 mod postgres;
 mod record;
 mod row;
 mod scope;
+mod settings;
 mod sqlite;
 mod usage;
 
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::watch;
 
+pub use character::{CharacterChange, CharacterSort, StoredCharacter};
 pub use page::{Page, PageAsk, Place};
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};

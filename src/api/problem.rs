@@ -106,8 +106,8 @@ impl From<RecordError> for Problem {
     fn from(error: RecordError) -> Self {
         let (status, code) = match &error {
             RecordError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
-            RecordError::Full => (StatusCode::INSUFFICIENT_STORAGE, "storage_full"),
-            RecordError::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "database_failed"),
+            RecordError::Full => (StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage"),
+            RecordError::Failed => (StatusCode::SERVICE_UNAVAILABLE, "database_failed"),
         };
         Self::new(status, code, error.to_string())
     }

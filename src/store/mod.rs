@@ -7,14 +7,14 @@
 //! what a conversation is for.
 
 mod character;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod open;
 mod page;
-mod postgres;
 mod record;
 mod row;
 mod scope;
 mod settings;
-mod sqlite;
 mod usage;
 
 use std::path::PathBuf;
@@ -78,7 +78,7 @@ pub enum StoreError {
         "the schema of {place} is not this program's: migration {version} differs; set DATABASE_URL to another database"
     )]
     AlteredSchema { place: String, version: i64 },
-    #[error("this program is linked with SQLite {found}, which can corrupt its log; {needed} or newer is needed", needed = sqlite::OLDEST)]
+    #[error("this program is linked with SQLite {found}, which can corrupt its log; {needed} or newer is needed", needed = open::OLDEST_SQLITE)]
     OldSqlite { found: String },
     #[error("the database {place} failed: {cause}")]
     Database { place: String, cause: sqlx::Error },

@@ -162,7 +162,7 @@ fn disk(error: &std::io::Error) -> Problem {
     tracing::error!(%error, "a picture cannot be read or written");
     let (status, code) = match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            (StatusCode::INSUFFICIENT_STORAGE, "storage_full")
+            (StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage")
         }
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "storage_failed"),
     };

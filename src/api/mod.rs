@@ -18,6 +18,7 @@ mod rest;
 #[cfg(test)]
 mod scripted;
 mod server;
+mod upload;
 mod wire;
 mod ws;
 

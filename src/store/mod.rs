@@ -6,6 +6,7 @@
 //! cut. Every row has an owner, and whoever reads or writes rows does it through an [`Owned`] handle. Nothing here knows
 //! what a conversation is for.
 
+mod character;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod open;
@@ -13,6 +14,7 @@ mod page;
 mod record;
 mod row;
 mod scope;
+mod settings;
 mod usage;
 
 use std::path::PathBuf;
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::watch;
 
+pub use character::{CharacterChange, CharacterSort, StoredCharacter};
 pub use page::{Page, PageAsk, Place};
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};

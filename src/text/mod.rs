@@ -8,6 +8,8 @@ pub mod chunk;
 mod english;
 mod markdown;
 pub mod mention;
+pub mod outlook;
+pub mod promise;
 mod quantity;
 pub mod repetition;
 pub mod speakable;

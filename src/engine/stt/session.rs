@@ -53,6 +53,7 @@ pub(super) struct Session {
     /// Not settled yet; the first one is sample `settled` of the whole.
     samples: VecDeque<f32>,
     settled: usize,
+    /// When the audio began, as if all that was there at first had been spoken just before.
     begun: Instant,
     ended: Option<Instant>,
     segments: Vec<Segment>,
@@ -101,7 +102,14 @@ impl Session {
             && let Some(audio) = &mut self.audio
         {
             match audio.poll_next_unpin(poller) {
-                Poll::Ready(Some(more)) => self.samples.extend(more.as_slice()),
+                Poll::Ready(Some(more)) => {
+                    if self.samples.is_empty() && self.settled == 0 {
+                        // Of an utterance that goes on after a pause, all that came before it.
+                        let now = Instant::now();
+                        self.begun = now.checked_sub(more.duration()).unwrap_or(now);
+                    }
+                    self.samples.extend(more.as_slice());
+                }
                 Poll::Ready(None) => {
                     self.audio = None;
                     self.ended = Some(Instant::now());

@@ -1,8 +1,13 @@
 //! The ear: finds utterances in what the microphone gives and has them transcribed while they are spoken.
 //!
 //! Voice activity is judged on every frame of 512 samples, and that speech began is told at once. The utterance then
-//! streams to the recogniser, from a little before its onset to its end point; with push-to-talk from the first sample
-//! to the commit. Positions are counted in samples received. What is not for the ear goes on to `turn`, in order.
+//! streams to the recogniser, from a little before its onset to its end point (`endpoint`); with push-to-talk from the
+//! first sample to the commit. In each pause it is transcribed as if it were over (`utterance`), for how long a pause is
+//! waited out depends on the words. Positions are counted in samples received. What is not for the ear goes on to
+//! `turn`, in order.
+
+mod endpoint;
+mod utterance;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,23 +17,22 @@ use futures::stream::{self, BoxStream, SelectAll};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+pub use self::endpoint::LONGEST_UTTERANCE;
+use self::endpoint::{Endpoint, Step};
+use self::utterance::{Awaited, End, Open, utterance, was_said};
 use super::detector::Detector;
 use super::event::{Complaint, ErrorCode, Input, Request, Transcription};
 use super::guard::guarded;
 use super::machine::Event;
 use super::settings::Settings;
-use crate::audio::vad::{EndPointer, VadEvent, VadSettings};
 use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::provider::{
-    Caller, FinalTranscript, ProviderError, Segment, SpeechToText, SttOptions, Transcript, VAD_FRAME, VoiceActivity,
+    Caller, FinalTranscript, ProviderError, SpeechToText, SttOptions, Transcript, VAD_FRAME, VoiceActivity,
 };
+use crate::text::outlook::{Outlook, outlook};
 
-/// One utterance, and with push-to-talk one press, lasts at most so long.
-pub const LONGEST_UTTERANCE: Samples<MIC_HZ> = Samples::from_millis(90_000);
 /// Frames of an utterance that may wait for the recogniser: all of it, so that hearing never waits. 5.8 MB at most.
 const UTTERANCE_FRAMES: usize = LONGEST_UTTERANCE.0 as usize / VAD_FRAME + 64;
-/// Less speech than this is a cough.
-const MINIMUM_SPEECH: Samples<MIC_HZ> = Samples::from_millis(96);
 /// Kept beyond the prefix: an onset that is slow to be sure of.
 const ONSET: Samples<MIC_HZ> = Samples::from_millis(1000);
 /// A recogniser that is silent for so long after an utterance's end has failed.
@@ -54,6 +58,8 @@ pub(super) enum Heard {
     /// A push-to-talk utterance was committed.
     Committed,
     Partial(Transcription),
+    /// The speaker pauses; if this was all, it was this.
+    Paused(Transcription),
     Final(Box<Utterance>),
     /// The utterance turned out to be nothing, or was cancelled.
     Nothing {
@@ -94,9 +100,7 @@ pub(super) struct Ear {
     settings: Settings,
     caller: Caller,
     new_id: fn() -> String,
-    pointer: EndPointer,
-    /// Where `pointer` began to count.
-    pointer_from: Samples<MIC_HZ>,
+    endpoint: Endpoint,
     /// All that was received, but for `rest`.
     received: Samples<MIC_HZ>,
     /// Less than a frame.
@@ -112,27 +116,6 @@ pub(super) struct Ear {
     told: Vec<Heard>,
 }
 
-/// The utterance that is being spoken. Its audio ends when this is dropped.
-struct Open {
-    item_id: String,
-    frames: mpsc::Sender<Mic>,
-    length: Samples<MIC_HZ>,
-}
-
-/// A transcript to come. It is cancelled when this is dropped.
-struct Awaited {
-    item_id: String,
-    end: Option<End>,
-    _wanted: oneshot::Sender<()>,
-}
-
-#[derive(Clone, Copy)]
-struct End {
-    decided: Instant,
-    /// From the end of speech to the decision.
-    endpoint: Duration,
-}
-
 impl Ear {
     pub(super) fn new(
         stt: Arc<dyn SpeechToText>,
@@ -144,11 +127,10 @@ impl Ear {
         Self {
             stt,
             activity: Detector::new(activity),
-            pointer: EndPointer::new(pointer_settings(&settings)),
+            endpoint: Endpoint::new(&settings, Samples(0)),
             settings,
             caller,
             new_id,
-            pointer_from: Samples(0),
             received: Samples(0),
             rest: Vec::new(),
             recent: Vec::new(),
@@ -214,10 +196,9 @@ impl Ear {
     fn set(&mut self, settings: Settings) {
         if self.settings.vad.is_some() != settings.vad.is_some() {
             self.commit();
-            self.pointer = EndPointer::new(pointer_settings(&settings));
-            self.pointer_from = self.received;
+            self.endpoint = Endpoint::new(&settings, self.received);
         }
-        self.pointer.set(pointer_settings(&settings));
+        self.endpoint.set(&settings);
         self.settings = settings;
     }
 
@@ -251,15 +232,32 @@ impl Ear {
             self.told.push(Heard::Refused { complaint: Complaint::of(&error, None), reference: None });
             0.0
         });
-        match self.pointer.push(probability) {
-            Some(VadEvent::SpeechStarted { at }) => {
-                let at = self.pointer_from + at;
+        if let Some(step) = self.endpoint.push(probability) {
+            self.step(step);
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Began { at } => {
                 if let Some(item_id) = self.open(at) {
                     self.told.push(Heard::Began { item_id, at });
                 }
             }
-            Some(VadEvent::SpeechStopped { at, .. }) => self.stop(self.pointer_from + at),
-            None => {}
+            Step::Paused => {
+                let outlook = self.open.as_mut().and_then(|open| open.pause(self.settings.languages.first()));
+                if let Some(outlook) = outlook {
+                    self.understood(outlook);
+                }
+            }
+            Step::Resumed => self.resume(),
+            Step::Ended { at } => self.stop(at),
+        }
+    }
+
+    fn understood(&mut self, outlook: Outlook) {
+        if let Some(step) = self.endpoint.understood(outlook) {
+            self.step(step);
         }
     }
 
@@ -282,6 +280,17 @@ impl Ear {
             self.told.push(Heard::Failed { item_id, error });
             return None;
         }
+        let (frames, wanted) = self.listen(item_id.clone());
+        self.awaited.push(Awaited::new(item_id.clone(), wanted));
+        self.open = Some(Open::new(item_id.clone(), frames));
+        let since = self.received.saturating_sub(at).as_usize().min(self.recent.len());
+        let beginning = self.recent[self.recent.len() - since..].to_vec();
+        self.feed(&beginning);
+        Some(item_id)
+    }
+
+    /// Asks the recogniser to hear what is sent, until nobody wants that any more.
+    fn listen(&mut self, item_id: String) -> (mpsc::Sender<Mic>, oneshot::Sender<()>) {
         let (frames, mut audio) = mpsc::channel(UTTERANCE_FRAMES);
         let options = SttOptions {
             languages: self.settings.languages.clone(),
@@ -294,34 +303,46 @@ impl Ear {
         let is_last = |item: &Transcript| matches!(item, Transcript::Final(_));
         let flow = guarded("speech recognition", || self.stt.transcribe(audio, options), is_last);
         let (wanted, unwanted) = oneshot::channel();
-        let id = item_id.clone();
-        self.hearing.push(flow.map(move |item| (id.clone(), item)).take_until(unwanted).boxed());
-        self.awaited.push(Awaited { item_id: item_id.clone(), end: None, _wanted: wanted });
-        self.open = Some(Open { item_id: item_id.clone(), frames, length: Samples(0) });
-        let since = self.received.saturating_sub(at).as_usize().min(self.recent.len());
-        let beginning = self.recent[self.recent.len() - since..].to_vec();
-        self.feed(&beginning);
-        Some(item_id)
+        self.hearing.push(flow.map(move |item| (item_id.clone(), item)).take_until(unwanted).boxed());
+        (frames, wanted)
+    }
+
+    /// The speaker goes on: what was made of the pause is dropped.
+    fn resume(&mut self) {
+        let Some(open) = &self.open else { return };
+        let (item_id, Some(again)) = (open.item_id.clone(), open.again()) else { return };
+        if !self.awaited.iter().any(|awaited| awaited.item_id == item_id) {
+            return;
+        }
+        let (frames, wanted) = self.listen(item_id.clone());
+        // As many words in one block as there are: the recogniser knows by that that they were spoken before.
+        let _ = frames.try_send(again);
+        if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == item_id) {
+            awaited.go_on(wanted);
+        }
+        if let Some(open) = &mut self.open {
+            open.go_on(frames);
+        }
     }
 
     fn feed(&mut self, samples: &[f32]) {
         if let Some(open) = &mut self.open {
-            open.length += Samples(samples.len() as u64);
-            // The inbox holds the longest utterance; a recogniser that has given up has told why.
-            let _ = open.frames.try_send(Mic::new(samples.to_vec()));
+            open.feed(samples);
         }
     }
 
     /// The speech ended at `at`; that it did is decided now.
     fn stop(&mut self, at: Samples<MIC_HZ>) {
-        self.close(self.received.saturating_sub(at).duration());
         self.told.push(Heard::Stopped { at });
+        self.close(self.received.saturating_sub(at).duration());
     }
 
     fn close(&mut self, endpoint: Duration) {
         let Some(open) = self.open.take() else { return };
-        if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == open.item_id) {
-            awaited.end = Some(End { decided: Instant::now(), endpoint });
+        let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == open.item_id) else { return };
+        awaited.end = Some(End { decided: Instant::now(), endpoint });
+        if let Some(early) = awaited.early.take() {
+            self.deliver(&open.item_id, early);
         }
     }
 
@@ -329,7 +350,7 @@ impl Ear {
     fn commit(&mut self) -> bool {
         let refused = std::mem::take(&mut self.refused);
         if self.settings.vad.is_some() {
-            let is_spoken = self.pointer.commit().is_some();
+            let is_spoken = self.endpoint.commit();
             if is_spoken {
                 self.stop(self.received);
             }
@@ -338,8 +359,8 @@ impl Ear {
             let rest = std::mem::take(&mut self.rest);
             self.received += Samples(rest.len() as u64);
             self.feed(&rest);
-            self.close(Duration::ZERO);
             self.told.push(Heard::Committed);
+            self.close(Duration::ZERO);
             true
         } else {
             refused
@@ -348,11 +369,12 @@ impl Ear {
 
     fn cancel(&mut self) {
         let Some(open) = self.open.take() else { return };
-        if self.pointer.commit().is_some() {
+        if self.endpoint.commit() {
             self.told.push(Heard::Stopped { at: self.received });
         }
+        // What was told of it so far is taken back.
         if let Some(awaited) = self.no_longer(&open.item_id) {
-            self.nothing(awaited.item_id);
+            self.told.push(Heard::Nothing { item_id: awaited.item_id, at: self.received });
         }
     }
 
@@ -361,42 +383,49 @@ impl Ear {
         Some(self.awaited.swap_remove(place))
     }
 
-    /// What was told of an utterance so far is taken back.
-    fn nothing(&mut self, item_id: String) {
-        self.told.push(Heard::Nothing { item_id, at: self.received });
+    fn transcribed(&mut self, item_id: &str, item: Result<Transcript, ProviderError>) {
+        let open = self.open.as_mut().filter(|open| open.item_id == item_id);
+        match (item, open) {
+            (Ok(Transcript::Partial { text, stable_chars, .. }), Some(open)) => {
+                let says = open.says(&text, stable_chars, self.received);
+                self.told.push(Heard::Partial(says));
+            }
+            // The end is decided; the whole comes next.
+            (Ok(Transcript::Partial { .. }), None) => {}
+            (Ok(Transcript::Final(transcript)), Some(open)) if open.is_paused() => {
+                let mut expected = Outlook::Finished;
+                if was_said(&transcript) {
+                    expected = outlook(&transcript.text, &transcript.language);
+                    self.told.push(Heard::Paused(open.says(&transcript.text, 0, self.received)));
+                }
+                self.transcribed_early(item_id, Ok(transcript), expected);
+            }
+            (Err(error), Some(open)) if open.is_paused() => {
+                self.transcribed_early(item_id, Err(error), Outlook::Finished);
+            }
+            (Ok(Transcript::Final(transcript)), _) => self.deliver(item_id, Ok(transcript)),
+            (Err(error), _) => self.deliver(item_id, Err(error)),
+        }
     }
 
-    fn transcribed(&mut self, item_id: &str, item: Result<Transcript, ProviderError>) {
-        match item {
-            Ok(Transcript::Partial { text, stable_chars, .. }) => {
-                let at = self.received;
-                if !self.awaited.iter().any(|awaited| awaited.item_id == item_id) {
-                    return;
-                }
-                self.told.push(Heard::Partial(Transcription {
-                    item_id: item_id.to_owned(),
-                    is_final: false,
-                    text,
-                    stable_chars,
-                    at,
-                    language: None,
-                    words: Vec::new(),
-                }));
-            }
-            Ok(Transcript::Final(transcript)) => {
-                let Some(awaited) = self.no_longer(item_id) else { return };
-                if was_said(&transcript) {
-                    self.told.push(Heard::Final(Box::new(utterance(&awaited, transcript, self.received))));
-                } else {
-                    self.nothing(awaited.item_id);
-                }
-            }
-            Err(error) => {
-                if self.no_longer(item_id).is_some() {
-                    self.told.push(Heard::Failed { item_id: item_id.to_owned(), error });
-                }
-            }
+    /// A pause is transcribed, which may be the end.
+    fn transcribed_early(&mut self, item_id: &str, outcome: Result<FinalTranscript, ProviderError>, expected: Outlook) {
+        if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == item_id) {
+            awaited.early = Some(outcome);
         }
+        self.understood(expected);
+    }
+
+    /// An utterance is over and transcribed.
+    fn deliver(&mut self, item_id: &str, outcome: Result<FinalTranscript, ProviderError>) {
+        let Some(awaited) = self.no_longer(item_id) else { return };
+        self.told.push(match outcome {
+            Ok(transcript) if was_said(&transcript) => {
+                Heard::Final(Box::new(utterance(&awaited, transcript, self.received)))
+            }
+            Ok(_) => Heard::Nothing { item_id: awaited.item_id, at: self.received },
+            Err(error) => Heard::Failed { item_id: awaited.item_id, error },
+        });
     }
 
     fn give_up(&mut self) {
@@ -409,73 +438,5 @@ impl Ear {
     }
 }
 
-fn pointer_settings(settings: &Settings) -> VadSettings {
-    let vad = settings.vad.unwrap_or_default();
-    VadSettings {
-        threshold: vad.threshold,
-        silence: Samples::from_millis(vad.silence_ms),
-        prefix: Samples::from_millis(vad.prefix_ms),
-        minimum_speech: MINIMUM_SPEECH,
-        maximum_utterance: LONGEST_UTTERANCE,
-    }
-}
-
-fn utterance(awaited: &Awaited, transcript: FinalTranscript, at: Samples<MIC_HZ>) -> Utterance {
-    let end = awaited.end.unwrap_or(End { decided: Instant::now(), endpoint: Duration::ZERO });
-    Utterance {
-        transcription: Transcription {
-            item_id: awaited.item_id.clone(),
-            is_final: true,
-            stable_chars: transcript.text.chars().count(),
-            text: transcript.text,
-            at,
-            language: Some(transcript.language),
-            words: transcript.segments.into_iter().flat_map(|segment| segment.words).collect(),
-        },
-        ended: end.decided,
-        endpoint: end.endpoint,
-        stt: end.decided.elapsed(),
-        served_by: transcript.served_by,
-    }
-}
-
-/// What Whisper writes for silence and noise, having learned from subtitles.
-const HALLUCINATIONS: [&str; 8] = [
-    "thank you",
-    "thanks for watching",
-    "thank you for watching",
-    "thank you very much",
-    "please subscribe",
-    "bye",
-    "you",
-    "so",
-];
-/// From this probability of no speech on, such a text is not believed.
-const DOUBTFUL_NO_SPEECH: f32 = 0.3;
-/// Below this mean log probability neither.
-const DOUBTFUL_LOG_PROBABILITY: f32 = -1.0;
-/// From this probability of no speech on, no unlikely text is: Whisper's own rule.
-const NO_SPEECH: f32 = 0.6;
-
-/// Whether a transcript is what somebody said.
-fn was_said(transcript: &FinalTranscript) -> bool {
-    if !transcript.text.chars().any(char::is_alphanumeric) {
-        return false;
-    }
-    let kept = |char: &char| char.is_alphanumeric() || *char == ' ';
-    let plain: String = transcript.text.chars().flat_map(char::to_lowercase).filter(kept).collect();
-    let suspect = HALLUCINATIONS.contains(&plain.trim());
-    let doubtful = |segment: &Segment| {
-        let unlikely = segment.log_probability < DOUBTFUL_LOG_PROBABILITY;
-        if suspect {
-            unlikely || segment.no_speech > DOUBTFUL_NO_SPEECH
-        } else {
-            unlikely && segment.no_speech > NO_SPEECH
-        }
-    };
-    transcript.segments.is_empty() || !transcript.segments.iter().all(doubtful)
-}
-
 #[cfg(test)]
-#[path = "ear_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-use super::super::settings::{SettingsPatch, VadPatch};
+use super::super::settings::{SettingsPatch, VadMode, VadPatch, VadSettings};
 use super::*;
 use crate::provider::fake::{FakeActivity, FakeHearing, FaultyActivity};
 use crate::provider::task::Task;
@@ -68,6 +68,7 @@ fn names(told: &[Heard]) -> Vec<String> {
         Heard::Stopped { .. } => "stopped".to_owned(),
         Heard::Committed => "committed".to_owned(),
         Heard::Partial(it) => format!("partial {:?}", it.text),
+        Heard::Paused(it) => format!("paused {:?}", it.text),
         Heard::Final(it) => format!("final {:?}", it.transcription.text),
         Heard::Nothing { .. } => "nothing".to_owned(),
         Heard::Failed { error, .. } => format!("failed {error}"),
@@ -296,36 +297,4 @@ async fn what_is_not_for_the_ear_goes_on_in_order() {
     let text = Input::Text { text: "Hi".to_owned(), client_message_id: None, output: None, character_ids: Vec::new() };
     let (told, _) = hear(Settings::default(), &[], vec![interrupt.clone(), text.clone()]).await;
     assert_eq!(names(&told), [format!("asked {interrupt:?}"), format!("asked {text:?}")]);
-}
-
-#[test]
-fn subtitles_learned_by_heart_are_not_believed() {
-    let transcript = |text: &str, no_speech, log_probability| FinalTranscript {
-        text: text.to_owned(),
-        language: "en".to_owned(),
-        segments: vec![Segment {
-            text: text.to_owned(),
-            start: Duration::ZERO,
-            end: Duration::from_secs(1),
-            words: Vec::new(),
-            log_probability,
-            no_speech,
-        }],
-        audio: Duration::from_secs(1),
-        latency: Duration::ZERO,
-        served_by: "whisper".into(),
-    };
-    for (text, no_speech, log_probability, said) in [
-        ("Thank you.", 0.05, -0.3, true),
-        ("Thank you.", 0.5, -0.3, false),
-        ("Thanks for watching!", 0.1, -1.2, false),
-        ("Thank you for the pizza.", 0.5, -0.3, true),
-        ("Mumble mumble.", 0.7, -1.4, false),
-        ("Mumble mumble.", 0.7, -0.4, true),
-        ("!?", 0.0, -0.1, false),
-        ("Да.", 0.1, -0.2, true),
-        ("", 0.0, 0.0, false),
-    ] {
-        assert_eq!(was_said(&transcript(text, no_speech, log_probability)), said, "{text} {no_speech}");
-    }
 }

@@ -2,8 +2,8 @@
 """Utterances with pauses inside them: what endpointing.py plays. Also by itself: pauses.py HTTP_URL FOLDER writes them as WAV.
 
 Twelve are real recordings (Debian's pocketsphinx-testdata: LibriVox, read cards, commands), the rest is spoken by the
-server's own voices (Kokoro). Each is cut where its text has a `|`, and room noise of 0.3 to 1.0 s is put between, so that a
-pause stands after a whole clause, inside a phrase, or after a filler. The words are found by the server's own recogniser
+server's own voices (Kokoro). Each is cut where its text has a `|`, and room noise of 0.3 to 1.0 s is put between: inside a
+phrase, after a filler, after a clause that waits for another. At `||` the words before it could have been all. The words are found by the server's own recogniser
 (word times), the cut by the least energy near the word's end. All is drawn from one seed. Needs: numpy, and a server.
 """
 import difflib, io, json, os, random, re, sys, urllib.request, wave
@@ -25,9 +25,9 @@ REAL = [
     (BOOK + "0890.wav", "Unless to be rather cold-hearted | and rather selfish is to be ill-disposed."),
     (BOOK + "0890.wav", "Unless to be rather | cold-hearted and rather selfish is to be | ill-disposed."),
     (BOOK + "0920.wav", "Had he married a more amiable woman, | he might have been made still more respectable than he was."),
-    (BOOK + "0920.wav", "Had he married a more | amiable woman, he might have been made still more respectable | than he was."),
+    (BOOK + "0920.wav", "Had he married a more | amiable woman, he might have been made still more respectable || than he was."),
     (BOOK + "0930.wav", "He might even have been made | amiable himself."),
-    ("goforward.raw", "Go forward | 10 meters."),
+    ("goforward.raw", "Go forward || 10 meters."),
     ("something.raw", "Go somewhere and | do something."),
     ("cards/005.wav", "8 of spades, | 4 of clubs, | 7 of hearts."),
     ("cards/002.wav", "4 | Queen of clubs."),
@@ -35,41 +35,41 @@ REAL = [
 SPOKEN = [
     ("af_heart", "I was thinking that we could | maybe go to the cinema tonight."),
     ("am_michael", "Can you tell me what the weather | is going to be like tomorrow?"),
-    ("bf_emma", "I need to buy some bread, | some milk, | and a dozen eggs."),
-    ("bm_george", "My sister lives in Leeds, | but she works in Manchester."),
+    ("bf_emma", "I need to buy some bread, || some milk, || and a dozen eggs."),
+    ("bm_george", "My sister lives in Leeds, || but she works in Manchester."),
     ("af_bella", "What do you think about | the new library on Main Street?"),
     ("am_adam", "I would like to order a | large coffee with oat milk."),
     ("af_nicole", "Well, um, | I am not really sure about that."),
     ("bf_isabella", "If it rains on Saturday, | we could stay at home and bake a cake."),
-    ("am_eric", "Yesterday I went to the doctor | because my knee was hurting again."),
+    ("am_eric", "Yesterday I went to the doctor || because my knee was hurting again."),
     ("af_sarah", "Could you remind me to | call my mother at six o'clock?"),
     ("bm_lewis", "The train was late, so | I missed the beginning of the concert."),
-    ("af_sky", "Tell me a story about a dragon | who was afraid of the dark."),
+    ("af_sky", "Tell me a story about a dragon || who was afraid of the dark."),
     ("am_liam", "How far is it from | London to Edinburgh?"),
-    ("af_nova", "My favourite colours are blue, | green, | and a very dark red."),
+    ("af_nova", "My favourite colours are blue, || green, || and a very dark red."),
     ("bf_alice", "I have been learning Spanish for | about two years now."),
     ("am_onyx", "Please turn off the lights in the | kitchen and the hallway."),
     ("af_kore", "I think that the best thing about summer is | that the evenings are so long."),
     ("bm_daniel", "Do you know whether the museum | is open on Mondays?"),
     ("af_river", "We moved here when I was | seven years old."),
-    ("am_fenrir", "She said that she would come, | but I do not believe her."),
+    ("am_fenrir", "She said that she would come, || but I do not believe her."),
     ("af_jessica", "Is there anything that I should | bring to the party on Friday?"),
     ("bm_fable", "The problem is that my | computer will not start any more."),
-    ("af_alloy", "I like him, | although he never listens to me."),
+    ("af_alloy", "I like him, || although he never listens to me."),
     ("am_puck", "Let me see, | I think it was in nineteen ninety-four."),
-    ("bf_lily", "First you boil the water, | and then you add the pasta."),
+    ("bf_lily", "First you boil the water, || and then you add the pasta."),
     ("af_aoede", "Why do cats always | land on their feet?"),
     ("am_echo", "I was going to say that, uh, | the second answer was better."),
-    ("af_heart", "There is a small café near the station | where they make their own ice cream."),
-    ("am_michael", "Could we talk about something else, | for example your holidays?"),
+    ("af_heart", "There is a small café near the station || where they make their own ice cream."),
+    ("am_michael", "Could we talk about something else, || for example your holidays?"),
     ("bf_emma", "He told me to wait until | the end of the month."),
     ("bm_george", "In my opinion | the book was much better than the film."),
-    ("af_bella", "I cannot find my keys, | and my phone is in the car."),
+    ("af_bella", "I cannot find my keys, || and my phone is in the car."),
     ("am_adam", "What is the difference between | a crocodile and an alligator?"),
-    ("af_sarah", "My name is Laura | and I live in a village by the sea."),
+    ("af_sarah", "My name is Laura || and I live in a village by the sea."),
     ("bf_isabella", "I would rather have tea than | coffee in the evening."),
     ("am_eric", "When I was a child | my grandfather took me fishing every Sunday."),
-    ("af_nova", "You should try the soup, | it is really good today."),
+    ("af_nova", "You should try the soup, || it is really good today."),
     ("bm_lewis", "Actually, | I have changed my mind."),
 ]
 
@@ -120,7 +120,7 @@ def plain(word):
 def cut_places(server, samples, text):
     """Where the words before each `|` end, in samples."""
     heard = transcribe(server, samples)["words"]
-    parts = [[plain(word) for word in part.split()] for part in text.split("|")]
+    parts = [[plain(word) for word in part.split()] for part in re.split(r"\|+", text)]
     wanted = [word for part in parts for word in part]
     places, count = [], 0
     matcher = difflib.SequenceMatcher(None, [plain(word["word"]) for word in heard], wanted, autojunk=False)
@@ -158,7 +158,8 @@ def faded(piece):
 
 
 def utterances(server):
-    """A list of dicts: text, samples, pauses [(begin, end) in seconds], end (of speech, seconds), real."""
+    """A list of dicts: text, samples, pauses [(begin, end) in seconds], end (of speech, seconds), real, open (no pause
+    stands where the words could have been all)."""
     draw, made = random.Random(20261121), []
     for source, text in [(name, text) for name, text in REAL] + SPOKEN:
         is_real = "." in source
@@ -166,7 +167,7 @@ def utterances(server):
             data = open(os.path.join(CLIPS, source), "rb").read()
             samples = read_wave(data) if data[:4] == b"RIFF" else numpy.frombuffer(data, "<i2").astype(numpy.float32) / 32768
         else:
-            samples = speak(server, source, text.replace(" | ", " "))
+            samples = speak(server, source, re.sub(r" \|+ ", " ", text))
         samples = samples * (0.1 / float(numpy.sqrt((samples**2).mean()) + 1e-9))
         places = cut_places(server, samples, text)
         begin, end = speech_bounds(samples)
@@ -185,12 +186,26 @@ def utterances(server):
         pieces.append(numpy.zeros(int(TAIL_SECONDS * RATE), numpy.float32))
         whole = numpy.concatenate(pieces)
         noise = numpy.random.default_rng(len(made)).normal(0, NOISE, len(whole)).astype(numpy.float32)
-        made.append({"text": text, "samples": whole + noise, "pauses": pauses, "end": at / RATE, "real": is_real})
+        made.append({"text": text, "samples": whole + noise, "pauses": pauses, "end": at / RATE, "real": is_real, "open": "||" not in text})
+    return made
+
+
+def kept(server, folder):
+    """The same, written to a folder once and then read from it."""
+    index = os.path.join(folder, "index.json")
+    if not os.path.exists(index):
+        os.makedirs(folder, exist_ok=True)
+        made = utterances(server)
+        for number, utterance in enumerate(made):
+            with open(os.path.join(folder, f"{number:02}.wav"), "wb") as file:
+                file.write(wave_bytes(utterance.pop("samples")))
+        with open(index, "w") as file:
+            json.dump(made, file, indent=1)
+    made = json.load(open(index))
+    for number, utterance in enumerate(made):
+        utterance["samples"] = read_wave(open(os.path.join(folder, f"{number:02}.wav"), "rb").read())
     return made
 
 
 if __name__ == "__main__":
-    for number, utterance in enumerate(utterances(sys.argv[1].rstrip("/"))):
-        with open(os.path.join(sys.argv[2], f"{number:02}.wav"), "wb") as file:
-            file.write(wave_bytes(utterance.pop("samples")))
-        print(json.dumps(utterance))
+    kept(sys.argv[1].rstrip("/"), sys.argv[2])

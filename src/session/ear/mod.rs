@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 pub use self::endpoint::LONGEST_UTTERANCE;
 use self::endpoint::{Endpoint, Step};
-use self::utterance::{Awaited, End, Open, utterance, was_said};
+use self::utterance::{Awaited, End, Open, expected, utterance, was_said};
 use super::detector::Detector;
 use super::event::{Complaint, ErrorCode, Input, Request, Transcription};
 use super::guard::guarded;
@@ -29,7 +29,7 @@ use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::provider::{
     Caller, FinalTranscript, ProviderError, SpeechToText, SttOptions, Transcript, VAD_FRAME, VoiceActivity,
 };
-use crate::text::outlook::{Outlook, outlook};
+use crate::text::outlook::Outlook;
 
 /// Frames of an utterance that may wait for the recogniser: all of it, so that hearing never waits. 5.8 MB at most.
 const UTTERANCE_FRAMES: usize = LONGEST_UTTERANCE.0 as usize / VAD_FRAME + 64;
@@ -393,12 +393,11 @@ impl Ear {
             // The end is decided; the whole comes next.
             (Ok(Transcript::Partial { .. }), None) => {}
             (Ok(Transcript::Final(transcript)), Some(open)) if open.is_paused() => {
-                let mut expected = Outlook::Finished;
                 if was_said(&transcript) {
-                    expected = outlook(&transcript.text, &transcript.language);
                     self.told.push(Heard::Paused(open.says(&transcript.text, 0, self.received)));
                 }
-                self.transcribed_early(item_id, Ok(transcript), expected);
+                let outlook = expected(&transcript);
+                self.transcribed_early(item_id, Ok(transcript), outlook);
             }
             (Err(error), Some(open)) if open.is_paused() => {
                 self.transcribed_early(item_id, Err(error), Outlook::Finished);
@@ -413,7 +412,7 @@ impl Ear {
         if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == item_id) {
             awaited.early = Some(outcome);
         }
-        self.understood(expected);
+        self.understood(outlook);
     }
 
     /// An utterance is over and transcribed.

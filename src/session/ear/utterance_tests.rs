@@ -1,8 +1,7 @@
 use super::*;
 
-#[test]
-fn subtitles_learned_by_heart_are_not_believed() {
-    let transcript = |text: &str, no_speech, log_probability| FinalTranscript {
+fn transcript(text: &str, no_speech: f32, log_probability: f32) -> FinalTranscript {
+    FinalTranscript {
         text: text.to_owned(),
         language: "en".to_owned(),
         segments: vec![Segment {
@@ -16,7 +15,25 @@ fn subtitles_learned_by_heart_are_not_believed() {
         audio: Duration::from_secs(1),
         latency: Duration::ZERO,
         served_by: "whisper".into(),
-    };
+    }
+}
+
+#[test]
+fn a_guess_and_half_a_sentence_are_not_taken_for_the_end() {
+    for (text, log_probability, outlook) in [
+        ("It was leisure.", -0.3, Outlook::Finished),
+        ("It was leeched.", -0.5, Outlook::Unfinished),
+        ("It was the.", -0.1, Outlook::Unfinished),
+        ("...", -0.9, Outlook::Finished),
+    ] {
+        assert_eq!(expected(&transcript(text, 0.1, log_probability)), outlook, "{text}");
+    }
+    let remote = FinalTranscript { segments: Vec::new(), ..transcript("It was leisure.", 0.0, 0.0) };
+    assert_eq!(expected(&remote), Outlook::Finished, "who tells no probability is believed");
+}
+
+#[test]
+fn subtitles_learned_by_heart_are_not_believed() {
     for (text, no_speech, log_probability, said) in [
         ("Thank you.", 0.05, -0.3, true),
         ("Thank you.", 0.5, -0.3, false),

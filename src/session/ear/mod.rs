@@ -315,7 +315,7 @@ impl Ear {
             return;
         }
         let (frames, wanted) = self.listen(item_id.clone());
-        // As many words in one block as there are: the recogniser knows by that that they were spoken before.
+        // In one block, by which the recogniser knows that it was spoken before.
         let _ = frames.try_send(again);
         if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == item_id) {
             awaited.go_on(wanted);

@@ -1,7 +1,8 @@
 //! Fresh databases of either kind, for tests of everything that keeps something.
 //!
 //! A test that both databases must pass is a function of a [`TestStore`], and [`on_both_databases`] makes two tests of it:
-//! `on_sqlite::NAME` and `on_postgres::NAME`. PostgreSQL's server is `TEST_DATABASE_URL`; without one its tests fail.
+//! `on_sqlite::NAME` and `on_postgres::NAME`. PostgreSQL's server is `TEST_DATABASE_URL`; without one its tests fail. When
+//! the database ends, every query that ran is planned again, and one that reads a whole table fails the test.
 
 use std::ops::Deref;
 
@@ -9,7 +10,7 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::Store;
+use super::{Store, planner_tests};
 use crate::testing;
 
 /// A store on a database of its own, which ends with it.
@@ -45,6 +46,7 @@ pub(crate) use on_both_databases;
 
 /// A new SQLite file, in a folder two levels below a temporary one.
 pub(crate) async fn sqlite() -> TestStore {
+    planner_tests::listen();
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}/deep/er/aichat.db", folder.path().display());
     TestStore { store: Store::open(&url).await.unwrap(), url, _folder: Some(folder), named: None }
@@ -52,6 +54,7 @@ pub(crate) async fn sqlite() -> TestStore {
 
 /// A new database on PostgreSQL's server.
 pub(crate) async fn postgres() -> TestStore {
+    planner_tests::listen();
     let (name, url) = postgres_database().await;
     TestStore { store: Store::open(&url).await.unwrap(), url, _folder: None, named: Some(name) }
 }
@@ -92,14 +95,32 @@ impl Deref for TestStore {
 
 impl Drop for TestStore {
     fn drop(&mut self) {
-        let Some(name) = &self.named else { return };
-        let statement = format!("DROP DATABASE {name} WITH (FORCE)");
+        let (url, named, passed) = (self.url.clone(), self.named.clone(), !std::thread::panicking());
         // This thread may already run a runtime, which cannot wait for another.
-        let dropping = std::thread::spawn(move || {
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(on_server(statement));
+        let ending = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let planned = passed.then(|| {
+                std::panic::catch_unwind(|| {
+                    runtime.block_on(async {
+                        if url.starts_with("sqlite:") {
+                            planner_tests::check_sqlite(&url).await;
+                        } else {
+                            planner_tests::check_postgres(&url).await;
+                        }
+                    });
+                })
+            });
+            if let Some(name) = named {
+                runtime.block_on(on_server(format!("DROP DATABASE {name} WITH (FORCE)")));
+            }
+            if let Some(Err(fault)) = planned {
+                std::panic::resume_unwind(fault);
+            }
         });
-        if dropping.join().is_err() {
-            tracing::error!(name, "a test's database was not dropped");
+        if let Err(fault) = ending.join()
+            && passed
+        {
+            std::panic::resume_unwind(fault);
         }
     }
 }

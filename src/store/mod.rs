@@ -165,4 +165,6 @@ impl Store {
 }
 
 #[cfg(test)]
+mod planner_tests;
+#[cfg(test)]
 mod tests;

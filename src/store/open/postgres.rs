@@ -29,7 +29,8 @@ pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
     let place = without_password(url);
     let options = AnyConnectOptions::from_str(url).map_err(|error| StoreError::BadUrl { reason: error.to_string() })?;
     let failed = |cause| StoreError::Database { place: place.clone(), cause };
-    let mut connection = AnyConnection::connect_with(&options).await.map_err(failed)?;
+    let connecting = tokio::time::timeout(ACQUIRE_TIMEOUT, AnyConnection::connect_with(&options));
+    let mut connection = connecting.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(failed)?;
     migrate(&mut connection, &MIGRATIONS, &place, failed).await?;
     connection.close().await.map_err(failed)?;
     let pool = AnyPoolOptions::new()

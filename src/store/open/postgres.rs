@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{Migrations, migrate};
 use crate::store::{Kind, Store, StoreError};
 
-pub(super) const MIGRATIONS: Migrations = [
+pub(super) const MIGRATIONS: &Migrations = &[
     (1, "conversations", include_str!("../../../migrations/postgres/0001_conversations.sql")),
     (2, "usage", include_str!("../../../migrations/postgres/0002_usage.sql")),
     (3, "data", include_str!("../../../migrations/postgres/0003_data.sql")),
@@ -31,7 +31,7 @@ pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
     let failed = |cause| StoreError::Database { place: place.clone(), cause };
     let connecting = tokio::time::timeout(ACQUIRE_TIMEOUT, AnyConnection::connect_with(&options));
     let mut connection = connecting.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(failed)?;
-    migrate(&mut connection, &MIGRATIONS, &place, failed).await?;
+    migrate(&mut connection, MIGRATIONS, &place, failed).await?;
     connection.close().await.map_err(failed)?;
     let pool = AnyPoolOptions::new()
         .max_connections(CONNECTIONS)

@@ -14,8 +14,8 @@ use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use crate::store::backup::{self, tables};
 use crate::store::Store;
+use crate::store::backup::{self, tables};
 use archive::{Archive, Entry};
 
 /// The folders of DATA_DIR that hold what rows refer to.
@@ -52,16 +52,16 @@ pub async fn backup(store: &Store, data_dir: &Path, path: &Path) -> anyhow::Resu
     // Only its owner may read it: it holds what people said.
     let file = NamedTempFile::new_in(folder).with_context(writing)?;
     let mut zip = archive::Writer::new(BufWriter::new(file));
+    let mut snapshot = store.snapshot().await?;
     let mut description = Description {
         format: FORMAT,
         schema: backup::schema(),
-        created_at: backup::now(),
+        created_at: snapshot.taken_at.clone(),
         aichat: env!("CARGO_PKG_VERSION").to_owned(),
         database: store.kind().to_owned(),
         rows: std::collections::BTreeMap::new(),
         files: 0,
     };
-    let mut snapshot = store.snapshot().await?;
     for table in tables() {
         let out = zip.begin(&Entry::Table(table)).with_context(writing)?;
         description.rows.insert(table.to_owned(), snapshot.write_table(table, out).await?);
@@ -111,10 +111,12 @@ pub async fn restore(store: &Store, data_dir: &Path, path: &Path, replace: bool)
         let expected = description.rows.get(table).copied().unwrap_or(0);
         ensure!(count == expected, "{shown} is no whole backup: {table} has {count} rows, not {expected}");
     }
+    let mut placed = Placed::default();
     for name in &names {
-        move_into(&aside.path().join(name), &data_dir.join(name))?;
+        placed.place(&aside.path().join(name), data_dir.join(name))?;
     }
     restoration.commit().await?;
+    placed.stay();
     if replace {
         remove_others(data_dir, &names)?;
     }
@@ -144,12 +146,39 @@ fn files_below(folder: &Path, prefix: &str) -> anyhow::Result<Vec<(String, PathB
     Ok(found)
 }
 
-fn move_into(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let writing = || format!("writing {}", to.display());
-    if let Some(folder) = to.parent() {
-        std::fs::create_dir_all(folder).with_context(writing)?;
+/// Files that were put where they belong. Dropped before [`Placed::stay`], those that are new are removed again.
+#[derive(Default)]
+struct Placed {
+    new: Vec<PathBuf>,
+}
+
+impl Placed {
+    fn place(&mut self, from: &Path, to: PathBuf) -> anyhow::Result<()> {
+        let writing = || format!("writing {}", to.display());
+        if let Some(folder) = to.parent() {
+            std::fs::create_dir_all(folder).with_context(writing)?;
+        }
+        let is_new = !to.exists();
+        std::fs::rename(from, &to).with_context(writing)?;
+        if is_new {
+            self.new.push(to);
+        }
+        Ok(())
     }
-    std::fs::rename(from, to).with_context(writing)
+
+    fn stay(mut self) {
+        self.new.clear();
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        for path in &self.new {
+            if let Err(error) = std::fs::remove_file(path) {
+                tracing::warn!(path = %path.display(), %error, "a file that was restored in vain was not removed");
+            }
+        }
+    }
 }
 
 /// Removes the files of rows that are gone.

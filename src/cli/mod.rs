@@ -85,10 +85,7 @@ impl Cli {
             lines.extend(config.listening_fault(&wrong).map(|error| error.to_string()));
         }
         // These need no model and no device.
-        if !matches!(
-            self.command,
-            Command::Models(_) | Command::Pull(_) | Command::Backup(_) | Command::Restore(_)
-        ) {
+        if !matches!(self.command, Command::Models(_) | Command::Pull(_) | Command::Backup(_) | Command::Restore(_)) {
             lines.extend(app::faults(&config, &wrong));
         }
         match lines.as_slice() {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use sqlx::any::AnyRow;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction, ValueRef};
 
-use super::{Kind, Store, open};
+use super::{Kind, Store, open, row};
 
 /// The tables, each after those that it refers to, and how its rows are sorted.
 const TABLES: [(&str, &str); 13] = [
@@ -44,7 +44,9 @@ pub enum BackupError {
     Database(String),
     #[error("the database's disk is full")]
     Full,
-    #[error("the database is not empty: it has rows in {table}; restore into an empty one, or say --replace to lose what it has")]
+    #[error(
+        "the database is not empty: it has rows in {table}; restore into an empty one, or say --replace to lose what it has"
+    )]
     NotEmpty { table: &'static str },
     #[error("row {row} of {table} cannot be restored: {reason}")]
     BadRow { table: &'static str, row: u64, reason: String },
@@ -56,6 +58,8 @@ pub enum BackupError {
 pub struct Snapshot {
     moment: Transaction<'static, Any>,
     kind: Kind,
+    /// RFC 3339, in UTC.
+    pub taken_at: String,
 }
 
 /// A database that is being filled: dropped before [`Restoration::commit`], it is as it was before.
@@ -94,7 +98,7 @@ impl Store {
     pub async fn snapshot(&self) -> Result<Snapshot, BackupError> {
         let mut moment = self.read().await?;
         without_deadline(&mut moment, self.kind).await?;
-        Ok(Snapshot { moment, kind: self.kind })
+        Ok(Snapshot { moment, kind: self.kind, taken_at: row::now() })
     }
 
     /// Begins to fill the database.

@@ -6,11 +6,14 @@
 
 use std::ops::Deref;
 
+use serde_json::json;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::{Store, planner_tests};
+use crate::provider::Role;
+use crate::session::record::{Message, MessageStatus};
 use crate::testing;
 
 /// A store on a database of its own, which ends with it.
@@ -69,6 +72,22 @@ async fn postgres_database() -> (String, String) {
     (name, url)
 }
 
+/// A message that somebody said.
+pub(crate) fn message(id: &str, conversation_id: &str, content: &str) -> Message {
+    Message {
+        id: id.to_owned(),
+        conversation_id: conversation_id.to_owned(),
+        role: Role::User,
+        character_id: None,
+        character_name: None,
+        content: content.to_owned(),
+        status: MessageStatus::Completed,
+        heard_chars: None,
+        metadata: json!({}),
+        client_message_id: None,
+    }
+}
+
 async fn on_server(statement: String) {
     sqlx::any::install_default_drivers();
     let mut connection = AnyConnection::connect(&testing::postgres_url())
@@ -79,6 +98,11 @@ async fn on_server(statement: String) {
 }
 
 impl TestStore {
+    /// Runs a statement of a test's own.
+    pub(crate) async fn execute(&self, statement: &'static str) {
+        sqlx::query(statement).execute(&self.store.writer).await.unwrap_or_else(|error| panic!("{error}: {statement}"));
+    }
+
     /// The address under which it can be opened again.
     pub(crate) fn url(&self) -> &str {
         &self.url

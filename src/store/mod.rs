@@ -7,6 +7,7 @@
 //! what a conversation is for.
 
 pub mod backup;
+mod character;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod open;
@@ -14,6 +15,7 @@ mod page;
 mod record;
 mod row;
 mod scope;
+mod settings;
 mod usage;
 
 use std::path::PathBuf;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::watch;
 
+pub use character::{CharacterChange, CharacterSort, StoredCharacter};
 pub use page::{Page, PageAsk, Place};
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};

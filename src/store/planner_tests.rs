@@ -215,10 +215,6 @@ impl Visit for Told {
     }
 }
 
-async fn run(store: &fixture::TestStore, statement: &'static str) {
-    sqlx::query(statement).execute(&store.writer).await.unwrap();
-}
-
 const WITHOUT: [&str; 4] = [
     "SELECT content FROM messages WHERE role = 'user'",
     "UPDATE characters SET is_active = 1 WHERE description = ''",
@@ -236,11 +232,11 @@ const WITH: [&str; 4] = [
 async fn a_query_without_an_index_is_found_on_sqlite() {
     let store = fixture::sqlite().await;
     for statement in WITH {
-        run(&store, statement).await;
+        store.execute(statement).await;
     }
     check_sqlite(store.url()).await;
     for statement in WITHOUT {
-        run(&store, statement).await;
+        store.execute(statement).await;
         let url = store.url().to_owned();
         let found = tokio::spawn(async move { check_sqlite(&url).await }).await.unwrap_err().into_panic();
         assert!(found.downcast_ref::<String>().unwrap().contains(statement), "{statement}");
@@ -251,11 +247,11 @@ async fn a_query_without_an_index_is_found_on_sqlite() {
 async fn a_query_without_an_index_is_found_on_postgres() {
     let store = fixture::postgres().await;
     for statement in WITH {
-        run(&store, statement).await;
+        store.execute(statement).await;
     }
     check_postgres(store.url()).await;
     for statement in WITHOUT {
-        run(&store, statement).await;
+        store.execute(statement).await;
         let url = store.url().to_owned();
         let found = tokio::spawn(async move { check_postgres(&url).await }).await.unwrap_err().into_panic();
         assert!(found.downcast_ref::<String>().unwrap().contains(statement), "{statement}");

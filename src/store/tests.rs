@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::json;
 
-use super::fixture::{TestStore, on_both_databases};
+use super::fixture::{TestStore, message, on_both_databases};
 use super::{LOCAL_OWNER, Store};
 use crate::provider::Role;
 use crate::session::record::{Message, MessageStatus, RecordError, Records};
@@ -21,21 +21,6 @@ on_both_databases!(
     the_latest_of_a_thousand_messages_come_oldest_first,
     many_writers_lose_nothing_and_readers_go_on,
 );
-
-pub(super) fn message(id: &str, conversation_id: &str, content: &str) -> Message {
-    Message {
-        id: id.to_owned(),
-        conversation_id: conversation_id.to_owned(),
-        role: Role::User,
-        character_id: None,
-        character_name: None,
-        content: content.to_owned(),
-        status: MessageStatus::Completed,
-        heard_chars: None,
-        metadata: json!({}),
-        client_message_id: None,
-    }
-}
 
 pub(super) async fn contents(store: &Store, conversation_id: &str, history: usize) -> Vec<String> {
     let opened = store.of(LOCAL_OWNER).open_conversation(conversation_id.to_owned(), history).await.unwrap();

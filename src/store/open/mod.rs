@@ -21,11 +21,7 @@ pub(super) const NEWEST: i64 = sqlite::MIGRATIONS.len() as i64;
 
 pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
     sqlx::any::install_default_drivers();
-    if is_postgres(url) {
-        postgres::open(url).await
-    } else {
-        sqlite::open(url).await
-    }
+    if is_postgres(url) { postgres::open(url).await } else { sqlite::open(url).await }
 }
 
 /// PostgreSQL says itself that it does not know a database; SQLite would make one.

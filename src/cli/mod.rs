@@ -1,10 +1,12 @@
 //! The commands, one file each: parse, call the app, print.
 
+mod backup;
 mod chat;
 mod doctor;
 mod models;
 mod output;
 mod pull;
+mod restore;
 mod serve;
 mod sound;
 mod speak;
@@ -43,6 +45,8 @@ enum Command {
     Chat(chat::Chat),
     Talk(talk::Talk),
     Doctor(doctor::Doctor),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
 }
 
 impl Cli {
@@ -68,6 +72,8 @@ impl Cli {
             Command::Chat(command) => command.run(config).await,
             Command::Talk(command) => command.run(config).await,
             Command::Doctor(command) => command.run(config).await,
+            Command::Backup(command) => command.run(config).await,
+            Command::Restore(command) => command.run(config).await,
         }
     }
 
@@ -78,8 +84,8 @@ impl Cli {
         if matches!(self.command, Command::Serve(_)) {
             lines.extend(config.listening_fault(&wrong).map(|error| error.to_string()));
         }
-        // These two need no model and no device.
-        if !matches!(self.command, Command::Models(_) | Command::Pull(_)) {
+        // These need no model and no device.
+        if !matches!(self.command, Command::Models(_) | Command::Pull(_) | Command::Backup(_) | Command::Restore(_)) {
             lines.extend(app::faults(&config, &wrong));
         }
         match lines.as_slice() {

@@ -212,7 +212,7 @@ impl StoredLedger {
             // Written so that no sum can overflow.
             let changed = sqlx::query(
                 "UPDATE spending SET reserved_nanousd = reserved_nanousd + $1 \
-                 WHERE period = $2 AND spent_nanousd + reserved_nanousd <= $3 - $1",
+                 WHERE period = $2 AND spent_nanousd + reserved_nanousd <= CAST($3 AS BIGINT) - $1",
             )
             .bind(most.as_billionths())
             .bind(period.to_owned())
@@ -237,13 +237,14 @@ impl StoredLedger {
             insert(&mut lock, &Uuid::now_v7().to_string(), &today(), "settled", Usd::ZERO, entry).await?;
             return lock.commit().await;
         };
-        let found = sqlx::query("SELECT day, reserved_nanousd FROM usage WHERE id = $1 AND state = 'reserved'")
-            .bind(id.clone())
-            .fetch_optional(&mut *lock)
-            .await?;
+        // One statement, so that of two that settle the same one only one finds it.
+        let found =
+            sqlx::query("DELETE FROM usage WHERE id = $1 AND state = 'reserved' RETURNING day, reserved_nanousd")
+                .bind(id.clone())
+                .fetch_optional(&mut *lock)
+                .await?;
         let Some(found) = found else { return lock.rollback().await };
         let (day, reserved): (String, i64) = (found.try_get(0)?, found.try_get(1)?);
-        sqlx::query("DELETE FROM usage WHERE id = $1").bind(id.clone()).execute(&mut *lock).await?;
         insert(&mut lock, &id, &day, "settled", Usd::billionths(reserved), entry).await?;
         spend(&mut lock, &day, reserved, entry.cost.as_billionths()).await?;
         lock.commit().await?;
@@ -360,18 +361,16 @@ async fn spend(lock: &mut Transaction<'_, Any>, day: &str, reserved: i64, cost: 
 
 async fn close_lost(store: &Store) -> Result<usize, sqlx::Error> {
     let mut lock = store.write().await?;
-    let lost =
-        sqlx::query("SELECT day, reserved_nanousd FROM usage WHERE state = 'reserved'").fetch_all(&mut *lock).await?;
+    let lost = sqlx::query(
+        "UPDATE usage SET state = 'lost', outcome = 'failed', cost_nanousd = reserved_nanousd, estimated = 1 \
+         WHERE state = 'reserved' RETURNING day, reserved_nanousd",
+    )
+    .fetch_all(&mut *lock)
+    .await?;
     for row in &lost {
         let (day, reserved): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
         spend(&mut lock, &day, reserved, reserved).await?;
     }
-    sqlx::query(
-        "UPDATE usage SET state = 'lost', outcome = 'failed', cost_nanousd = reserved_nanousd, estimated = 1 \
-         WHERE state = 'reserved'",
-    )
-    .execute(&mut *lock)
-    .await?;
     lock.commit().await?;
     Ok(lost.len())
 }

@@ -75,7 +75,9 @@ pub(super) async fn server_with(configure: impl FnOnce(&mut State)) -> Server {
         engines: reports,
         metrics: Arc::new(|| "aichat_up 1\n".to_owned()),
         settings: Settings::default(),
-        access: Access::default(),
+        // What the requests below call it.
+        access: Access { allowed_hosts: vec!["x".into()], ..Access::default() },
+        tls: None,
         limits: Limits::default(),
     };
     configure(&mut state);

@@ -6,7 +6,7 @@ use anyhow::bail;
 use clap::Args;
 use tokio::process::Command;
 
-use super::output;
+use super::{keys, output};
 use crate::app::{App, ModelName};
 use crate::config::Config;
 use crate::engine::device;
@@ -150,7 +150,7 @@ async fn espeak() -> Finding {
 }
 
 async fn address(app: &App) -> Finding {
-    if let Some(fault) = app.config.listening_fault(&[]) {
+    if let Some(fault) = keys::listening_fault(&app.config, &[]).await {
         return Finding::Bad(fault.to_string());
     }
     match tokio::net::TcpListener::bind(app.config.listen).await {

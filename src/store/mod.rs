@@ -6,6 +6,7 @@
 //! cut. Every row has an owner, and whoever reads or writes rows does it through an [`Owned`] handle. Nothing here knows
 //! what a conversation is for.
 
+mod key;
 mod open;
 mod page;
 mod postgres;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::watch;
 
+pub use key::{Key, KeyError, NewKey, digest, is_well_formed, random_secret};
 pub use page::{Page, PageAsk, Place};
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};

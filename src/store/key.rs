@@ -138,15 +138,16 @@ impl Store {
         let secret = random_secret()?;
         let text = format!("{PREFIX}{secret}{}", checksum(&secret));
         let mut lock = self.write().await?;
-        if count(&mut lock, "SELECT COUNT(*) FROM api_keys WHERE name = $1 AND revoked_at IS NULL", &new.name).await?
-            > 0
-        {
+        let others = all(&mut lock).await?;
+        let mut unrevoked = others.iter().filter(|key| key.revoked_at.is_none());
+        if unrevoked.clone().any(|key| key.name == new.name) {
             return Err(KeyError::NameTaken(new.name));
         }
+        let is_first_admin = !unrevoked.any(|key| key.scope == Scope::Admin && key.owner == LOCAL_OWNER);
         let id = Uuid::now_v7().to_string();
         let owner = match new.owner {
             Some(owner) => owner,
-            None if new.scope == Scope::Admin && !has_owner_admin(&mut lock).await? => LOCAL_OWNER.to_owned(),
+            None if new.scope == Scope::Admin && is_first_admin => LOCAL_OWNER.to_owned(),
             None => id.clone(),
         };
         let key = Key {
@@ -160,7 +161,9 @@ impl Store {
             expires_at: new.days.map(|days| row::written(OffsetDateTime::now_utc() + Duration::days(days.into()))),
             revoked_at: None,
         };
-        welcome(&mut lock, &key.owner).await?;
+        if key.owner != LOCAL_OWNER && !others.iter().any(|other| other.owner == key.owner) {
+            welcome(&mut lock, &key.owner).await?;
+        }
         insert(&mut lock, &key, &digest(&text)).await?;
         lock.commit().await?;
         Ok((key, text))
@@ -171,13 +174,10 @@ impl Store {
     /// # Errors
     /// The database does not answer.
     pub async fn keys(&self) -> Result<Vec<Key>, KeyError> {
-        let rows = sqlx::query(
-            "SELECT id, name, owner, scope, prefix, created_at, last_used_at, expires_at, revoked_at FROM api_keys \
-             ORDER BY created_at, id",
-        )
-        .fetch_all(&self.readers)
-        .await?;
-        Ok(rows.iter().map(read).collect::<Result<_, _>>()?)
+        let mut moment = self.read().await?;
+        let keys = all(&mut moment).await?;
+        moment.commit().await?;
+        Ok(keys)
     }
 
     /// Ends a key, and with it every login.
@@ -285,6 +285,12 @@ fn is_name(name: &str) -> bool {
     visible && (1..=MOST_NAME_CHARS).contains(&name.chars().count())
 }
 
+async fn all(lock: &mut Transaction<'_, Any>) -> Result<Vec<Key>, sqlx::Error> {
+    let query = "SELECT /* every row */ id, name, owner, scope, prefix, created_at, last_used_at, expires_at, \
+                 revoked_at FROM api_keys ORDER BY created_at, id";
+    sqlx::query(query).fetch_all(&mut **lock).await?.iter().map(read).collect()
+}
+
 fn read(row: &AnyRow) -> Result<Key, sqlx::Error> {
     Ok(Key {
         id: row.try_get("id")?,
@@ -317,17 +323,8 @@ async fn insert(lock: &mut Transaction<'_, Any>, key: &Key, digest: &str) -> Res
     Ok(())
 }
 
-async fn has_owner_admin(lock: &mut Transaction<'_, Any>) -> Result<bool, sqlx::Error> {
-    let query = "SELECT COUNT(*) FROM api_keys WHERE scope = 'admin' AND owner = $1 AND revoked_at IS NULL";
-    Ok(count(lock, query, LOCAL_OWNER).await? > 0)
-}
-
 /// Gives an owner whom nobody knows yet somebody to talk to.
 async fn welcome(lock: &mut Transaction<'_, Any>, owner: &str) -> Result<(), sqlx::Error> {
-    let is_known = count(lock, "SELECT COUNT(*) FROM api_keys WHERE owner = $1", owner).await? > 0;
-    if owner == LOCAL_OWNER || is_known {
-        return Ok(());
-    }
     let [slug, name, description, system_prompt] = MIRA;
     let number: i64 = sqlx::query_scalar(
         "INSERT INTO character_numbers (slug, last) VALUES ($1, 1) \
@@ -349,10 +346,6 @@ async fn welcome(lock: &mut Transaction<'_, Any>, owner: &str) -> Result<(), sql
     .execute(&mut **lock)
     .await?;
     Ok(())
-}
-
-async fn count(lock: &mut Transaction<'_, Any>, query: &'static str, value: &str) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(query).bind(value.to_owned()).fetch_one(&mut **lock).await
 }
 
 #[cfg(test)]

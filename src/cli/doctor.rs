@@ -129,9 +129,11 @@ async fn database(app: &App) -> Finding {
     match app.store().await {
         Ok(store) => {
             let path = store.place().to_owned();
-            match store.checkpoint().await {
-                Ok(()) => Finding::Good(format!("database {path}")),
-                Err(error) => Finding::Bad(format!("database {path}: {error}")),
+            let keys = store.keys().await.map(|keys| keys.iter().filter(|key| key.is_living()).count());
+            match (keys, store.checkpoint().await) {
+                (Ok(keys), Ok(())) => Finding::Good(format!("database {path}, with {keys} keys")),
+                (Err(error), _) => Finding::Bad(format!("database {path}: {error}")),
+                (_, Err(error)) => Finding::Bad(format!("database {path}: {error}")),
             }
         }
         Err(error) => Finding::Bad(format!("database: {error:#}")),

@@ -50,8 +50,8 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
         SocketAddr::from(([0; 4], 0))
     });
     let house = House::new(state, draining.clone(), address);
-    let guest_book = Arc::clone(&house);
-    let _entrance = Task::spawn("entrance sweeper", async move { guest_book.entrance.sweep_for_ever().await });
+    let swept = Arc::clone(&house);
+    let _entrance = Task::spawn("entrance sweeper", async move { swept.entrance.sweep_for_ever().await });
     let connections = Arc::new(Semaphore::new(limits.connections));
     let routes = router(&house);
     tokio::select! {

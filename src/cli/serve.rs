@@ -18,6 +18,9 @@ use crate::provider::{Capability, ProviderState, Roster};
 use crate::session::settings::Settings;
 use crate::telemetry;
 
+/// What nobody guesses by asking.
+const LEAST_KEY_BYTES: usize = 16;
+
 /// Serve voice chat over WebSocket
 #[derive(Args, Debug)]
 #[command(after_help = "Examples: aichat serve --port 9000 --llm-model qwen3-4b; \
@@ -40,6 +43,7 @@ impl Serve {
         let metrics = telemetry::metrics()?;
         api::describe_metrics();
         tell_unused(&config);
+        tell_weak(&config);
         let tls = self.tls(&config)?;
         let mut app = App::new(config)?;
         tracing::info!(device = %app.device, reason = app.choice.reason, "profile");
@@ -120,6 +124,14 @@ fn tell_unused(config: &Config) {
             "HIGGS_MODEL_PATH names the hub's model and chooses nothing: `aichat pull higgs-audio-v2` and \
              TTS_MODEL=higgs-audio-v2 make it speak; a folder in its place does, too"
         );
+    }
+}
+
+/// A key that others can guess.
+fn tell_weak(config: &Config) {
+    let length = config.api_key.as_ref().map(|key| key.expose_secret().len());
+    if !config.listen.ip().is_loopback() && length.is_some_and(|length| length < LEAST_KEY_BYTES) {
+        tracing::warn!("AICHAT_API_KEY is short enough to be guessed; `openssl rand -hex 32` makes a better one");
     }
 }
 

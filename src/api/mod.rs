@@ -112,7 +112,7 @@ impl Default for Limits {
             connections: 1024,
             connections_per_address: 384,
             header_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(15 * 60),
+            body_timeout: Duration::from_mins(15),
             sessions: 64,
             sessions_per_key: 4,
             drain: Duration::from_secs(30),

@@ -166,7 +166,8 @@ fn write(folder: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {
-    Sha256::digest(certificate).iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+    let bytes: Vec<String> = Sha256::digest(certificate).iter().map(|byte| format!("{byte:02X}")).collect();
+    bytes.join(":")
 }
 
 #[cfg(test)]

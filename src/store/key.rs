@@ -17,6 +17,7 @@ use super::{LOCAL_OWNER, Scope, Store, row};
 /// What every key begins with.
 const PREFIX: &str = "aichat_";
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const HEXADECIMAL: &[u8; 16] = b"0123456789abcdef";
 /// Of the alphabet's, that hold 256 bits.
 const SECRET_CHARS: usize = 43;
 const CHECKSUM_CHARS: usize = 6;
@@ -90,7 +91,11 @@ pub enum KeyError {
 
 /// SHA-256 in hexadecimal: what is kept of a key or a cookie. Whatever has 256 random bits needs nothing slower.
 pub fn digest(secret: &str) -> String {
-    Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(secret)
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|it| char::from(HEXADECIMAL[usize::from(it)]))
+        .collect()
 }
 
 /// 256 random bits as letters and digits.

@@ -22,7 +22,7 @@ const REMEMBERED: Duration = Duration::from_secs(2);
 /// Between two looks at whether an open socket's key lives.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Between two notes of a key's last use.
-const NOTED_EVERY: Duration = Duration::from_secs(60);
+const NOTED_EVERY: Duration = Duration::from_mins(1);
 /// Entries that are remembered: more keys than that within two seconds are asked for again.
 const MOST_REMEMBERED: usize = 10_000;
 

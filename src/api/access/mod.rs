@@ -54,7 +54,7 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 const PROXIED: [&str; 2] = ["forwarded", FORWARDED_FOR];
 
 /// Between two looks at what has run out: tickets and the marks of rates.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_mins(1);
 
 /// The other end of the connection that a request came on.
 #[derive(Clone, Copy)]
@@ -239,8 +239,8 @@ fn client_of(request: &Parts) -> Option<IpAddr> {
     if !peer.is_loopback() {
         return Some(peer);
     }
-    let lists = request.headers.get_all(FORWARDED_FOR).iter();
-    let last = lists.last().and_then(|list| list.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
+    let mut lists = request.headers.get_all(FORWARDED_FOR).iter();
+    let last = lists.next_back().and_then(|list| list.to_str().ok()?.rsplit(',').next()?.trim().parse::<IpAddr>().ok());
     Some(last.map_or(peer, |address| address.to_canonical()))
 }
 

@@ -16,7 +16,7 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 /// Any origin.
 const ANY: &str = "*";
 /// For how long a browser need not ask again what pages may do.
-const PREFLIGHT_LASTS: Duration = Duration::from_secs(3600);
+const PREFLIGHT_LASTS: Duration = Duration::from_hours(1);
 
 /// What the server may be called.
 pub(super) struct Hosts {

@@ -76,7 +76,7 @@ impl<K: Clone + Eq + Hash> Rate<K> {
     }
 
     fn spend(&self, key: &K) -> Result<(), Problem> {
-        self.0.check_key(key).map(|_| ()).map_err(|until| {
+        self.0.check_key(key).map_err(|until| {
             let wait = until.wait_time_from(DefaultClock::default().now());
             let detail = "too many requests; wait as long as Retry-After says";
             Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).later(wait)

@@ -7,8 +7,8 @@ fn of_key(key: &str) -> Identity {
     Identity { owner: "local".into(), key: None, scope: Scope::User, proof }
 }
 
-fn address(text: &str) -> Option<IpAddr> {
-    Some(text.parse().unwrap())
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
 }
 
 #[test]
@@ -32,20 +32,20 @@ fn a_key_has_its_own_bucket_and_learns_when_to_come_back() {
 fn addresses_elsewhere_are_counted_by_network_and_this_machine_is_not() {
     let rates = Rates::new(6000);
     for number in 0..200 {
-        rates.spend_address(address(&format!("2001:db8:0:1::{number:x}"))).unwrap();
-        rates.spend_address(address("192.0.2.1")).unwrap();
+        rates.spend_address(Some(address(&format!("2001:db8:0:1::{number:x}")))).unwrap();
+        rates.spend_address(Some(address("192.0.2.1"))).unwrap();
     }
-    rates.spend_address(address("2001:db8:0:1:ffff::1")).unwrap_err();
-    rates.spend_address(address("192.0.2.1")).unwrap_err();
-    rates.spend_address(address("192.0.2.2")).unwrap();
-    rates.spend_address(address("2001:db8:0:2::1")).unwrap();
+    rates.spend_address(Some(address("2001:db8:0:1:ffff::1"))).unwrap_err();
+    rates.spend_address(Some(address("192.0.2.1"))).unwrap_err();
+    rates.spend_address(Some(address("192.0.2.2"))).unwrap();
+    rates.spend_address(Some(address("2001:db8:0:2::1"))).unwrap();
     for _ in 0..1000 {
-        rates.spend_address(address("127.0.0.1")).unwrap();
+        rates.spend_address(Some(address("127.0.0.1"))).unwrap();
         rates.spend_address(None).unwrap();
     }
     let free = Rates::new(0);
     for _ in 0..1000 {
-        free.spend_address(address("192.0.2.1")).unwrap();
+        free.spend_address(Some(address("192.0.2.1"))).unwrap();
         free.spend_key(&of_key("a")).unwrap();
     }
 }
@@ -56,7 +56,7 @@ fn small_limits_are_kept_and_guesses_are_few_from_everywhere() {
     let taken = (0..10).filter(|_| rates.spend_key(&of_key("a")).is_ok()).count();
     assert_eq!(taken, 3);
     for from in ["127.0.0.1", "192.0.2.1"] {
-        let taken = (0..100).filter(|_| rates.spend_login(address(from)).is_ok()).count();
+        let taken = (0..100).filter(|_| rates.spend_login(Some(address(from))).is_ok()).count();
         assert_eq!(taken, 10, "{from}");
     }
 }

@@ -77,8 +77,9 @@ struct Sum {
 /// One period's budget.
 #[derive(Serialize, ToSchema)]
 struct Budget {
+    #[serde(rename = "budget")]
     #[schema(example = "daily")]
-    budget: &'static str,
+    name: &'static str,
     /// `2026-11-21` or `2026-11`, in UTC.
     period: String,
     /// Null: any amount.
@@ -115,7 +116,7 @@ impl From<UsageSum> for Sum {
 impl From<BudgetReport> for Budget {
     fn from(report: BudgetReport) -> Self {
         let BudgetReport { budget, period, limit_usd, spent_usd, reserved_usd, nearly_used_up } = report;
-        Self { budget, period, limit_usd, spent_usd, reserved_usd, nearly_used_up }
+        Self { name: budget, period, limit_usd, spent_usd, reserved_usd, nearly_used_up }
     }
 }
 

@@ -15,8 +15,11 @@ mod openai;
 mod openapi;
 mod problem;
 mod rest;
+#[cfg(test)]
+mod scripted;
 mod server;
 mod tls;
+mod upload;
 mod wire;
 mod ws;
 
@@ -162,17 +165,15 @@ impl Draining {
 
 /// Every route. `access::check` stands before all of them and knows the few that need no key.
 fn router(house: &Arc<House>) -> Router {
-    let (rest, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
+    let (described, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .merge(health::routes())
+        .nest("/v1", openai::routes())
         .nest("/api", rest::routes().merge(access::routes()))
         .split_for_parts();
     Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
         .route("/ws", get(ws::open))
-        .nest("/v1", openai::routes())
-        .merge(rest)
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
+        .merge(described)
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi::readable(description)))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check))

@@ -12,7 +12,9 @@ use sqlx::{Any, Row, Transaction};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{LOCAL_OWNER, Scope, Store, row};
+use super::record::Fault;
+use super::{CharacterChange, LOCAL_OWNER, Scope, Store, character, row};
+use crate::session::record::RecordError;
 
 /// What every key begins with.
 const PREFIX: &str = "aichat_";
@@ -27,9 +29,8 @@ const MOST_NAME_CHARS: usize = 64;
 /// Ten years: whoever wants more wants a key without an end.
 const MOST_DAYS: u32 = 3660;
 
-/// Whom a new owner can talk to at once, as the schema's own character.
-const MIRA: [&str; 4] = [
-    "mira",
+/// Whom a new owner can talk to at once, as the schema's own character: name, description, prompt.
+const MIRA: [&str; 3] = [
     "Mira",
     "A warm, concise voice assistant.",
     "You are Mira, a warm and thoughtful friend. Answer first, in a few short sentences, and add detail only if it \
@@ -87,6 +88,17 @@ pub enum KeyError {
     Random(rand::rand_core::OsError),
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl From<Fault> for KeyError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Database(error) => Self::Database(error),
+            Fault::Record(error) => Self::Record(error),
+        }
+    }
 }
 
 /// SHA-256 in hexadecimal: what is kept of a key or a cookie. Whatever has 256 random bits needs nothing slower.
@@ -167,7 +179,9 @@ impl Store {
             revoked_at: None,
         };
         if key.owner != LOCAL_OWNER && !others.iter().any(|other| other.owner == key.owner) {
-            welcome(&mut lock, &key.owner).await?;
+            let [name, description, system_prompt] = MIRA.map(|text| Some(text.to_owned()));
+            let mira = CharacterChange { name, description, system_prompt, ..CharacterChange::default() };
+            character::create(&mut lock, &key.owner, mira).await?;
         }
         insert(&mut lock, &key, &digest(&text)).await?;
         lock.commit().await?;
@@ -323,31 +337,6 @@ async fn insert(lock: &mut Transaction<'_, Any>, key: &Key, digest: &str) -> Res
     .bind(key.prefix.clone())
     .bind(key.created_at.clone())
     .bind(key.expires_at.clone())
-    .execute(&mut **lock)
-    .await?;
-    Ok(())
-}
-
-/// Gives an owner whom nobody knows yet somebody to talk to.
-async fn welcome(lock: &mut Transaction<'_, Any>, owner: &str) -> Result<(), sqlx::Error> {
-    let [slug, name, description, system_prompt] = MIRA;
-    let number: i64 = sqlx::query_scalar(
-        "INSERT INTO character_numbers (slug, last) VALUES ($1, 1) \
-         ON CONFLICT (slug) DO UPDATE SET last = character_numbers.last + 1 RETURNING last",
-    )
-    .bind(slug)
-    .fetch_one(&mut **lock)
-    .await?;
-    sqlx::query(
-        "INSERT INTO characters (id, owner, name, description, system_prompt, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $6)",
-    )
-    .bind(format!("{slug}-{number:03}"))
-    .bind(owner.to_owned())
-    .bind(name)
-    .bind(description)
-    .bind(system_prompt)
-    .bind(row::now())
     .execute(&mut **lock)
     .await?;
     Ok(())

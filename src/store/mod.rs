@@ -6,6 +6,7 @@
 //! cut. Every row has an owner, and whoever reads or writes rows does it through an [`Owned`] handle. Nothing here knows
 //! what a conversation is for.
 
+mod character;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod key;
@@ -14,6 +15,7 @@ mod page;
 mod record;
 mod row;
 mod scope;
+mod settings;
 mod usage;
 
 use std::path::PathBuf;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::watch;
 
+pub use character::{CharacterChange, CharacterSort, StoredCharacter};
 pub use key::{Key, KeyError, NewKey, digest, is_well_formed, random_secret};
 pub use page::{Page, PageAsk, Place};
 pub use scope::Scope;

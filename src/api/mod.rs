@@ -10,6 +10,7 @@ mod body;
 #[cfg(test)]
 mod fixture;
 mod health;
+mod idempotent;
 mod narration;
 mod openai;
 mod openapi;
@@ -159,7 +160,7 @@ fn router(house: &Arc<House>) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/ws", get(ws::open))
         .nest("/v1", openai::routes())
-        .merge(rest)
+        .merge(rest.layer(axum::middleware::from_fn_with_state(Arc::clone(house), idempotent::once)))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)

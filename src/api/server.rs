@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use super::access::Peer;
-use super::{Draining, House, Limits, State, rest, router};
+use super::{Draining, House, Limits, State, idempotent, rest, router};
 use crate::provider::task::Task;
 
 /// A request's header. hyper notices up to one read beyond it.
@@ -35,6 +35,7 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     let (drain, draining) = watch::channel(false);
     let draining = Draining(draining);
     let _sweeper = Task::spawn("speech sweeper", rest::sweep_speech(state.data_dir.clone()));
+    let _forgetter = Task::spawn("idempotency sweeper", idempotent::sweep_for_ever(state.store.clone()));
     let house = House::new(state, draining.clone());
     let connections = Arc::new(Semaphore::new(limits.connections));
     let routes = router(&house);

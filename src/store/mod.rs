@@ -6,6 +6,8 @@
 //! cut. Every row has an owner, and whoever reads or writes rows does it through an [`Owned`] handle. Nothing here knows
 //! what a conversation is for.
 
+mod conversation;
+mod idempotency;
 mod open;
 mod page;
 mod postgres;
@@ -21,6 +23,12 @@ use std::sync::Arc;
 use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::watch;
 
+pub use conversation::{
+    Archive, ArchivedCharacter, Attachment, CastChange, ContentType, ConversationChange, ConversationFilter,
+    ConversationKind, ConversationSort, ConversationStatus, Hit, HitMessage, NewConversation, NewMessage, Saved,
+    Snippet, StoredConversation, StoredMessage, stored_time,
+};
+pub use idempotency::{Answer, Claim};
 pub use page::{Page, PageAsk, Place};
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};

@@ -1,5 +1,6 @@
 //! The REST doors, `/api`: one file per resource, its wire types and its routes.
 
+mod conversations;
 mod entity;
 mod list;
 mod providers;
@@ -12,9 +13,14 @@ use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::House;
+pub(super) use conversations::IMPORT_BYTES;
 pub(super) use speech::sweep_for_ever as sweep_speech;
 
 /// Every route under `/api`, with its description.
 pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
-    OpenApiRouter::new().merge(providers::routes()).merge(speech::routes()).merge(usage::routes())
+    OpenApiRouter::new()
+        .merge(conversations::routes())
+        .merge(providers::routes())
+        .merge(speech::routes())
+        .merge(usage::routes())
 }

@@ -23,9 +23,18 @@ pub(crate) fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
 }
 
-/// A folder that the environment must name.
-pub(crate) fn folder(key: &str) -> PathBuf {
-    PathBuf::from(env::var_os(key).unwrap_or_else(|| panic!("set {key} to a folder")))
+/// A file or folder that the environment must name.
+pub(crate) fn path(key: &str) -> PathBuf {
+    PathBuf::from(env::var_os(key).unwrap_or_else(|| panic!("set {key} to a path")))
+}
+
+/// A PostgreSQL server that tests may make databases on.
+///
+/// # Panics
+/// Where there is none: a test on PostgreSQL fails, it is never skipped.
+pub(crate) fn postgres_url() -> String {
+    let url = env::var("TEST_DATABASE_URL").ok().filter(|url| !url.is_empty());
+    url.expect("TEST_DATABASE_URL is not set: run scripts/test, or export TEST_DATABASE_URL=$(scripts/postgres start)")
 }
 
 /// How often a test repeats itself: what the environment says, or `usual`.

@@ -16,7 +16,10 @@ mod openai;
 mod openapi;
 mod problem;
 mod rest;
+#[cfg(test)]
+mod scripted;
 mod server;
+mod upload;
 mod wire;
 mod ws;
 
@@ -152,16 +155,15 @@ impl Draining {
 
 /// Every route. `access::check` stands before all of them and knows the few that need no key.
 fn router(house: &Arc<House>) -> Router {
-    let (rest, description) =
-        OpenApiRouter::with_openapi(openapi::Description::openapi()).nest("/api", rest::routes()).split_for_parts();
-    Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .route("/ws", get(ws::open))
+    let (described, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .merge(health::routes())
         .nest("/v1", openai::routes())
-        .merge(rest.layer(axum::middleware::from_fn_with_state(Arc::clone(house), idempotent::once)))
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
+        .nest("/api", rest::routes().layer(axum::middleware::from_fn_with_state(Arc::clone(house), idempotent::once)))
+        .split_for_parts();
+    Router::new()
+        .route("/ws", get(ws::open))
+        .merge(described)
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi::readable(description)))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check))

@@ -6,15 +6,17 @@
 //! cut. Every row has an owner, and whoever reads or writes rows does it through an [`Owned`] handle. Nothing here knows
 //! what a conversation is for.
 
+mod character;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod conversation;
 mod idempotency;
 mod open;
 mod page;
-mod postgres;
 mod record;
 mod row;
 mod scope;
-mod sqlite;
+mod settings;
 mod usage;
 
 use std::path::PathBuf;
@@ -23,10 +25,11 @@ use std::sync::Arc;
 use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::watch;
 
+pub use character::{CharacterChange, CharacterSort, StoredCharacter};
 pub use conversation::{
-    Archive, ArchivedCharacter, Attachment, CastChange, ContentType, ConversationChange, ConversationFilter,
-    ConversationKind, ConversationSort, ConversationStatus, Hit, HitMessage, NewConversation, NewMessage, Saved,
-    Snippet, StoredConversation, StoredMessage, stored_time,
+    Archive, Attachment, CastChange, ContentType, ConversationChange, ConversationFilter, ConversationKind,
+    ConversationSort, ConversationStatus, Hit, HitMessage, NewConversation, NewMessage, Saved, Snippet,
+    StoredConversation, StoredMessage, stored_time,
 };
 pub use idempotency::{Answer, Claim};
 pub use page::{Page, PageAsk, Place};
@@ -83,7 +86,7 @@ pub enum StoreError {
         "the schema of {place} is not this program's: migration {version} differs; set DATABASE_URL to another database"
     )]
     AlteredSchema { place: String, version: i64 },
-    #[error("this program is linked with SQLite {found}, which can corrupt its log; {needed} or newer is needed", needed = sqlite::OLDEST)]
+    #[error("this program is linked with SQLite {found}, which can corrupt its log; {needed} or newer is needed", needed = open::OLDEST_SQLITE)]
     OldSqlite { found: String },
     #[error("the database {place} failed: {cause}")]
     Database { place: String, cause: sqlx::Error },

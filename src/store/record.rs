@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use sqlx::{Any, AnyConnection, Row, Transaction};
 use uuid::Uuid;
 
-use super::{Owned, postgres, row, sqlite};
+use super::{Owned, open, row};
 use crate::session::record::{Character, Conversation, Message, OpenConversation, RecordError, Records};
 
 impl Records for Owned {
@@ -163,8 +163,8 @@ async fn open_conversation(owned: &Owned, id: String, history: usize) -> Result<
 
 async fn members(connection: &mut AnyConnection, conversation_id: &str) -> Result<Vec<Character>, Fault> {
     let rows = sqlx::query(
-        "SELECT c.id, c.name, c.description, c.system_prompt, c.voice, c.languages, c.parameters, c.model,
-                c.talkativeness, c.is_active
+        "SELECT c.id, c.name, c.description, c.system_prompt, c.personality, c.voice, c.languages, c.parameters,
+                c.model, c.talkativeness, c.is_active
          FROM conversation_characters AS m JOIN characters AS c ON c.id = m.character_id
          WHERE m.conversation_id = $1 ORDER BY m.position",
     )
@@ -203,7 +203,8 @@ async fn characters(owned: &Owned, ids: Vec<String>) -> Result<Vec<Character>, F
 
 async fn character(connection: &mut AnyConnection, owner: &str, id: &str) -> Result<Character, Fault> {
     let found = sqlx::query(
-        "SELECT id, name, description, system_prompt, voice, languages, parameters, model, talkativeness, is_active
+        "SELECT id, name, description, system_prompt, personality, voice, languages, parameters, model, talkativeness,
+                is_active
          FROM characters WHERE id = $1 AND owner = $2",
     )
     .bind(id.to_owned())
@@ -217,7 +218,8 @@ async fn character(connection: &mut AnyConnection, owner: &str, id: &str) -> Res
 /// The owner's oldest active character: the one that came with the schema, until it is turned off.
 pub(super) async fn default_character(connection: &mut AnyConnection, owner: &str) -> Result<Character, Fault> {
     let found = sqlx::query(
-        "SELECT id, name, description, system_prompt, voice, languages, parameters, model, talkativeness, is_active
+        "SELECT id, name, description, system_prompt, personality, voice, languages, parameters, model, talkativeness,
+                is_active
          FROM characters WHERE owner = $1 AND is_active = 1 ORDER BY created_at, id LIMIT 1",
     )
     .bind(owner.to_owned())
@@ -227,7 +229,8 @@ pub(super) async fn default_character(connection: &mut AnyConnection, owner: &st
     Ok(row::character(&found)?)
 }
 
-async fn save_message(owned: &Owned, message: Message) -> Result<String, Fault> {
+async fn save_message(owned: &Owned, mut message: Message) -> Result<String, Fault> {
+    without_null(&mut message);
     let mut lock = owned.store.write().await?;
     let now = row::now();
     touch(&mut lock, &owned.owner, &message.conversation_id, &now).await?;
@@ -237,6 +240,14 @@ async fn save_message(owned: &Owned, message: Message) -> Result<String, Fault> 
     upsert_message(&mut lock, &owned.owner, &message, now).await?;
     lock.commit().await?;
     Ok(message.id)
+}
+
+/// PostgreSQL's text holds no NUL. A model or a socket may say one, and what was said must not be lost over it.
+fn without_null(message: &mut Message) {
+    let texts = [&mut message.client_message_id, &mut message.character_name].into_iter().flatten();
+    for text in texts.chain([&mut message.content]).filter(|text| text.contains('\0')) {
+        *text = text.replace('\0', "\u{FFFD}");
+    }
 }
 
 /// The id under which the conversation already holds this client's message.
@@ -328,9 +339,7 @@ impl Fault {
         };
         tracing::error!(%error, "the database failed");
         match &error {
-            sqlx::Error::Database(cause) if sqlite::is_full(&**cause) || postgres::is_full(&**cause) => {
-                RecordError::Full
-            }
+            sqlx::Error::Database(cause) if open::is_full(&**cause) => RecordError::Full,
             _ => RecordError::Failed,
         }
     }

@@ -45,6 +45,7 @@ pub(super) fn character(row: &AnyRow) -> Result<Character, sqlx::Error> {
         name: row.try_get("name")?,
         description: row.try_get("description")?,
         system_prompt: row.try_get("system_prompt")?,
+        personality: row.try_get("personality")?,
         voice: row.try_get("voice")?,
         languages: json(row, "languages")?,
         parameters: json(row, "parameters")?,

@@ -1,5 +1,6 @@
 //! The REST doors, `/api`: one file per resource, its wire types and its routes.
 
+mod characters;
 mod conversations;
 mod entity;
 mod list;
@@ -19,6 +20,7 @@ pub(super) use speech::sweep_for_ever as sweep_speech;
 /// Every route under `/api`, with its description.
 pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
     OpenApiRouter::new()
+        .merge(characters::routes())
         .merge(conversations::routes())
         .merge(providers::routes())
         .merge(speech::routes())

@@ -19,7 +19,7 @@ use super::{Owned, Page, PageAsk, Place, row};
 use crate::session::record::RecordError;
 pub use message::{Attachment, ContentType, NewMessage, Saved, StoredMessage};
 pub use search::{Hit, HitMessage};
-pub use transfer::{Archive, ArchivedCharacter, stored_time};
+pub use transfer::{Archive, stored_time};
 pub use words::Snippet;
 
 /// A conversation with what a list shows of it.

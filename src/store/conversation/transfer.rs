@@ -5,14 +5,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde_json::Value;
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use sqlx::{AnyConnection, AssertSqlSafe};
 use uuid::Uuid;
 
 use super::message::{self, StoredMessage};
 use super::{StoredConversation, read};
 use crate::session::record::RecordError;
+use crate::store::character::{self, StoredCharacter};
 use crate::store::record::Fault;
 use crate::store::{Owned, row};
 
@@ -21,29 +20,9 @@ use crate::store::{Owned, row};
 pub struct Archive {
     pub conversation: StoredConversation,
     /// Who takes part, in order.
-    pub characters: Vec<ArchivedCharacter>,
+    pub characters: Vec<StoredCharacter>,
     /// In order.
     pub messages: Vec<StoredMessage>,
-}
-
-/// A character without its picture.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ArchivedCharacter {
-    /// A slug, a minus and a number.
-    pub id: String,
-    pub name: String,
-    pub description: String,
-    pub system_prompt: String,
-    pub personality: String,
-    pub voice: Option<String>,
-    pub model: Option<String>,
-    /// A JSON object.
-    pub parameters: Value,
-    pub talkativeness: f64,
-    pub languages: Vec<String>,
-    pub is_active: bool,
-    pub created_at: String,
-    pub updated_at: String,
 }
 
 /// Ids of one question: SQLite takes 32,766 values.
@@ -91,26 +70,8 @@ async fn export(owned: &Owned, id: &str) -> Result<Archive, Fault> {
     moment.commit().await?;
     Ok(Archive {
         conversation,
-        characters: characters.iter().map(character).collect::<Result<_, _>>()?,
+        characters: characters.iter().map(character::stored).collect::<Result<_, _>>()?,
         messages: messages.iter().map(message::message).collect::<Result<_, _>>()?,
-    })
-}
-
-fn character(found: &AnyRow) -> Result<ArchivedCharacter, sqlx::Error> {
-    Ok(ArchivedCharacter {
-        id: found.try_get("id")?,
-        name: found.try_get("name")?,
-        description: found.try_get("description")?,
-        system_prompt: found.try_get("system_prompt")?,
-        personality: found.try_get("personality")?,
-        voice: found.try_get("voice")?,
-        model: found.try_get("model")?,
-        parameters: row::json(found, "parameters")?,
-        talkativeness: found.try_get("talkativeness")?,
-        languages: row::json(found, "languages")?,
-        is_active: found.try_get::<i64, _>("is_active")? == 1,
-        created_at: found.try_get("created_at")?,
-        updated_at: found.try_get("updated_at")?,
     })
 }
 
@@ -120,7 +81,7 @@ async fn import(owned: &Owned, archive: Archive) -> Result<StoredConversation, F
     let mut renamed = HashMap::new();
     conversation.character_ids = Vec::with_capacity(characters.len());
     for character in characters {
-        let old = character.id.clone();
+        let old = character.character.id.clone();
         let id = take_in(&mut lock, &owned.owner, character).await?;
         conversation.character_ids.push(id.clone());
         renamed.insert(old, id);
@@ -177,56 +138,33 @@ async fn taken(connection: &mut AnyConnection, table: Table, ids: &[String]) -> 
 }
 
 /// Answers under which id the owner has the character.
-async fn take_in(
-    connection: &mut AnyConnection,
-    owner: &str,
-    mut character: ArchivedCharacter,
-) -> Result<String, Fault> {
+async fn take_in(connection: &mut AnyConnection, owner: &str, mut new: StoredCharacter) -> Result<String, Fault> {
+    let id = new.character.id.clone();
     let holder: Option<String> = sqlx::query_scalar("SELECT owner FROM characters WHERE id = $1")
-        .bind(character.id.clone())
+        .bind(id.clone())
         .fetch_optional(&mut *connection)
         .await?;
-    if holder.as_deref() == Some(owner) {
-        return Ok(character.id);
+    let (slug, number) = id.rsplit_once('-').unwrap_or((&id, ""));
+    match holder.as_deref() {
+        Some(holder) if holder == owner => return Ok(id),
+        Some(_) => new.character.id = character::next_id(&mut *connection, slug).await?,
+        None => pass(&mut *connection, slug, number.parse().unwrap_or(0)).await?,
     }
-    let (slug, number) = character.id.rsplit_once('-').unwrap_or((&character.id, ""));
-    let slug = slug.to_owned();
-    // What is given out later is above both what was given out and what came in.
-    let least: i64 = if holder.is_some() { 0 } else { number.parse().unwrap_or(0) };
-    let text = if holder.is_some() {
-        "INSERT INTO character_numbers (slug, last) VALUES ($1, $2 + 1)
-         ON CONFLICT (slug) DO UPDATE SET last = character_numbers.last + 1 RETURNING last"
-    } else {
-        "INSERT INTO character_numbers (slug, last) VALUES ($1, $2) ON CONFLICT (slug) DO UPDATE SET last =
-             CASE WHEN character_numbers.last < excluded.last THEN excluded.last ELSE character_numbers.last END
-         RETURNING last"
-    };
-    let last: i64 = sqlx::query_scalar(text).bind(slug.clone()).bind(least).fetch_one(&mut *connection).await?;
-    if holder.is_some() {
-        character.id = format!("{slug}-{last:03}");
-    }
+    character::insert(connection, owner, &new).await?;
+    Ok(new.character.id)
+}
+
+/// Sees to it that a slug's next number is above this one.
+async fn pass(connection: &mut AnyConnection, slug: &str, number: i64) -> Result<(), Fault> {
     sqlx::query(
-        "INSERT INTO characters (id, owner, name, description, system_prompt, personality, voice, model, parameters,
-                                 talkativeness, languages, is_active, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+        "INSERT INTO character_numbers (slug, last) VALUES ($1, $2) ON CONFLICT (slug) DO UPDATE SET last =
+             CASE WHEN character_numbers.last < excluded.last THEN excluded.last ELSE character_numbers.last END",
     )
-    .bind(character.id.clone())
-    .bind(owner.to_owned())
-    .bind(character.name)
-    .bind(character.description)
-    .bind(character.system_prompt)
-    .bind(character.personality)
-    .bind(character.voice)
-    .bind(character.model)
-    .bind(character.parameters.to_string())
-    .bind(character.talkativeness)
-    .bind(serde_json::to_string(&character.languages).unwrap_or_else(|_| "[]".to_owned()))
-    .bind(i64::from(character.is_active))
-    .bind(character.created_at)
-    .bind(character.updated_at)
+    .bind(slug.to_owned())
+    .bind(number)
     .execute(connection)
     .await?;
-    Ok(character.id)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use axum::body::to_bytes;
+use serde_json::{Value, json};
 
 use super::*;
 

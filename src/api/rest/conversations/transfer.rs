@@ -25,7 +25,8 @@ use crate::api::asker::Asker;
 use crate::api::body::JsonBody;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::rest::text;
-use crate::store::{self, ArchivedCharacter, StoredConversation, StoredMessage, stored_time};
+use crate::session::record;
+use crate::store::{self, StoredCharacter, StoredConversation, StoredMessage, stored_time};
 
 /// An imported document.
 pub(in crate::api) const IMPORT_BYTES: usize = 20 * 1024 * 1024;
@@ -104,7 +105,7 @@ struct Character {
     #[schema(value_type = ConversationSettings)]
     parameters: Value,
     #[schema(minimum = 0.0, maximum = 1.0)]
-    talkativeness: f64,
+    talkativeness: f32,
     languages: Vec<String>,
     is_active: bool,
     created_at: String,
@@ -220,22 +221,23 @@ impl From<StoredConversation> for Talk {
     }
 }
 
-impl From<ArchivedCharacter> for Character {
-    fn from(stored: ArchivedCharacter) -> Self {
+impl From<StoredCharacter> for Character {
+    fn from(stored: StoredCharacter) -> Self {
+        let StoredCharacter { character, created_at, updated_at, .. } = stored;
         Self {
-            id: stored.id,
-            name: stored.name,
-            description: stored.description,
-            system_prompt: stored.system_prompt,
-            personality: stored.personality,
-            voice: stored.voice,
-            model: stored.model,
-            parameters: stored.parameters,
-            talkativeness: stored.talkativeness,
-            languages: stored.languages,
-            is_active: stored.is_active,
-            created_at: stored.created_at,
-            updated_at: stored.updated_at,
+            id: character.id,
+            name: character.name,
+            description: character.description,
+            system_prompt: character.system_prompt,
+            personality: character.personality,
+            voice: character.voice,
+            model: character.model,
+            parameters: character.parameters,
+            talkativeness: character.talkativeness,
+            languages: character.languages,
+            is_active: character.is_active,
+            created_at,
+            updated_at,
         }
     }
 }
@@ -318,7 +320,7 @@ impl Talk {
 }
 
 impl Character {
-    fn checked(self, place: &str) -> Result<ArchivedCharacter, Problem> {
+    fn checked(self, place: &str) -> Result<StoredCharacter, Problem> {
         let field = |name: &str| format!("{place}.{name}");
         if !is_character_id(&self.id) {
             return Err(Problem::bad_field(field("id"), "must be a slug, a minus and a number, as mira-001"));
@@ -332,10 +334,10 @@ impl Character {
         if !(0.0..=1.0).contains(&self.talkativeness) {
             return Err(Problem::bad_field(field("talkativeness"), "must be 0 to 1"));
         }
-        Ok(ArchivedCharacter {
+        let (created_at, updated_at) =
+            (time(&field("created_at"), &self.created_at)?, time(&field("updated_at"), &self.updated_at)?);
+        let character = record::Character {
             parameters: shape::settings(&field("parameters"), self.parameters)?,
-            created_at: time(&field("created_at"), &self.created_at)?,
-            updated_at: time(&field("updated_at"), &self.updated_at)?,
             id: self.id,
             name: self.name,
             description: self.description,
@@ -346,7 +348,8 @@ impl Character {
             talkativeness: self.talkativeness,
             languages: self.languages,
             is_active: self.is_active,
-        })
+        };
+        Ok(StoredCharacter { character, image_url: None, image_file: None, version: 1, created_at, updated_at })
     }
 }
 

@@ -10,6 +10,7 @@ mod body;
 #[cfg(test)]
 mod fixture;
 mod health;
+mod idempotent;
 mod narration;
 mod openai;
 mod openapi;
@@ -168,7 +169,12 @@ fn router(house: &Arc<House>) -> Router {
     let (described, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
         .merge(health::routes())
         .nest("/v1", openai::routes())
-        .nest("/api", rest::routes().merge(access::routes()))
+        .nest(
+            "/api",
+            rest::routes()
+                .layer(axum::middleware::from_fn_with_state(Arc::clone(house), idempotent::once))
+                .merge(access::routes()),
+        )
         .split_for_parts();
     Router::new()
         .route("/ws", get(ws::open))

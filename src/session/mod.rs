@@ -35,7 +35,7 @@ use machine::{Base, Machine, Player};
 use mouth::Voice;
 pub use outbox::Outbox;
 use record::{Character, Conversation, OpenConversation, RecordError, Records};
-use settings::Settings;
+use settings::{Settings, SettingsPatch};
 
 /// What a session is made of.
 #[derive(Clone)]
@@ -105,7 +105,10 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     let conversation_id = conversation.conversation.id.clone();
     let history = History::of(&conversation, parts.chat.window());
     let languages = parts.stt.languages();
-    let play = |character: &Character| Player::new(character.clone(), &opening.settings, &languages);
+    let stored = stored_settings(&conversation.conversation, &languages);
+    let base = stored.as_ref().and_then(|patch| opening.settings.patched(patch).ok());
+    let base = base.unwrap_or_else(|| opening.settings.clone());
+    let play = |character: &Character| Player::new(character.clone(), &base, &languages).patched(stored.as_ref());
     let players: Vec<Player> = conversation.characters.iter().map(play).collect();
     let settings = players.first().map(|player| player.settings.clone());
     let settings = settings.ok_or_else(|| StartError::NoCharacter(conversation_id.clone()))?;
@@ -131,7 +134,7 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
             conversation_id.clone(),
             caller,
             players,
-            Base { settings: opening.settings, languages },
+            Base { settings: base, languages },
             opening.paced,
             history,
             Box::new(new_id),
@@ -181,6 +184,19 @@ async fn open(records: &dyn Records, opening: &Opening) -> Result<OpenConversati
 fn caller_of(caller: Caller, conversation: &Conversation) -> Caller {
     let conversation_id = Some(conversation.id.as_str().into());
     Caller { private: conversation.private || caller.private, conversation_id, ..caller }
+}
+
+/// What the conversation's sessions begin with, as if a client had set it. Those that are no longer possible are left out.
+fn stored_settings(conversation: &Conversation, languages: &[String]) -> Option<SettingsPatch> {
+    let checked = SettingsPatch::read(&conversation.settings).and_then(|patch| {
+        patch.check_languages(languages)?;
+        Ok(patch)
+    });
+    checked
+        .inspect_err(
+            |error| tracing::warn!(conversation = conversation.id, %error, "its settings are wrong and are ignored"),
+        )
+        .ok()
 }
 
 fn new_id() -> String {

@@ -36,6 +36,9 @@ pub trait Records: Send + Sync {
 pub enum RecordError {
     #[error("{what} {id} was not found")]
     NotFound { what: &'static str, id: String },
+    /// Its version is none of those that whoever changes it has seen.
+    #[error("it was changed in the meantime")]
+    Changed,
     /// The disk is full.
     #[error("the database has no space left")]
     Full,
@@ -59,6 +62,8 @@ pub struct Conversation {
     pub character_ids: Vec<String>,
     /// What is said in it stays on this machine.
     pub private: bool,
+    /// What its sessions begin with on top of the server's settings, as `SettingsPatch` reads it.
+    pub settings: Value,
     /// RFC 3339, UTC.
     pub created_at: String,
     pub updated_at: String,

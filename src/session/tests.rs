@@ -53,6 +53,7 @@ fn conversation(id: &str, character_ids: Vec<String>) -> Conversation {
         title: now(),
         character_ids,
         private: id.starts_with("private"),
+        settings: serde_json::json!({}),
         created_at: now(),
         updated_at: now(),
     }

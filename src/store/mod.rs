@@ -11,6 +11,8 @@ mod character;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod key;
+mod conversation;
+mod idempotency;
 mod open;
 mod page;
 mod record;
@@ -26,6 +28,12 @@ use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::watch;
 
 pub use character::{CharacterChange, CharacterSort, StoredCharacter};
+pub use conversation::{
+    Archive, Attachment, CastChange, ContentType, ConversationChange, ConversationFilter, ConversationKind,
+    ConversationSort, ConversationStatus, Hit, HitMessage, NewConversation, NewMessage, Saved, Snippet,
+    StoredConversation, StoredMessage, stored_time,
+};
+pub use idempotency::{Answer, Claim};
 pub use key::{Key, KeyError, NewKey, digest, is_well_formed, random_secret};
 pub use page::{Page, PageAsk, Place};
 pub use scope::Scope;

@@ -2,6 +2,7 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use serde_json::{Map, Value};
 use sqlx::{Any, AnyConnection, Row, Transaction};
 use uuid::Uuid;
 
@@ -55,6 +56,7 @@ async fn create_conversation(owned: &Owned, mut character_ids: Vec<String>) -> R
         title: String::new(),
         character_ids,
         private: false,
+        settings: Value::Object(Map::new()),
         created_at: now.clone(),
         updated_at: now,
     };
@@ -76,22 +78,22 @@ async fn insert_conversation(lock: &mut Transaction<'_, Any>, owner: &str, new: 
     Ok(())
 }
 
-async fn insert_members(
-    lock: &mut Transaction<'_, Any>,
+pub(super) async fn insert_members(
+    lock: &mut AnyConnection,
     owner: &str,
     conversation_id: &str,
     ids: &[String],
 ) -> Result<Vec<Character>, Fault> {
     let mut members = Vec::with_capacity(ids.len());
     for (position, id) in (0_i64..).zip(ids) {
-        members.push(character(lock, owner, id).await?);
+        members.push(character(&mut *lock, owner, id).await?);
         sqlx::query(
             "INSERT INTO conversation_characters (conversation_id, character_id, position) VALUES ($1, $2, $3)",
         )
         .bind(conversation_id.to_owned())
         .bind(id.clone())
         .bind(position)
-        .execute(&mut **lock)
+        .execute(&mut *lock)
         .await?;
     }
     Ok(members)
@@ -123,7 +125,7 @@ async fn touch(connection: &mut AnyConnection, owner: &str, conversation_id: &st
     if touched.rows_affected() == 0 { Err(Fault::not_found("conversation", conversation_id)) } else { Ok(()) }
 }
 
-fn once_each(ids: &mut Vec<String>) {
+pub(super) fn once_each(ids: &mut Vec<String>) {
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(id.clone()));
 }
@@ -132,7 +134,7 @@ fn once_each(ids: &mut Vec<String>) {
 async fn open_conversation(owned: &Owned, id: String, history: usize) -> Result<OpenConversation, Fault> {
     let mut moment = owned.store.read().await?;
     let found = sqlx::query(
-        "SELECT id, title, private, created_at, updated_at FROM conversations
+        "SELECT id, title, private, settings, created_at, updated_at FROM conversations
          WHERE id = $1 AND owner = $2 AND status <> 'deleted'",
     )
     .bind(id.clone())
@@ -145,6 +147,7 @@ async fn open_conversation(owned: &Owned, id: String, history: usize) -> Result<
         id: found.try_get("id")?,
         title: found.try_get("title")?,
         private: found.try_get::<i64, _>("private")? == 1,
+        settings: row::json(&found, "settings")?,
         character_ids: members.iter().map(|member| member.id.clone()).collect(),
         created_at: found.try_get("created_at")?,
         updated_at: found.try_get("updated_at")?,
@@ -213,7 +216,7 @@ async fn character(connection: &mut AnyConnection, owner: &str, id: &str) -> Res
 }
 
 /// The owner's oldest active character: the one that came with the schema, until it is turned off.
-async fn default_character(connection: &mut AnyConnection, owner: &str) -> Result<Character, Fault> {
+pub(super) async fn default_character(connection: &mut AnyConnection, owner: &str) -> Result<Character, Fault> {
     let found = sqlx::query(
         "SELECT id, name, description, system_prompt, personality, voice, languages, parameters, model, talkativeness,
                 is_active

@@ -32,6 +32,12 @@ impl Player {
         let settings = settings_of(&character, settings.clone(), languages);
         Self { character, settings }
     }
+
+    /// With a patch on top, unless it is out of range.
+    pub(in crate::session) fn patched(self, patch: Option<&SettingsPatch>) -> Self {
+        let settings = patch.and_then(|patch| self.settings.patched(patch).ok());
+        Self { settings: settings.unwrap_or(self.settings), character: self.character }
+    }
 }
 
 /// The server's settings with the character's own on top.

@@ -195,7 +195,7 @@ impl Machine {
 fn no_recast(error: &RecordError) -> Complaint {
     let (code, retryable) = match error {
         RecordError::NotFound { .. } => (ErrorCode::CharacterNotFound, false),
-        RecordError::Full | RecordError::Failed => (ErrorCode::Internal, true),
+        RecordError::Changed | RecordError::Full | RecordError::Failed => (ErrorCode::Internal, true),
     };
     Complaint { code, message: error.to_string(), retryable, item_id: None }
 }

@@ -61,6 +61,7 @@ pub(super) fn machine_of(players: &[Character], window: Option<usize>) -> Machin
         title: String::new(),
         character_ids: Vec::new(),
         private: false,
+        settings: serde_json::json!({}),
         created_at: String::new(),
         updated_at: String::new(),
     };

@@ -13,8 +13,9 @@ use futures::stream;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::desk::{self, Model, Order};
+use super::desk::{self, Order};
 use super::limits::seed_of;
+use super::model::{Model, Network};
 use super::story::pieces;
 use super::text::fit_to_speak;
 use super::tokens::PromptTokens;
@@ -26,7 +27,7 @@ use crate::engine::device::{self, DeviceChoice};
 use crate::engine::precedence::Precedence;
 use crate::engine::worker::Worker;
 use crate::nn::higgs::codec::{CODEBOOKS, CODES, Chunking, Decoder, Encoder};
-use crate::nn::higgs::{Checkpoint, Codes, HiggsConfig, LoadOptions, MemoryNeed, Precision};
+use crate::nn::higgs::{Checkpoint, Codes, Higgs, HiggsConfig, LoadOptions, MemoryNeed, Precision};
 use crate::provider::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo};
 
 /// Requests that wait for the model's thread. A permit per request (`provider::limit`) keeps them far fewer.
@@ -36,8 +37,8 @@ const WAITING_COMMANDS: usize = 256;
 /// Chunks that wait to be taken, per request. Audio is buffered by `provider::limit`, which takes it at once: this is no
 /// more than the hand-over.
 const CHUNKS_AHEAD: usize = 8;
-/// In characters. A longer text is a mistake: about nine minutes of speech.
-const LONGEST_TEXT: usize = 8000;
+/// In characters: about twenty minutes of speech. A longer text is a book, whose chapters are requests of their own.
+const LONGEST_TEXT: usize = 20_000;
 /// Activations of a step, of a prompt's chunk and of the codec's windows.
 const ACTIVATIONS: u64 = 500 << 20;
 
@@ -108,6 +109,18 @@ impl HiggsEngine {
         options: HiggsOptions,
         precedence: Precedence,
     ) -> Result<Self, EngineError> {
+        Self::load_with(name, (model, codec), device, options, precedence, |higgs| Box::new(higgs))
+    }
+
+    /// As [`Self::load`], with what `network` makes of the model in its place.
+    pub(super) fn load_with(
+        name: &str,
+        (model, codec): (&Path, &Path),
+        device: DeviceChoice,
+        options: HiggsOptions,
+        precedence: Precedence,
+        network: impl FnOnce(Higgs) -> Box<dyn Network> + Send + 'static,
+    ) -> Result<Self, EngineError> {
         let config = read_config(model)?;
         let name: Arc<str> = Arc::from(name);
         let load_codec = {
@@ -125,7 +138,7 @@ impl HiggsEngine {
                 let tokens = PromptTokens::load(&folder, checkpoint.config())?;
                 let HiggsOptions { precision, slots, positions, .. } = options;
                 let higgs = checkpoint.load(&device::open(device)?, LoadOptions { precision, slots, positions })?;
-                let mut model = Model { name, higgs, tokens };
+                let mut model = Model { name, higgs: network(higgs), tokens };
                 model.check()?;
                 Ok(model)
             }

@@ -22,10 +22,10 @@ use super::tokens::PromptTokens;
 use super::vocoder::{self, Heard, Vocoder};
 use super::voices::{HiggsVoice, Voices, standard};
 use crate::audio::Speech;
-use crate::engine::EngineError;
 use crate::engine::device::{self, DeviceChoice};
 use crate::engine::precedence::Precedence;
 use crate::engine::worker::Worker;
+use crate::engine::{EngineError, failure};
 use crate::nn::higgs::codec::{CODEBOOKS, CODES, Chunking, Decoder, Encoder};
 use crate::nn::higgs::{Checkpoint, Codes, Higgs, HiggsConfig, LoadOptions, MemoryNeed, Precision};
 use crate::provider::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo};
@@ -175,7 +175,7 @@ impl HiggsEngine {
     /// [`ProviderError::InvalidRequest`] says what is wrong with the recording: too short, too long, silent, without
     /// its words.
     pub fn enrol(&self, voice: HiggsVoice) -> Result<(), ProviderError> {
-        self.voices.enrol(&self.config, voice, |sound| self.encode(sound).map_err(|error| report(&self.name, &error)))
+        self.voices.enrol(&self.config, voice, |sound| self.encode(sound).map_err(|error| failure(&self.name, &error)))
     }
 
     /// Takes a voice away. What speaks with it goes on. False where there is none of that name.
@@ -299,16 +299,4 @@ fn weights_of(codec: &Path) -> Result<u64, EngineError> {
 
 fn canary(name: &str, error: &dyn std::error::Error) -> EngineError {
     EngineError::Canary { what: name.to_owned(), reason: error.to_string() }
-}
-
-/// Logs an error and answers the client's version of it.
-pub(super) fn report(name: &str, error: &dyn std::error::Error) -> ProviderError {
-    tracing::error!(%error, model = name, "speech failed");
-    let what = name.to_owned();
-    let text = error.to_string().to_ascii_lowercase();
-    if text.contains("out of memory") || text.contains("out_of_memory") {
-        ProviderError::OutOfMemory { what }
-    } else {
-        ProviderError::Failed { what }
-    }
 }

@@ -6,12 +6,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::engine::report;
 use super::limits::most_frames;
 use super::story::Story;
 use super::text::{fit_to_speak, is_musical};
 use super::tokens::PromptTokens;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, failure};
 use crate::nn::higgs::codec::CODEBOOKS;
 use crate::nn::higgs::{
     Higgs, HiggsConfig, HiggsError, Outcome, Prompt, RepetitionRule, Speaker, SpeechSettings, Utterance,
@@ -77,7 +76,7 @@ impl Model {
     /// The prompt for `text`, with as much of the story as there is room for, and the most frames of its speech.
     pub(super) fn compose(&self, story: &Story, text: &str) -> Result<(Prompt, usize), ProviderError> {
         let prompt = |context: usize| {
-            self.tokens.prompt(&story.script(text, context)).map_err(|error| report(&self.name, &error))
+            self.tokens.prompt(&story.script(text, context)).map_err(|error| failure(&self.name, &error))
         };
         let bare = prompt(0)?;
         let room = self.higgs.positions().saturating_sub(bare.len());
@@ -137,7 +136,7 @@ impl Model {
 /// A panic in `work` is the end of what was at work, not of the thread.
 pub(super) fn guarded<T>(model: &str, work: impl FnOnce() -> Result<T, HiggsError>) -> Result<T, ProviderError> {
     match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(outcome) => outcome.map_err(|error| report(model, &error)),
+        Ok(outcome) => outcome.map_err(|error| failure(model, &error)),
         Err(_) => Err(ProviderError::Failed { what: model.to_owned() }),
     }
 }

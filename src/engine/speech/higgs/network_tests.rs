@@ -1,6 +1,5 @@
 //! The engine on networks that fail, that count what they read, and that take a device's time.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,10 +18,26 @@ use crate::provider::{ProviderError, SpeakRequest, SpeechSynthesizer, Urgency};
 /// What a network does, as tests see it.
 #[derive(Clone, Debug, PartialEq)]
 enum Call {
-    Reset { slot: usize, length: usize },
-    Copy { from: usize, to: usize, length: usize },
-    Read { slot: usize, positions: usize },
-    Step { slots: Vec<usize> },
+    Reset {
+        slot: usize,
+        length: usize,
+    },
+    Copy {
+        from: usize,
+        to: usize,
+        length: usize,
+    },
+    Read {
+        slot: usize,
+        positions: usize,
+    },
+    Step {
+        slots: Vec<usize>,
+    },
+    /// After a step: how many columns each of its speakers has.
+    Spoken {
+        columns: Vec<usize>,
+    },
 }
 
 /// What becomes of a call.
@@ -74,7 +89,9 @@ impl Network for Ruled {
         let mut slots: Vec<usize> = speakers.iter().map(|speaker| speaker.slot).collect();
         slots.sort_unstable();
         self.ask(&Call::Step { slots })?;
-        self.higgs.step(speakers)
+        self.higgs.step(speakers)?;
+        let columns = speakers.iter().map(|speaker| speaker.utterance.columns()).collect();
+        self.ask(&Call::Spoken { columns })
     }
 }
 
@@ -105,7 +122,7 @@ fn out_of_memory() -> ProviderError {
     ProviderError::OutOfMemory { what: "higgs".to_owned() }
 }
 
-const LONG: &str = "A sentence of some length, which takes the model a while to say, and another beside it.";
+const LONG: &str = "Good morning, how are you?";
 
 #[tokio::test]
 async fn a_prompt_for_which_there_is_no_memory_ends_its_own_request_alone() {
@@ -254,8 +271,11 @@ const PROMPT: Duration = Duration::from_millis(5);
 const LANGUAGE_CHUNK: Duration = Duration::from_millis(10);
 const LANGUAGE_CHUNKS: usize = 2048 / 256;
 
-/// The waits for first audio of four calls, `rounds` times, in the card's time; beside them a language model that reads
-/// 2,048 tokens in each round, or none.
+/// Columns of codes of which the codec makes the first sound.
+const FIRST_SOUND: usize = OPTIONS.chunking.first + OPTIONS.chunking.first_ahead;
+
+/// The waits of four calls for the codes of their first sound, `rounds` times, in the card's time; beside them a
+/// language model that reads 2,048 tokens in each round, or none. The codec works apart from the model.
 async fn first_audio(language_model: bool, rounds: usize) -> Vec<Duration> {
     let precedence = Precedence::default();
     let (engine, rule) = ruled(HiggsOptions { slots: 4, ..OPTIONS }, precedence.clone());
@@ -264,53 +284,55 @@ async fn first_audio(language_model: bool, rounds: usize) -> Vec<Duration> {
         engine.enrol(cloned(&format!("call {call}"), Recording::Codes(codes))).unwrap();
     }
     let card = Arc::new(Card::default());
-    let busy = Arc::clone(&card);
+    let sounds = Arc::new(Mutex::new(Vec::new()));
+    let (busy, heard) = (Arc::clone(&card), Arc::clone(&sounds));
     set(&rule, move |call| {
         match call {
             Call::Read { positions, .. } => busy.work(PROMPT * *positions as u32 / 256),
             Call::Step { .. } => busy.work(STEP),
+            Call::Spoken { columns } => {
+                let first = columns.iter().filter(|columns| **columns == FIRST_SOUND);
+                heard.lock().unwrap().extend(first.map(|_| busy.now()));
+            }
             Call::Reset { .. } | Call::Copy { .. } => {}
         }
         Ok(())
     });
     let mut waits = Vec::new();
     for round in 0..rounds {
-        let (begun, beginning) = std::sync::mpsc::channel();
+        // The calls come when the card has just begun with a chunk: the worst moment.
+        let (chunk, at_work) = std::sync::mpsc::channel();
+        let (calls, have_come) = std::sync::mpsc::channel::<()>();
         let reader = language_model.then(|| {
             let (precedence, card) = (precedence.clone(), Arc::clone(&card));
             std::thread::spawn(move || {
-                for _ in 0..LANGUAGE_CHUNKS {
+                for number in 0..LANGUAGE_CHUNKS {
                     precedence.give_way();
+                    if number == 1 {
+                        chunk.send(()).unwrap();
+                        have_come.recv().unwrap();
+                    }
                     card.work(LANGUAGE_CHUNK);
-                    let _ = begun.send(());
-                    // The others come while it reads.
-                    std::thread::sleep(Duration::from_millis(2));
                 }
             })
         });
         if language_model {
-            beginning.recv().unwrap();
+            at_work.recv().unwrap();
         }
-        let calls = (0..4).map(|call| {
-            let asked = SpeakRequest {
+        let begun = card.now();
+        let asked = (0..4).map(|call| {
+            engine.speak(SpeakRequest {
                 urgency: Urgency::First,
                 seed: Some((round * 4 + call) as u64),
                 ..request("Well, let me think about that.", &format!("call {call}"))
-            };
-            let flow = engine.speak(asked);
-            (card.now(), flow)
+            })
         });
-        let calls: VecDeque<_> = calls.collect();
-        let heard = calls.into_iter().map(|(asked, mut flow)| {
-            let card = &card;
-            async move {
-                flow.next().await.unwrap().unwrap();
-                let wait = card.now() - asked;
-                flow.for_each(|chunk| async { drop(chunk.unwrap()) }).await;
-                wait
-            }
-        });
-        waits.extend(join_all(heard).await);
+        let flows: Vec<_> = asked.collect();
+        drop(calls.send(()));
+        for mut flow in flows {
+            flow.next().await.unwrap().unwrap();
+        }
+        waits.extend(std::mem::take(&mut *sounds.lock().unwrap()).into_iter().map(|at| at - begun));
         if let Some(reader) = reader {
             reader.join().unwrap();
         }
@@ -325,6 +347,8 @@ async fn a_long_prompt_of_the_language_model_hardly_moves_the_first_audio_of_fou
     const ROUNDS: usize = 10;
     let alone = first_audio(false, ROUNDS).await;
     let beside = first_audio(true, ROUNDS).await;
+    // Hardly a call says less than its first chunk.
+    assert!(alone.len() >= 4 * ROUNDS * 9 / 10 && beside.len() == alone.len(), "{} {}", alone.len(), beside.len());
     let p95 = |waits: &[Duration]| waits[waits.len() * 95 / 100];
     let (one, two) = (p95(&alone), p95(&beside));
     println!("p95 first audio of four calls: alone {one:?}, beside a prompt of 2,048 tokens {two:?}");

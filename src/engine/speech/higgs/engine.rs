@@ -24,7 +24,7 @@ use super::voices::{HiggsVoice, Voices, standard};
 use crate::audio::Speech;
 use crate::engine::device::{self, DeviceChoice};
 use crate::engine::precedence::Precedence;
-use crate::engine::worker::Worker;
+use crate::engine::worker::{Ended, Resident, Worker};
 use crate::engine::{EngineError, failure};
 use crate::nn::higgs::codec::{CODEBOOKS, CODES, Chunking, Decoder, Encoder};
 use crate::nn::higgs::{Checkpoint, Codes, Higgs, HiggsConfig, LoadOptions, MemoryNeed, Precision};
@@ -88,6 +88,8 @@ pub struct HiggsEngine {
     config: HiggsConfig,
     voices: Voices,
     desk: Worker<Order>,
+    /// The codec's thread, which the model's commands.
+    vocoder: Ended,
     /// For the encoder.
     codec: PathBuf,
     device: DeviceChoice,
@@ -144,10 +146,19 @@ impl HiggsEngine {
             }
         };
         let vocoder = Worker::spawn(&format!("{name}-codec"), WAITING_COMMANDS, load_codec, vocoder::run)?;
+        let ended = vocoder.ended();
         let desk =
             Worker::spawn(&name, WAITING_REQUESTS, load_model, move |model, inbox| desk::run(model, inbox, vocoder))?;
-        let engine =
-            Self { name, config, voices: Voices::default(), desk, codec: codec.to_owned(), device, precedence };
+        let engine = Self {
+            name,
+            config,
+            voices: Voices::default(),
+            desk,
+            vocoder: ended,
+            codec: codec.to_owned(),
+            device,
+            precedence,
+        };
         for voice in standard() {
             engine.enrol(voice).map_err(|error| canary(&engine.name, &error))?;
         }
@@ -239,6 +250,12 @@ impl HiggsEngine {
             TrySendError::Closed(_) => ProviderError::Failed { what: self.name.to_string() },
         })?;
         Ok(Some(heard))
+    }
+}
+
+impl Resident for HiggsEngine {
+    fn ended(&self) -> Ended {
+        self.desk.ended().and(self.vocoder.clone())
     }
 }
 

@@ -328,7 +328,7 @@ async fn first_audio(language_model: bool, rounds: usize) -> Vec<Duration> {
             })
         });
         let flows: Vec<_> = asked.collect();
-        drop(calls.send(()));
+        let _ = calls.send(());
         for mut flow in flows {
             flow.next().await.unwrap().unwrap();
         }

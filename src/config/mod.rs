@@ -57,6 +57,8 @@ pub struct Models {
     /// None: the profile's.
     pub first: Option<String>,
     pub fallback: Vec<String>,
+    /// A flag or the environment names the first: nothing else may.
+    pub is_fixed: bool,
 }
 
 /// Where Higgs Audio v2 is, if not among the other models.
@@ -164,11 +166,13 @@ impl Config {
         let models = |first: &Option<String>, second: Option<String>, list: &Option<Vec<String>>, other| Models {
             first: named(first.clone().or(second)).map(|name| name.trim().to_owned()),
             fallback: names(list.clone().or(other)),
+            is_fixed: named(first.clone()).is_some(),
         };
         let higgs = Higgs::read(&variable);
         let mut tts = models(&flags.tts_model, file.tts_model.take(), &flags.tts_fallback, file.tts_fallback.take());
         if higgs.model.is_some() {
             tts.first.get_or_insert_with(|| HIGGS[0].to_owned());
+            tts.is_fixed = true;
         }
         let config = Self {
             listen: SocketAddr::new(host, flags.port.or(file.port).unwrap_or(8000)),

@@ -3,7 +3,9 @@
 mod characters;
 mod entity;
 mod list;
+mod models;
 mod providers;
+mod settings;
 mod speech;
 mod text;
 mod usage;
@@ -19,7 +21,9 @@ pub(super) use speech::sweep_for_ever as sweep_speech;
 pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
     OpenApiRouter::new()
         .merge(characters::routes())
+        .merge(models::routes())
         .merge(providers::routes())
+        .merge(settings::routes())
         .merge(speech::routes())
         .merge(usage::routes())
 }

@@ -77,7 +77,8 @@ impl Problem {
         serde_json::to_string(&self.body()).unwrap_or_default()
     }
 
-    fn body(&self) -> ProblemBody {
+    /// As it is told.
+    pub(super) fn body(&self) -> ProblemBody {
         let errors = self.field.iter().map(|field| FieldProblem { field: field.clone(), message: self.detail.clone() });
         ProblemBody {
             kind: "about:blank",

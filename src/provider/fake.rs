@@ -14,8 +14,8 @@ use tokio::time::sleep;
 
 use super::{
     ChatModel, ChatRequest, Delta, FinalTranscript, FinishReason, Flow, ProviderError, SpeakRequest, SpeechChunk,
-    SpeechSynthesizer, SpeechToText, SttOptions, Transcript, Usage, VAD_FRAME, VadStream, VoiceActivity, VoiceInfo,
-    WordMark,
+    SpeechSynthesizer, SpeechToText, SttOptions, Transcript, Usage, VAD_FRAME, VadStream, VoiceActivity, VoiceEngine,
+    VoiceInfo, WordMark,
 };
 use crate::audio::{Mic, Samples, Speech};
 
@@ -114,7 +114,13 @@ impl SpeechSynthesizer for FakeSpeech {
     }
 
     fn voices(&self) -> Vec<VoiceInfo> {
-        vec![VoiceInfo { name: "fake".to_owned(), language: "en".to_owned() }]
+        vec![VoiceInfo {
+            name: "fake".to_owned(),
+            language: "en".to_owned(),
+            engine: VoiceEngine::Kokoro,
+            gender: None,
+            aliases: vec!["alloy".to_owned()],
+        }]
     }
 }
 

@@ -13,7 +13,7 @@ use super::refuse;
 use crate::audio::Mic;
 use crate::provider::{
     ChatModel, ChatRequest, Delta, EmbedRequest, Embeddings, Flow, ProviderError, SpeakRequest, SpeechChunk,
-    SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo,
+    SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo, VoiceStudio,
 };
 
 type Build<D> = dyn Fn() -> BoxFuture<'static, Result<Arc<D>, ProviderError>> + Send + Sync;
@@ -90,6 +90,10 @@ impl SpeechSynthesizer for Lazy<dyn SpeechSynthesizer> {
 
     fn voices(&self) -> Vec<VoiceInfo> {
         self.built.get().map(|door| door.voices()).unwrap_or_default()
+    }
+
+    fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
+        self.built.get().and_then(|door| door.studio())
     }
 }
 

@@ -14,7 +14,7 @@ use futures::{FutureExt, StreamExt, stream};
 use super::fallback::{Fallback, Link};
 use super::{
     ChatModel, ChatRequest, Delta, EmbedRequest, Embeddings, Flow, ProviderError, SpeakRequest, SpeechChunk,
-    SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo,
+    SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo, VoiceStudio,
 };
 use crate::audio::Mic;
 pub use lazy::Lazy;
@@ -134,6 +134,10 @@ impl SpeechSynthesizer for Routed<dyn SpeechSynthesizer> {
 
     fn voices(&self) -> Vec<VoiceInfo> {
         self.own.voices()
+    }
+
+    fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
+        self.own.studio()
     }
 }
 

@@ -28,6 +28,15 @@ pub(crate) fn folder(key: &str) -> PathBuf {
     PathBuf::from(env::var_os(key).unwrap_or_else(|| panic!("set {key} to a folder")))
 }
 
+/// A PostgreSQL server that tests may make databases on.
+///
+/// # Panics
+/// Where there is none: a test on PostgreSQL fails, it is never skipped.
+pub(crate) fn postgres_url() -> String {
+    let url = env::var("TEST_DATABASE_URL").ok().filter(|url| !url.is_empty());
+    url.expect("TEST_DATABASE_URL is not set: run scripts/test, or export TEST_DATABASE_URL=$(scripts/postgres start)")
+}
+
 /// How often a test repeats itself: what the environment says, or `usual`.
 pub(crate) fn rounds(key: &str, usual: usize) -> usize {
     let wanted = env::var(key).ok().filter(|value| !value.is_empty());

@@ -22,6 +22,7 @@ use crate::provider::missing::Missing;
 use crate::provider::{ModelCard, ProviderReport, Roster};
 use crate::session::Parts;
 use crate::session::settings::Settings;
+use crate::store::fixture::{self, TestStore};
 use crate::store::{Budgets, LOCAL_OWNER, Store, StoredLedger};
 
 /// No test waits longer for anything.
@@ -35,6 +36,7 @@ pub(super) struct Server {
     pub(super) stop: Option<oneshot::Sender<()>>,
     pub(super) done: JoinHandle<()>,
     _folder: TempDir,
+    _database: TestStore,
 }
 
 pub(super) struct NoModels;
@@ -54,8 +56,13 @@ pub(super) async fn server() -> Server {
 }
 
 pub(super) async fn server_with(configure: impl FnOnce(&mut State)) -> Server {
+    server_on(fixture::sqlite().await, configure).await
+}
+
+/// The same on a given database, which ends with the server.
+pub(super) async fn server_on(database: TestStore, configure: impl FnOnce(&mut State)) -> Server {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&format!("sqlite://{}/test.db", folder.path().display())).await.unwrap();
+    let store = Store::clone(&database);
     let chat = Arc::new(FakeChat::default());
     let ready = |part: &str| PartReport { part: part.into(), name: "fake".into(), state: PartState::Ready };
     let (engines, reports) = watch::channel(vec![ready("stt"), ready("llm"), ready("tts"), ready("vad")]);
@@ -88,7 +95,7 @@ pub(super) async fn server_with(configure: impl FnOnce(&mut State)) -> Server {
             std::future::pending::<()>().await;
         }
     }));
-    Server { address, store, chat, engines, stop: Some(stop), done, _folder: folder }
+    Server { address, store, chat, engines, stop: Some(stop), done, _folder: folder, _database: database }
 }
 
 impl Server {

@@ -57,7 +57,7 @@ async fn database(house: &House) -> PartReport {
     } else {
         PartState::Failed { reason: "the database does not answer".to_owned() }
     };
-    PartReport { part: "database".to_owned(), name: "sqlite".to_owned(), state }
+    PartReport { part: "database".to_owned(), name: house.state.store.kind().to_owned(), state }
 }
 
 /// Prometheus' text format.

@@ -13,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::provider::ProviderError;
+use crate::session::record::RecordError;
 
 /// A refusal as it is told.
 #[derive(Serialize, ToSchema)]
@@ -98,6 +99,17 @@ impl From<ProviderError> for Problem {
             problem.retry_after = Some(retry_after);
         }
         problem
+    }
+}
+
+impl From<RecordError> for Problem {
+    fn from(error: RecordError) -> Self {
+        let (status, code) = match &error {
+            RecordError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            RecordError::Full => (StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage"),
+            RecordError::Failed => (StatusCode::SERVICE_UNAVAILABLE, "database_failed"),
+        };
+        Self::new(status, code, error.to_string())
     }
 }
 

@@ -6,13 +6,13 @@
 //! cut. Every row has an owner, and whoever reads or writes rows does it through an [`Owned`] handle. Nothing here knows
 //! what a conversation is for.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod open;
 mod page;
-mod postgres;
 mod record;
 mod row;
 mod scope;
-mod sqlite;
 mod usage;
 
 use std::path::PathBuf;
@@ -75,7 +75,7 @@ pub enum StoreError {
         "the schema of {place} is not this program's: migration {version} differs; set DATABASE_URL to another database"
     )]
     AlteredSchema { place: String, version: i64 },
-    #[error("this program is linked with SQLite {found}, which can corrupt its log; {needed} or newer is needed", needed = sqlite::OLDEST)]
+    #[error("this program is linked with SQLite {found}, which can corrupt its log; {needed} or newer is needed", needed = open::OLDEST_SQLITE)]
     OldSqlite { found: String },
     #[error("the database {place} failed: {cause}")]
     Database { place: String, cause: sqlx::Error },

@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use sqlx::{Any, AnyConnection, Row, Transaction};
 use uuid::Uuid;
 
-use super::{Owned, postgres, row, sqlite};
+use super::{Owned, open, row};
 use crate::session::record::{Character, Conversation, Message, OpenConversation, RecordError, Records};
 
 impl Records for Owned {
@@ -224,7 +224,8 @@ async fn default_character(connection: &mut AnyConnection, owner: &str) -> Resul
     Ok(row::character(&found)?)
 }
 
-async fn save_message(owned: &Owned, message: Message) -> Result<String, Fault> {
+async fn save_message(owned: &Owned, mut message: Message) -> Result<String, Fault> {
+    without_null(&mut message);
     let mut lock = owned.store.write().await?;
     let now = row::now();
     touch(&mut lock, &owned.owner, &message.conversation_id, &now).await?;
@@ -234,6 +235,14 @@ async fn save_message(owned: &Owned, message: Message) -> Result<String, Fault> 
     upsert_message(&mut lock, &owned.owner, &message, now).await?;
     lock.commit().await?;
     Ok(message.id)
+}
+
+/// PostgreSQL's text holds no NUL. A model or a socket may say one, and what was said must not be lost over it.
+fn without_null(message: &mut Message) {
+    let texts = [&mut message.client_message_id, &mut message.character_name].into_iter().flatten();
+    for text in texts.chain([&mut message.content]).filter(|text| text.contains('\0')) {
+        *text = text.replace('\0', "\u{FFFD}");
+    }
 }
 
 /// The id under which the conversation already holds this client's message.
@@ -325,9 +334,7 @@ impl Fault {
         };
         tracing::error!(%error, "the database failed");
         match &error {
-            sqlx::Error::Database(cause) if sqlite::is_full(&**cause) || postgres::is_full(&**cause) => {
-                RecordError::Full
-            }
+            sqlx::Error::Database(cause) if open::is_full(&**cause) => RecordError::Full,
             _ => RecordError::Failed,
         }
     }

@@ -150,12 +150,26 @@ impl StoredLedger {
     pub async fn sums(&self, by: GroupBy, since: &str, until: &str) -> Result<Vec<UsageSum>, sqlx::Error> {
         let column = by.column();
         let order = if by == GroupBy::Day { "1" } else { "11 DESC, 2 DESC, 1" };
+        // PostgreSQL adds up in decimal numbers, which `Any` cannot read.
+        let sum = |column| format!("CAST(SUM({column}) AS BIGINT)");
+        let mean = |column| format!("CAST(AVG({column}) AS DOUBLE PRECISION)");
+        let columns = [
+            sum("CASE WHEN outcome = 'failed' THEN 1 ELSE 0 END"),
+            sum("prompt_tokens"),
+            sum("cached_tokens"),
+            sum("completion_tokens"),
+            sum("characters"),
+            sum("audio_ms"),
+            sum("device_ms"),
+            mean("first_item_ms"),
+            sum("cost_nanousd"),
+            mean("total_ms"),
+        ];
         // Nothing of a client's is in it.
         let query = format!(
-            "SELECT {column}, COUNT(*), SUM(CASE WHEN outcome = 'failed' THEN 1 ELSE 0 END), SUM(prompt_tokens), \
-             SUM(cached_tokens), SUM(completion_tokens), SUM(characters), SUM(audio_ms), SUM(device_ms), \
-             AVG(first_item_ms), SUM(cost_nanousd), AVG(total_ms) \
-             FROM usage WHERE day >= $1 AND day <= $2 AND state <> 'reserved' GROUP BY {column} ORDER BY {order}"
+            "SELECT {column}, COUNT(*), {} \
+             FROM usage WHERE day >= $1 AND day <= $2 AND state <> 'reserved' GROUP BY {column} ORDER BY {order}",
+            columns.join(", ")
         );
         let rows = sqlx::query(AssertSqlSafe(query))
             .bind(since.to_owned())

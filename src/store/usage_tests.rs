@@ -1,16 +1,21 @@
 use std::time::Duration;
 
-use futures::future::join_all;
-use tempfile::TempDir;
-
 use super::*;
 use crate::provider::account::{Outcome, Used};
 use crate::provider::{Caller, Capability};
+use crate::store::fixture::{TestStore, on_both_databases};
+use futures::future::join_all;
 
-async fn ledger(budgets: Budgets) -> (StoredLedger, TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&format!("sqlite://{}/test.db", folder.path().display())).await.unwrap();
-    (StoredLedger::new(store, budgets), folder)
+on_both_databases!(
+    a_thousand_at_once_never_exceed_a_budget,
+    a_reservation_settles_once,
+    what_a_crash_cut_off_counts_as_spent,
+    a_budget_that_is_nearly_used_up_is_told_once,
+    sums_are_by_group_and_leave_out_what_is_under_way,
+);
+
+fn ledger(store: &TestStore, budgets: Budgets) -> StoredLedger {
+    StoredLedger::new(Store::clone(store), budgets)
 }
 
 fn entry(model: &str, cost: Usd) -> Entry {
@@ -35,9 +40,8 @@ async fn spent(ledger: &StoredLedger) -> [(Usd, Usd); 2] {
     [0, 1].map(|at| (reports[at].spent_usd, reports[at].reserved_usd))
 }
 
-#[tokio::test]
-async fn a_thousand_at_once_never_exceed_a_budget() {
-    let (ledger, _folder) = ledger(Budgets { day: Some(cents(100)), month: Some(cents(500)) }).await;
+async fn a_thousand_at_once_never_exceed_a_budget(store: TestStore) {
+    let ledger = ledger(&store, Budgets { day: Some(cents(100)), month: Some(cents(500)) });
     let one = |number: i64| {
         let ledger = ledger.clone();
         async move {
@@ -56,9 +60,8 @@ async fn a_thousand_at_once_never_exceed_a_budget() {
     assert_eq!(error, ProviderError::OverBudget { budget: "daily", limit_usd: "1".into() });
 }
 
-#[tokio::test]
-async fn a_reservation_settles_once() {
-    let (ledger, _folder) = ledger(Budgets::default()).await;
+async fn a_reservation_settles_once(store: TestStore) {
+    let ledger = ledger(&store, Budgets::default());
     let reservation = ledger.reserve(cents(5), Arc::new(entry("openai/x", Usd::ZERO))).await.unwrap();
     assert_eq!(spent(&ledger).await, [(Usd::ZERO, cents(5)); 2]);
     for _ in 0..2 {
@@ -67,9 +70,8 @@ async fn a_reservation_settles_once() {
     assert_eq!(spent(&ledger).await, [(cents(2), Usd::ZERO); 2]);
 }
 
-#[tokio::test]
-async fn what_a_crash_cut_off_counts_as_spent() {
-    let (ledger, _folder) = ledger(Budgets::default()).await;
+async fn what_a_crash_cut_off_counts_as_spent(store: TestStore) {
+    let ledger = ledger(&store, Budgets::default());
     ledger.reserve(cents(5), Arc::new(entry("openai/x", Usd::ZERO))).await.unwrap();
     let again = StoredLedger::new(ledger.store.clone(), Budgets::default());
     again.recover().await;
@@ -78,9 +80,8 @@ async fn what_a_crash_cut_off_counts_as_spent() {
     assert_eq!((sums[0].requests, sums[0].failed, sums[0].cost_usd), (1, 1, cents(5)));
 }
 
-#[tokio::test]
-async fn a_budget_that_is_nearly_used_up_is_told_once() {
-    let (ledger, _folder) = ledger(Budgets { day: Some(cents(10)), month: None }).await;
+async fn a_budget_that_is_nearly_used_up_is_told_once(store: TestStore) {
+    let ledger = ledger(&store, Budgets { day: Some(cents(10)), month: None });
     let mut warnings = ledger.store.warnings();
     for cost in [7, 1, 1] {
         let reservation = ledger.reserve(cents(1), Arc::new(entry("openai/x", Usd::ZERO))).await.unwrap();
@@ -95,9 +96,8 @@ async fn a_budget_that_is_nearly_used_up_is_told_once() {
     assert!(!warnings.has_changed().unwrap());
 }
 
-#[tokio::test]
-async fn sums_are_by_group_and_leave_out_what_is_under_way() {
-    let (ledger, _folder) = ledger(Budgets::default()).await;
+async fn sums_are_by_group_and_leave_out_what_is_under_way(store: TestStore) {
+    let ledger = ledger(&store, Budgets::default());
     for (model, cost) in [("openai/x", 3), ("smollm2", 0), ("openai/x", 4)] {
         ledger.settle(None, entry(model, cents(cost))).await;
     }

@@ -9,13 +9,13 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, Connection, Executor};
 use tokio::sync::watch;
 
-use super::open::{Migrations, migrate};
-use super::{Kind, Store, StoreError};
+use super::{Migrations, migrate};
+use crate::store::{Kind, Store, StoreError};
 
 pub(super) const MIGRATIONS: Migrations = [
-    (1, "conversations", include_str!("../../migrations/postgres/0001_conversations.sql")),
-    (2, "usage", include_str!("../../migrations/postgres/0002_usage.sql")),
-    (3, "data", include_str!("../../migrations/postgres/0003_data.sql")),
+    (1, "conversations", include_str!("../../../migrations/postgres/0001_conversations.sql")),
+    (2, "usage", include_str!("../../../migrations/postgres/0002_usage.sql")),
+    (3, "data", include_str!("../../../migrations/postgres/0003_data.sql")),
 ];
 
 /// A tenth of what PostgreSQL takes by default, so that several servers can share it.
@@ -60,3 +60,7 @@ fn without_password(url: &str) -> String {
 pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.code().as_deref() == Some("53100")
 }
+
+#[cfg(test)]
+#[path = "postgres_tests.rs"]
+mod tests;

@@ -11,16 +11,13 @@ use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, Connection, Executor, Row};
 use tokio::sync::watch;
 
-use super::open::{Migrations, migrate};
-use super::{Kind, Store, StoreError};
-
-/// The first SQLite whose write-ahead log cannot be corrupted by a checkpoint that meets a reset.
-pub(super) const OLDEST: &str = "3.51.3";
+use super::{Migrations, OLDEST_SQLITE, migrate};
+use crate::store::{Kind, Store, StoreError};
 
 pub(super) const MIGRATIONS: Migrations = [
-    (1, "conversations", include_str!("../../migrations/sqlite/0001_conversations.sql")),
-    (2, "usage", include_str!("../../migrations/sqlite/0002_usage.sql")),
-    (3, "data", include_str!("../../migrations/sqlite/0003_data.sql")),
+    (1, "conversations", include_str!("../../../migrations/sqlite/0001_conversations.sql")),
+    (2, "usage", include_str!("../../../migrations/sqlite/0002_usage.sql")),
+    (3, "data", include_str!("../../../migrations/sqlite/0003_data.sql")),
 ];
 
 /// Reads are short and SQLite's readers do not block each other; more connections than cores gain nothing.
@@ -136,7 +133,7 @@ async fn prepare(options: &AnyConnectOptions, path: &Path) -> Result<(), StoreEr
 async fn check_version(connection: &mut AnyConnection) -> Result<Result<(), StoreError>, sqlx::Error> {
     let found: String = sqlx::query_scalar("SELECT sqlite_version()").fetch_one(connection).await?;
     let parts = |version: &str| -> Vec<u32> { version.split('.').map(|part| part.parse().unwrap_or(0)).collect() };
-    Ok(if parts(&found) >= parts(OLDEST) { Ok(()) } else { Err(StoreError::OldSqlite { found }) })
+    Ok(if parts(&found) >= parts(OLDEST_SQLITE) { Ok(()) } else { Err(StoreError::OldSqlite { found }) })
 }
 
 async fn check_pages(connection: &mut AnyConnection, path: &Path) -> Result<(), StoreError> {
@@ -168,3 +165,7 @@ fn primary_code(error: &dyn sqlx::error::DatabaseError) -> Option<u32> {
 pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
     primary_code(error) == Some(13)
 }
+
+#[cfg(test)]
+#[path = "sqlite_tests.rs"]
+mod tests;

@@ -1,13 +1,20 @@
 //! Opening: which database an address means, and its schema.
 
+mod postgres;
+mod sqlite;
+
 use sqlx::AnyConnection;
 use sqlx::SqlSafeStr;
+use sqlx::error::DatabaseError;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 
-use super::{Store, StoreError, postgres, sqlite};
+use super::{Store, StoreError};
+
+/// The first SQLite whose write-ahead log cannot be corrupted by a checkpoint that meets a reset.
+pub(super) const OLDEST_SQLITE: &str = "3.51.3";
 
 /// The embedded migrations: number, name, SQL. `migrations/README.md` has the rules.
-pub(super) type Migrations = [(i64, &'static str, &'static str); 3];
+type Migrations = [(i64, &'static str, &'static str); 3];
 
 pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
     sqlx::any::install_default_drivers();
@@ -19,7 +26,7 @@ pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
 }
 
 /// Brings a schema up to date. `describe` tells what the database itself answered.
-pub(super) async fn migrate(
+async fn migrate(
     connection: &mut AnyConnection,
     migrations: &Migrations,
     place: &str,
@@ -40,3 +47,11 @@ pub(super) async fn migrate(
         other => StoreError::Database { place, cause: sqlx::Error::Migrate(Box::new(other)) },
     })
 }
+
+/// Whether a full disk made a query fail.
+pub(super) fn is_full(error: &dyn DatabaseError) -> bool {
+    sqlite::is_full(error) || postgres::is_full(error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -62,6 +62,9 @@ ALTER TABLE characters ADD COLUMN owner TEXT NOT NULL DEFAULT 'local';
 ALTER TABLE characters ADD COLUMN version BIGINT NOT NULL DEFAULT 1;
 -- The name of the uploaded picture's files.
 ALTER TABLE characters ADD COLUMN image_file TEXT;
+-- Name and description as searches compare them: in lower case and without diacritics.
+ALTER TABLE characters ADD COLUMN search_text TEXT NOT NULL DEFAULT '';
+UPDATE characters SET search_text = LOWER(name || ' ' || description);
 DROP INDEX characters_by_age;
 -- The default character: the owner's oldest active one; lists by age.
 CREATE INDEX characters_by_age ON characters (owner, created_at, id);
@@ -121,6 +124,8 @@ CREATE TABLE uploads (
 );
 -- The sweep after a day.
 CREATE INDEX uploads_by_age ON uploads (created_at);
+-- How many an owner has.
+CREATE INDEX uploads_by_owner ON uploads (owner);
 
 ALTER TABLE conversations ADD COLUMN owner TEXT NOT NULL DEFAULT 'local';
 ALTER TABLE conversations ADD COLUMN version BIGINT NOT NULL DEFAULT 1;

@@ -7,11 +7,15 @@ use axum::extract::State as Extract;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::House;
+use super::problem::ProblemBody;
 
 /// One part of the server that must be ready before it can work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PartReport {
     /// As `stt`, `llm`, `tts`, `vad`.
     pub part: String,
@@ -21,7 +25,7 @@ pub struct PartReport {
     pub state: PartState,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum PartState {
     Loading,
@@ -29,20 +33,34 @@ pub enum PartState {
     Failed { reason: String },
 }
 
-#[derive(Serialize)]
+pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
+    OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz)).routes(routes!(metrics))
+}
+
+#[derive(Serialize, ToSchema)]
 struct Readiness {
     ready: bool,
     draining: bool,
     parts: Vec<PartReport>,
 }
 
-/// The process answers.
-pub(super) async fn healthz() -> &'static str {
+/// Whether the process answers
+#[utoipa::path(get, path = "/healthz", tag = "Server", security(()), responses((status = 200, body = String)))]
+async fn healthz() -> &'static str {
     "ok\n"
 }
 
+/// Whether the server can work
+///
 /// 200 where the database answers and every engine is ready, 503 otherwise, and always what each part says.
-pub(super) async fn readyz(Extract(house): Extract<Arc<House>>) -> Response {
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "Server",
+    security(()),
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness))
+)]
+async fn readyz(Extract(house): Extract<Arc<House>>) -> Response {
     let draining = house.draining.has_begun();
     let mut parts = vec![database(&house).await];
     parts.extend(house.state.engines.borrow().iter().cloned());
@@ -60,7 +78,18 @@ async fn database(house: &House) -> PartReport {
     PartReport { part: "database".to_owned(), name: house.state.store.kind().to_owned(), state }
 }
 
-/// Prometheus' text format.
-pub(super) async fn metrics(Extract(house): Extract<Arc<House>>) -> Response {
+/// Measurements in Prometheus' text format
+///
+/// For this machine, or with a key.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "Server",
+    responses(
+        (status = 200, body = String),
+        (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+async fn metrics(Extract(house): Extract<Arc<House>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], (house.state.metrics)()).into_response()
 }

@@ -151,15 +151,14 @@ impl Draining {
 
 /// Every route. `access::check` stands before all of them and knows the few that need no key.
 fn router(house: &Arc<House>) -> Router {
-    let (rest, description) =
-        OpenApiRouter::with_openapi(openapi::Description::openapi()).nest("/api", rest::routes()).split_for_parts();
-    Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .route("/ws", get(ws::open))
+    let (described, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
+        .merge(health::routes())
         .nest("/v1", openai::routes())
-        .merge(rest)
+        .nest("/api", rest::routes())
+        .split_for_parts();
+    Router::new()
+        .route("/ws", get(ws::open))
+        .merge(described)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)

@@ -72,6 +72,8 @@ pub struct Character {
     pub name: String,
     pub description: String,
     pub system_prompt: String,
+    /// How it is, in words: part of what the language model is told.
+    pub personality: String,
     /// None: the speech engine's default voice.
     pub voice: Option<String>,
     /// ISO 639-1; empty: the voice's own.

@@ -36,6 +36,7 @@ fn character(id: &str) -> Character {
         name: "Olivia".to_owned(),
         description: String::new(),
         system_prompt: "You are Olivia.".to_owned(),
+        personality: String::new(),
         voice: None,
         languages: Vec::new(),
         parameters: json!({"temperature": 0.1}),

@@ -6,6 +6,7 @@
 //! cut. Every row has an owner, and whoever reads or writes rows does it through an [`Owned`] handle. Nothing here knows
 //! what a conversation is for.
 
+mod character;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod open;
@@ -13,7 +14,9 @@ mod page;
 mod record;
 mod row;
 mod scope;
+mod settings;
 mod usage;
+mod voice;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,9 +24,13 @@ use std::sync::Arc;
 use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::watch;
 
+pub use character::{CharacterChange, CharacterSort, StoredCharacter};
 pub use page::{Page, PageAsk, Place};
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};
+pub use voice::{
+    Kept, NewVoice, Recordings, StoredRecording, StoredVoice, Upload, VoiceLibrary, VoiceMethod, VoiceSort, VoiceStatus,
+};
 
 /// The owner of whatever is made without a key, with `AICHAT_API_KEY`, or with the first admin key.
 pub const LOCAL_OWNER: &str = "local";

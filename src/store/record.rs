@@ -160,8 +160,8 @@ async fn open_conversation(owned: &Owned, id: String, history: usize) -> Result<
 
 async fn members(connection: &mut AnyConnection, conversation_id: &str) -> Result<Vec<Character>, Fault> {
     let rows = sqlx::query(
-        "SELECT c.id, c.name, c.description, c.system_prompt, c.voice, c.languages, c.parameters, c.model,
-                c.talkativeness, c.is_active
+        "SELECT c.id, c.name, c.description, c.system_prompt, c.personality, c.voice, c.languages, c.parameters,
+                c.model, c.talkativeness, c.is_active
          FROM conversation_characters AS m JOIN characters AS c ON c.id = m.character_id
          WHERE m.conversation_id = $1 ORDER BY m.position",
     )
@@ -200,7 +200,8 @@ async fn characters(owned: &Owned, ids: Vec<String>) -> Result<Vec<Character>, F
 
 async fn character(connection: &mut AnyConnection, owner: &str, id: &str) -> Result<Character, Fault> {
     let found = sqlx::query(
-        "SELECT id, name, description, system_prompt, voice, languages, parameters, model, talkativeness, is_active
+        "SELECT id, name, description, system_prompt, personality, voice, languages, parameters, model, talkativeness,
+                is_active
          FROM characters WHERE id = $1 AND owner = $2",
     )
     .bind(id.to_owned())
@@ -214,7 +215,8 @@ async fn character(connection: &mut AnyConnection, owner: &str, id: &str) -> Res
 /// The owner's oldest active character: the one that came with the schema, until it is turned off.
 async fn default_character(connection: &mut AnyConnection, owner: &str) -> Result<Character, Fault> {
     let found = sqlx::query(
-        "SELECT id, name, description, system_prompt, voice, languages, parameters, model, talkativeness, is_active
+        "SELECT id, name, description, system_prompt, personality, voice, languages, parameters, model, talkativeness,
+                is_active
          FROM characters WHERE owner = $1 AND is_active = 1 ORDER BY created_at, id LIMIT 1",
     )
     .bind(owner.to_owned())
@@ -310,7 +312,7 @@ async fn upsert_message(
 
 /// A failure on its way out: still with what the log needs.
 #[derive(Debug)]
-enum Fault {
+pub(super) enum Fault {
     Record(RecordError),
     Database(sqlx::Error),
 }
@@ -322,12 +324,12 @@ impl From<sqlx::Error> for Fault {
 }
 
 impl Fault {
-    fn not_found(what: &'static str, id: &str) -> Self {
+    pub(super) fn not_found(what: &'static str, id: &str) -> Self {
         Self::Record(RecordError::NotFound { what, id: id.to_owned() })
     }
 
     /// Logs what the caller is not told.
-    fn report(self) -> RecordError {
+    pub(super) fn report(self) -> RecordError {
         let error = match self {
             Self::Record(known) => return known,
             Self::Database(error) => error,

@@ -10,7 +10,11 @@ use crate::session::record::{Character, Message, MessageStatus};
 
 /// Now, as RFC 3339 in UTC with milliseconds: as text, times sort as they pass.
 pub(super) fn now() -> String {
-    let now = OffsetDateTime::now_utc();
+    at(OffsetDateTime::now_utc())
+}
+
+/// A moment in the same form.
+pub(super) fn at(now: OffsetDateTime) -> String {
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
         now.year(),
@@ -30,6 +34,7 @@ pub(super) fn character(row: &AnyRow) -> Result<Character, sqlx::Error> {
         name: row.try_get("name")?,
         description: row.try_get("description")?,
         system_prompt: row.try_get("system_prompt")?,
+        personality: row.try_get("personality")?,
         voice: row.try_get("voice")?,
         languages: json(row, "languages")?,
         parameters: json(row, "parameters")?,

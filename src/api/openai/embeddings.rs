@@ -7,9 +7,12 @@ use axum::extract::State as Extract;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
 
+use super::described::EmbeddingAsked;
+use super::error::Refusal;
 use super::{alias, served_by};
 use crate::api::House;
 use crate::api::asker::Asker;
@@ -28,6 +31,48 @@ struct Asked {
     dimensions: Option<usize>,
 }
 
+/// What a text means, as numbers.
+#[derive(Serialize, ToSchema)]
+struct Embeddings {
+    object: &'static str,
+    data: Vec<Embedding>,
+    model: String,
+    usage: EmbeddingUsage,
+}
+
+#[derive(Serialize, ToSchema)]
+struct Embedding {
+    object: &'static str,
+    index: usize,
+    embedding: Vector,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum Vector {
+    Floats(Vec<f32>),
+    /// 32-bit floats, little-endian, in base64.
+    Base64(String),
+}
+
+#[derive(Serialize, ToSchema)]
+struct EmbeddingUsage {
+    prompt_tokens: usize,
+    total_tokens: usize,
+}
+
+/// Turn texts into vectors
+#[utoipa::path(
+    post,
+    path = "/embeddings",
+    tag = "OpenAI",
+    request_body = EmbeddingAsked,
+    responses(
+        (status = 200, body = Embeddings),
+        (status = "4XX", body = Refusal, description = "Refused"),
+        (status = "5XX", body = Refusal, description = "Failed"),
+    )
+)]
 pub(super) async fn create(
     Extract(house): Extract<Arc<House>>,
     Asker { caller, .. }: Asker,
@@ -49,18 +94,18 @@ pub(super) async fn create(
         };
         let shown = if base64 {
             let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
-            Value::String(STANDARD.encode(bytes))
+            Vector::Base64(STANDARD.encode(bytes))
         } else {
-            vector.into()
+            Vector::Floats(vector)
         };
-        data.push(json!({"object": "embedding", "index": index, "embedding": shown}));
+        data.push(Embedding { object: "embedding", index, embedding: shown });
     }
-    let answer = json!({
-        "object": "list",
-        "data": data,
-        "model": &*embedded.served_by,
-        "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
-    });
+    let answer = Embeddings {
+        object: "list",
+        data,
+        model: embedded.served_by.to_string(),
+        usage: EmbeddingUsage { prompt_tokens: embedded.tokens, total_tokens: embedded.tokens },
+    };
     Ok(served_by(Json(answer).into_response(), &embedded.served_by))
 }
 

@@ -1,3 +1,4 @@
+use serde_json::json;
 use futures::future::{self, BoxFuture, FutureExt};
 
 use super::*;

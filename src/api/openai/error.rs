@@ -4,9 +4,28 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::api::problem::Problem;
+
+/// OpenAI's shape of an error.
+#[derive(Serialize, ToSchema)]
+#[schema(as = OpenAiError)]
+pub(super) struct Refusal {
+    error: Fault,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = OpenAiFault)]
+struct Fault {
+    message: String,
+    r#type: &'static str,
+    /// The field that is wrong.
+    #[schema(required)]
+    param: Option<String>,
+    code: &'static str,
+}
 
 /// Turns every refusal of a `/v1` route, whoever made it, into OpenAI's shape.
 pub(crate) async fn reshape(request: Request, next: Next) -> Response {
@@ -32,11 +51,8 @@ pub(super) fn body(problem: &Problem) -> String {
         status if status.is_client_error() => "invalid_request_error",
         _ => "server_error",
     };
-    json!({"error": {
-        "message": problem.detail,
-        "type": kind,
-        "param": problem.field,
-        "code": problem.code,
-    }})
-    .to_string()
+    let (message, param) = (problem.detail.clone(), problem.field.clone());
+    let refusal = Refusal { error: Fault { message, r#type: kind, param, code: problem.code } };
+    // Strings and options of them always serialise.
+    serde_json::to_string(&refusal).unwrap_or_default()
 }

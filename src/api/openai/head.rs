@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::replies::TokenUsage;
@@ -13,7 +14,7 @@ use super::replies::TokenUsage;
 pub(super) const IMPOSSIBLE: f32 = -9999.0;
 
 /// A whole answer with choices of type `C`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Answer<C> {
     #[serde(flatten)]
     pub(super) head: Head,
@@ -33,13 +34,14 @@ pub(super) struct Chunk<'a, C> {
     pub(super) usage: Option<Option<TokenUsage>>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct Head {
     id: String,
     object: &'static str,
     /// Unix time in seconds.
     created: i64,
     /// Who serves it, whatever name was asked for.
+    #[schema(value_type = String)]
     model: Arc<str>,
     system_fingerprint: String,
 }

@@ -5,6 +5,7 @@
 
 mod chat;
 mod completions;
+mod described;
 mod error;
 mod head;
 mod models;
@@ -18,10 +19,11 @@ mod upload;
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::HeaderValue;
 use axum::response::Response;
-use axum::routing::{get, post};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::House;
 use super::problem::Problem;
@@ -41,17 +43,21 @@ const ALIASES: &[(&str, Capability)] = &[
 /// Stands for the whole chain that is loaded, whatever follows it.
 const REALTIME: &str = "gpt-realtime";
 
-/// Every route under `/v1`.
-pub(super) fn routes() -> Router<Arc<House>> {
-    Router::new()
-        .route("/models", get(models::list))
-        .route("/models/{*id}", get(models::one))
-        .route("/chat/completions", post(chat::create))
-        .route("/completions", post(completions::create))
-        .route("/audio/speech", post(speech::create))
-        .route("/audio/transcriptions", transcriptions::transcriptions())
-        .route("/audio/translations", transcriptions::translations())
-        .route("/embeddings", post(embeddings::create))
+/// Every route under `/v1`, with its description.
+pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
+    let recordings = OpenApiRouter::new()
+        .routes(routes!(transcriptions::transcribe))
+        .routes(routes!(transcriptions::translate))
+        // The upload counts for itself.
+        .layer(DefaultBodyLimit::disable());
+    OpenApiRouter::new()
+        .routes(routes!(models::list))
+        .routes(routes!(models::one))
+        .routes(routes!(chat::create))
+        .routes(routes!(completions::create))
+        .routes(routes!(speech::create))
+        .routes(routes!(embeddings::create))
+        .merge(recordings)
 }
 
 /// The model that a name on the wire means. None: the server's own.

@@ -7,18 +7,22 @@ use axum::Json;
 use axum::extract::{Path, State as Extract};
 use axum::http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::ALIASES;
+use super::error::Refusal;
 use crate::api::House;
 use crate::api::problem::Problem;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = OpenAiModels)]
 pub(super) struct List {
     object: &'static str,
     data: Vec<Model>,
 }
 
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, ToSchema)]
+#[schema(as = OpenAiModel)]
 pub(super) struct Model {
     id: String,
     object: &'static str,
@@ -27,10 +31,20 @@ pub(super) struct Model {
     owned_by: String,
 }
 
+/// Every model that a request may name
+#[utoipa::path(get, path = "/models", tag = "OpenAI", responses(
+    (status = 200, body = List),
+    (status = "4XX", body = Refusal, description = "Refused"),
+))]
 pub(super) async fn list(Extract(house): Extract<Arc<House>>) -> Json<List> {
     Json(List { object: "list", data: models(&house) })
 }
 
+/// One model; its name may hold slashes
+#[utoipa::path(get, path = "/models/{*id}", tag = "OpenAI", params(("id" = String, Path, description = "Its name")), responses(
+    (status = 200, body = Model),
+    (status = "4XX", body = Refusal, description = "Refused"),
+))]
 pub(super) async fn one(Extract(house): Extract<Arc<House>>, Path(id): Path<String>) -> Result<Json<Model>, Problem> {
     let found = models(&house).into_iter().find(|model| model.id == id);
     found.map(Json).ok_or_else(|| {

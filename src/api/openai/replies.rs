@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::{BoxStream, SelectAll};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::provider::{ChatModel, ChatRequest, Delta, FinishReason, ProviderError, TokenLogprob, ToolCall, Usage};
 
@@ -64,7 +65,7 @@ pub(super) enum Event {
 }
 
 /// Tokens of all choices together, in OpenAI's words. A prompt counts once, however many choices it has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct TokenUsage {
     prompt_tokens: usize,
     completion_tokens: usize,
@@ -72,7 +73,7 @@ pub(super) struct TokenUsage {
     prompt_tokens_details: PromptDetails,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 struct PromptDetails {
     cached_tokens: usize,
 }

@@ -14,6 +14,8 @@ use futures::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::described::SpeechAsked;
+use super::error::Refusal;
 use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::body::JsonBody;
@@ -44,6 +46,18 @@ enum Voice {
     Object { id: String },
 }
 
+/// Speak a text
+#[utoipa::path(
+    post,
+    path = "/audio/speech",
+    tag = "OpenAI",
+    request_body = SpeechAsked,
+    responses(
+        (status = 200, description = "The sound, as it is made", content_type = "audio/*"),
+        (status = "4XX", body = Refusal, description = "Refused"),
+        (status = "5XX", body = Refusal, description = "Failed"),
+    )
+)]
 pub(super) async fn create(
     Extract(house): Extract<Arc<House>>,
     Asker { caller, .. }: Asker,

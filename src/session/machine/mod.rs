@@ -391,8 +391,9 @@ impl Machine {
 }
 
 fn system_prompt(character: &Character, settings: &Settings, others: &[String]) -> String {
-    let prompt = settings.system_prompt.as_ref().unwrap_or(&character.system_prompt);
-    mind::system_prompt(prompt, settings.output, &character.name, others)
+    // A prompt that a client set stands for all that the character is.
+    let prompt = settings.system_prompt.clone().unwrap_or_else(|| mind::own_prompt(character));
+    mind::system_prompt(&prompt, settings.output, &character.name, others)
 }
 
 fn bad_field(error: &BadField) -> Complaint {

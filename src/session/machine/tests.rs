@@ -21,6 +21,7 @@ fn character() -> Character {
         name: "Olivia".to_owned(),
         description: String::new(),
         system_prompt: "You are Olivia.".to_owned(),
+        personality: String::new(),
         voice: Some("af_heart".to_owned()),
         languages: Vec::new(),
         parameters: Value::Null,

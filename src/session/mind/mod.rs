@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use super::event::Turn;
 use super::guard::guarded;
 use super::machine::Event;
+use super::record::Character;
 use super::settings::OutputKind;
 use crate::provider::{ChatModel, ChatRequest, Delta, FinishReason, ProviderError, Usage};
 use crate::text::{Chunker, Piece, speakable};
@@ -58,6 +59,15 @@ pub(super) struct Company {
     /// The speaker's own name.
     pub(super) name: String,
     pub(super) others: Vec<String>,
+}
+
+/// A character's own prompt: what it was told to be, and how it is.
+pub(super) fn own_prompt(character: &Character) -> String {
+    let (prompt, personality) = (&character.system_prompt, character.personality.trim());
+    if personality.is_empty() {
+        return prompt.clone();
+    }
+    format!("{prompt}\n\nYour personality: {personality}").trim_start().to_owned()
 }
 
 /// A character's prompt for one kind of output, and for the company of `others`.

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::api::openai::head::{Answer, Chunk, Head, IMPOSSIBLE};
 use crate::api::openai::replies::{Event, Replies, Step, TokenUsage};
@@ -16,20 +17,25 @@ const ASSISTANT: &str = "assistant";
 /// Characters of a call's arguments in a chunk: a whole call comes at once, and clients expect pieces.
 const PIECE: usize = 24;
 
-#[derive(Serialize)]
-struct Choice {
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatChoice)]
+pub(super) struct Choice {
     index: usize,
     message: Message,
+    #[schema(required)]
     logprobs: Option<Logprobs>,
     finish_reason: &'static str,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = ChatMessage)]
 struct Message {
     role: &'static str,
-    /// None where there are only calls.
+    /// Null where there are only calls.
+    #[schema(required)]
     content: Option<String>,
     /// Models here do not tell refusals apart.
+    #[schema(required)]
     refusal: Option<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
     reasoning_content: String,
@@ -37,33 +43,39 @@ struct Message {
     tool_calls: Vec<Call>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatCall)]
 struct Call {
     id: String,
     r#type: &'static str,
     function: Function,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatFunction)]
 struct Function {
     name: String,
     arguments: String,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = ChatLogprobs)]
 struct Logprobs {
     content: Vec<Token>,
+    #[schema(required)]
     refusal: Option<Vec<Token>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatToken)]
 struct Token {
     #[serde(flatten)]
     likely: Likely,
     top_logprobs: Vec<Likely>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ChatLikely)]
 struct Likely {
     token: String,
     logprob: f32,

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use axum::extract::State as Extract;
 use axum::response::Response;
 
-use self::answer::ChatChunks;
+use self::answer::{ChatChunks, Choice};
+use super::described::ChatAsked;
+use super::error::Refusal;
+use super::head::Answer;
 use super::replies::Replies;
 use super::{refusal, served_by, stream};
 use crate::api::House;
@@ -17,7 +20,23 @@ use crate::api::asker::Asker;
 use crate::api::body::JsonBody;
 use crate::api::problem::Problem;
 
+/// Answer a conversation
+///
 /// Answers once the first token is there, so that what fails before it has a status.
+#[utoipa::path(
+    post,
+    path = "/chat/completions",
+    tag = "OpenAI",
+    request_body = ChatAsked,
+    responses(
+        (status = 200, content(
+            (Answer<Choice> = "application/json"),
+            (String = "text/event-stream"),
+        )),
+        (status = "4XX", body = Refusal, description = "Refused"),
+        (status = "5XX", body = Refusal, description = "Failed"),
+    )
+)]
 pub(super) async fn create(
     Extract(house): Extract<Arc<House>>,
     Asker { caller, .. }: Asker,

@@ -1,11 +1,13 @@
 //! What a client gets: whole texts, or chunks of them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::api::openai::head::{Answer, Chunk, Head, IMPOSSIBLE};
 use crate::api::openai::replies::{Event, Replies, Step, TokenUsage};
@@ -14,23 +16,27 @@ use crate::provider::{ProviderError, TokenLogprob};
 
 const OBJECT: &str = "text_completion";
 
-#[derive(Default, Serialize)]
-struct Choice {
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = TextChoice)]
+pub(super) struct Choice {
     index: usize,
     text: String,
+    #[schema(required)]
     logprobs: Option<Logprobs>,
-    /// None where more comes.
+    /// Null where more comes.
+    #[schema(required)]
     finish_reason: Option<&'static str>,
 }
 
 /// Lists of one length: an entry each per token.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
+#[schema(as = TextLogprobs)]
 #[expect(clippy::struct_field_names, reason = "the API's own names")]
 struct Logprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<f32>,
     /// The likeliest tokens by their text.
-    top_logprobs: Vec<Map<String, Value>>,
+    top_logprobs: Vec<BTreeMap<String, f32>>,
     /// Characters of the text before the token.
     text_offset: Vec<usize>,
 }
@@ -41,7 +47,7 @@ impl Logprobs {
         let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         for token in tokens {
             let text = shown(&token.bytes);
-            let top = token.top.iter().map(|(bytes, logprob)| (shown(bytes), json!(logprob.max(IMPOSSIBLE))));
+            let top = token.top.iter().map(|(bytes, logprob)| (shown(bytes), logprob.max(IMPOSSIBLE)));
             self.top_logprobs.push(top.collect());
             self.token_logprobs.push(token.logprob.max(IMPOSSIBLE));
             self.text_offset.push(*offset);

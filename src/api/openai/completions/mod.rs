@@ -11,7 +11,10 @@ use std::sync::Arc;
 use axum::extract::State as Extract;
 use axum::response::Response;
 
-use self::answer::TextChunks;
+use self::answer::{Choice, TextChunks};
+use super::described::TextAsked;
+use super::error::Refusal;
+use super::head::Answer;
 use super::replies::{Replies, Rules};
 use super::{refusal, served_by, stream};
 use crate::api::House;
@@ -21,7 +24,23 @@ use crate::api::problem::Problem;
 
 const RULES: Rules = Rules { thoughts: false, one_call: false };
 
+/// Go on with a text
+///
 /// Answers once the first token is there, so that what fails before it has a status.
+#[utoipa::path(
+    post,
+    path = "/completions",
+    tag = "OpenAI",
+    request_body = TextAsked,
+    responses(
+        (status = 200, content(
+            (Answer<Choice> = "application/json"),
+            (String = "text/event-stream"),
+        )),
+        (status = "4XX", body = Refusal, description = "Refused"),
+        (status = "5XX", body = Refusal, description = "Failed"),
+    )
+)]
 pub(super) async fn create(
     Extract(house): Extract<Arc<House>>,
     Asker { caller, .. }: Asker,

@@ -5,13 +5,63 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::language;
 use crate::api::problem::Problem;
 use crate::provider::{FinalTranscript, Segment, SttTask, Word};
 use crate::text::repetition::compression_ratio;
 use crate::text::subtitle::{self, Cue};
+
+/// What was said.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Transcription {
+    text: String,
+    usage: DurationUsage,
+}
+
+/// What was said, and when.
+#[derive(Serialize, ToSchema)]
+pub(super) struct VerboseTranscription {
+    task: &'static str,
+    language: String,
+    duration: f64,
+    text: String,
+    usage: DurationUsage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segments: Option<Vec<TimedSegment>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words: Option<Vec<TimedWord>>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct TimedSegment {
+    id: usize,
+    /// In steps of 10 ms.
+    seek: u64,
+    start: f64,
+    end: f64,
+    text: String,
+    tokens: Vec<u32>,
+    temperature: f32,
+    avg_logprob: f32,
+    compression_ratio: f32,
+    no_speech_prob: f32,
+}
+
+#[derive(Serialize, ToSchema)]
+struct TimedWord {
+    word: String,
+    start: f64,
+    end: f64,
+}
+
+#[derive(Serialize, ToSchema)]
+struct DurationUsage {
+    r#type: &'static str,
+    seconds: f64,
+}
 
 /// What `response_format` may say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +103,9 @@ impl Wanted {
     pub(super) fn response(&self, transcript: &FinalTranscript) -> Response {
         let plain = |text: String| ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response();
         match self.format {
-            Format::Json => Json(json!({"text": transcript.text, "usage": usage(transcript)})).into_response(),
+            Format::Json => {
+                Json(Transcription { text: transcript.text.clone(), usage: usage(transcript) }).into_response()
+            }
             Format::VerboseJson => Json(self.verbose(transcript)).into_response(),
             Format::Text => plain(format!("{}\n", transcript.text)),
             Format::Srt => plain(subtitle::srt(cues(transcript))),
@@ -61,52 +113,47 @@ impl Wanted {
         }
     }
 
-    fn verbose(&self, transcript: &FinalTranscript) -> Value {
+    fn verbose(&self, transcript: &FinalTranscript) -> VerboseTranscription {
         let (task, language) = match self.task {
             SttTask::Transcribe => ("transcribe", language::name(&transcript.language)),
             // What a translation is written in.
             SttTask::Translate => ("translate", "english"),
         };
-        let mut verbose = json!({
-            "task": task,
-            "language": language,
-            "duration": seconds(transcript.audio),
-            "text": transcript.text,
-            "usage": usage(transcript),
-        });
-        if self.segments {
-            let segments = transcript.segments.iter().enumerate();
-            verbose["segments"] = segments.map(|(id, segment)| self.segment(id, segment)).collect();
+        let segments = || transcript.segments.iter().enumerate().map(|(id, segment)| self.segment(id, segment));
+        let words = || transcript.segments.iter().flat_map(|segment| &segment.words).map(word);
+        VerboseTranscription {
+            task,
+            language: language.to_owned(),
+            duration: seconds(transcript.audio),
+            text: transcript.text.clone(),
+            usage: usage(transcript),
+            segments: self.segments.then(|| segments().collect()),
+            words: self.words.then(|| words().collect()),
         }
-        if self.words {
-            verbose["words"] = transcript.segments.iter().flat_map(|segment| &segment.words).map(word).collect();
-        }
-        verbose
     }
 
-    fn segment(&self, id: usize, segment: &Segment) -> Value {
-        json!({
-            "id": id,
-            // In steps of 10 ms.
-            "seek": segment.start.as_millis() / 10,
-            "start": seconds(segment.start),
-            "end": seconds(segment.end),
-            "text": format!(" {}", segment.text),
-            "tokens": [],
-            "temperature": self.temperature,
-            "avg_logprob": segment.log_probability,
-            "compression_ratio": compression_ratio(&segment.text),
-            "no_speech_prob": segment.no_speech,
-        })
+    fn segment(&self, id: usize, segment: &Segment) -> TimedSegment {
+        TimedSegment {
+            id,
+            seek: u64::try_from(segment.start.as_millis() / 10).unwrap_or(u64::MAX),
+            start: seconds(segment.start),
+            end: seconds(segment.end),
+            text: format!(" {}", segment.text),
+            tokens: Vec::new(),
+            temperature: self.temperature,
+            avg_logprob: segment.log_probability,
+            compression_ratio: compression_ratio(&segment.text),
+            no_speech_prob: segment.no_speech,
+        }
     }
 }
 
-fn word(word: &Word) -> Value {
-    json!({"word": word.text, "start": seconds(word.start), "end": seconds(word.end)})
+fn word(word: &Word) -> TimedWord {
+    TimedWord { word: word.text.clone(), start: seconds(word.start), end: seconds(word.end) }
 }
 
-fn usage(transcript: &FinalTranscript) -> Value {
-    json!({"type": "duration", "seconds": transcript.audio.as_secs_f64().ceil()})
+fn usage(transcript: &FinalTranscript) -> DurationUsage {
+    DurationUsage { r#type: "duration", seconds: transcript.audio.as_secs_f64().ceil() }
 }
 
 /// To the millisecond.

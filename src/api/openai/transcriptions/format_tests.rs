@@ -1,3 +1,4 @@
+use serde_json::{Value, json};
 use axum::body::to_bytes;
 
 use super::*;

@@ -11,16 +11,17 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Request, State as Extract};
+use axum::extract::{Request, State as Extract};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{MethodRouter, post};
 use futures::StreamExt;
 use futures::future::{Fuse, FutureExt};
 use futures::stream::BoxStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::described::RecordingAsked;
+use super::error::Refusal;
 use super::upload::{self, Form};
 use super::{alias, served_by};
 use crate::api::House;
@@ -29,27 +30,68 @@ use crate::api::problem::Problem;
 use crate::audio::container::{AudioError, Decoder, Limits};
 use crate::audio::{MIC_HZ, Mic};
 use crate::provider::{Caller, Flow, SttOptions, SttTask, Transcript};
-use format::{Format, Wanted};
+use format::{Format, Transcription, VerboseTranscription, Wanted};
 
 /// The longest file there may be.
 const LONGEST: Duration = Duration::from_hours(4);
 /// Decoded blocks that wait for the recogniser: a few seconds.
 const AHEAD: usize = 64;
 
-pub(super) fn transcriptions() -> MethodRouter<Arc<House>> {
-    route(SttTask::Transcribe)
+/// What was said, as `response_format` has it.
+#[derive(utoipa::ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what `Wanted` writes")]
+enum Said {
+    Json(Transcription),
+    VerboseJson(VerboseTranscription),
 }
 
-pub(super) fn translations() -> MethodRouter<Arc<House>> {
-    route(SttTask::Translate)
+/// Write down what is said in a recording
+#[utoipa::path(
+    post,
+    path = "/audio/transcriptions",
+    tag = "OpenAI",
+    request_body(content = RecordingAsked, content_type = "multipart/form-data"),
+    responses(
+        (status = 200, content(
+            (Said = "application/json"),
+            (String = "text/plain"),
+            (String = "text/event-stream"),
+        )),
+        (status = "4XX", body = Refusal, description = "Refused"),
+        (status = "5XX", body = Refusal, description = "Failed"),
+    )
+)]
+pub(super) async fn transcribe(
+    Extract(house): Extract<Arc<House>>,
+    Asker { caller, .. }: Asker,
+    request: Request,
+) -> Result<Response, Problem> {
+    answer(house, caller, request, SttTask::Transcribe).await
 }
 
-fn route(task: SttTask) -> MethodRouter<Arc<House>> {
-    let answer = move |Extract(house): Extract<Arc<House>>, Asker { caller, .. }: Asker, request: Request| {
-        answer(house, caller, request, task)
-    };
-    // The upload counts for itself.
-    post(answer).layer(DefaultBodyLimit::disable())
+/// Write down in English what is said in a recording
+#[utoipa::path(
+    post,
+    path = "/audio/translations",
+    tag = "OpenAI",
+    request_body(content = RecordingAsked, content_type = "multipart/form-data"),
+    responses(
+        (status = 200, content(
+            (Said = "application/json"),
+            (String = "text/plain"),
+            (String = "text/event-stream"),
+        )),
+        (status = "4XX", body = Refusal, description = "Refused"),
+        (status = "5XX", body = Refusal, description = "Failed"),
+    )
+)]
+pub(super) async fn translate(
+    Extract(house): Extract<Arc<House>>,
+    Asker { caller, .. }: Asker,
+    request: Request,
+) -> Result<Response, Problem> {
+    answer(house, caller, request, SttTask::Translate).await
 }
 
 async fn answer(house: Arc<House>, caller: Caller, request: Request, task: SttTask) -> Result<Response, Problem> {

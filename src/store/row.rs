@@ -10,20 +10,20 @@ use crate::session::record::{Character, Message, MessageStatus};
 
 /// Now, as RFC 3339 in UTC with milliseconds: as text, times sort as they pass.
 pub(super) fn now() -> String {
-    at(OffsetDateTime::now_utc())
+    written(OffsetDateTime::now_utc())
 }
 
-/// A moment in the same form.
-pub(super) fn at(now: OffsetDateTime) -> String {
+/// The same of another moment, which is in UTC.
+pub(super) fn written(moment: OffsetDateTime) -> String {
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        now.year(),
-        u8::from(now.month()),
-        now.day(),
-        now.hour(),
-        now.minute(),
-        now.second(),
-        now.millisecond()
+        moment.year(),
+        u8::from(moment.month()),
+        moment.day(),
+        moment.hour(),
+        moment.minute(),
+        moment.second(),
+        moment.millisecond()
     )
 }
 

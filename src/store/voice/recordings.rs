@@ -94,7 +94,7 @@ impl Recordings {
     /// # Errors
     /// The database's.
     pub async fn sweep(&self, store: &Store) -> Result<usize, RecordError> {
-        let oldest = row::at(OffsetDateTime::now_utc() - KEPT);
+        let oldest = row::written(OffsetDateTime::now_utc() - KEPT);
         let known = store.sweep_voices(oldest).await?;
         let folders = [self.uploads(), self.voices()];
         let sweep = move || {

@@ -16,6 +16,7 @@ mod openapi;
 mod problem;
 mod rest;
 mod server;
+mod upload;
 mod wire;
 mod ws;
 

@@ -15,7 +15,6 @@ mod stream;
 mod speech;
 mod embeddings;
 mod transcriptions;
-mod upload;
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! The REST doors, `/api`: one file per resource, its wire types and its routes.
 
+mod characters;
 mod entity;
 mod list;
 mod providers;
@@ -16,5 +17,9 @@ pub(super) use speech::sweep_for_ever as sweep_speech;
 
 /// Every route under `/api`, with its description.
 pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
-    OpenApiRouter::new().merge(providers::routes()).merge(speech::routes()).merge(usage::routes())
+    OpenApiRouter::new()
+        .merge(characters::routes())
+        .merge(providers::routes())
+        .merge(speech::routes())
+        .merge(usage::routes())
 }

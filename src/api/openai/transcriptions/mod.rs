@@ -22,11 +22,11 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::described::RecordingAsked;
 use super::error::Refusal;
-use super::upload::{self, Form};
 use super::{alias, served_by};
 use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::problem::Problem;
+use crate::api::upload::{self, Form};
 use crate::audio::container::{AudioError, Decoder, Limits};
 use crate::audio::{MIC_HZ, Mic};
 use crate::provider::{Caller, Flow, SttOptions, SttTask, Transcript};
@@ -34,6 +34,8 @@ use format::{Format, Transcription, VerboseTranscription, Wanted};
 
 /// The longest file there may be.
 const LONGEST: Duration = Duration::from_hours(4);
+/// Of a recording's file.
+const FILE_BYTES: u64 = 512 * 1024 * 1024;
 /// Decoded blocks that wait for the recogniser: a few seconds.
 const AHEAD: usize = 64;
 
@@ -95,7 +97,7 @@ pub(super) async fn translate(
 }
 
 async fn answer(house: Arc<House>, caller: Caller, request: Request, task: SttTask) -> Result<Response, Problem> {
-    let form = upload::read(request, &house.state.data_dir).await?;
+    let form = upload::read(request, &house.state.data_dir, FILE_BYTES).await?;
     let mut asked = Asked::read(form, task)?;
     asked.options.caller = caller;
     let (audio, fault) = decode(asked.file).await?;

@@ -19,8 +19,7 @@ use tokio::time::timeout;
 
 use crate::api::problem::Problem;
 
-/// Of the file, and of all else together.
-const FILE_BYTES: u64 = 512 * 1024 * 1024;
+/// Of everything in a form but its file.
 const TEXT_BYTES: usize = 1024 * 1024;
 /// What may come in beyond what has become part of a field. More is a header without an end.
 const PENDING_BYTES: u64 = 8 * 1024 * 1024;
@@ -35,14 +34,15 @@ pub(super) struct Form {
     pub(super) file: Option<File>,
 }
 
-/// Reads the request to its end. The file lies in `folder`.
-pub(super) async fn read(request: Request, folder: &Path) -> Result<Form, Problem> {
+/// Reads the request to its end. The file, of at most `file_bytes`, lies in `folder`. A route that calls this has no other
+/// limit of its body.
+pub(super) async fn read(request: Request, folder: &Path, file_bytes: u64) -> Result<Form, Problem> {
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|bytes| bytes > FILE_BYTES + TEXT_BYTES as u64) {
+    if announced.is_some_and(|bytes| bytes > file_bytes + TEXT_BYTES as u64) {
         // What is left unread is of no interest, nor how it ends.
         let _ = timeout(LINGER, request.into_body().into_data_stream().for_each(|_| async {})).await;
-        return Err(too_large());
+        return Err(too_large(file_bytes));
     }
     let taken = Arc::new(AtomicU64::new(0));
     let mut form = Multipart::from_request(bounded(request, Arc::clone(&taken)), &())
@@ -52,7 +52,7 @@ pub(super) async fn read(request: Request, folder: &Path) -> Result<Form, Proble
     while let Some(mut field) = form.next_field().await.map_err(|error| broken(&error))? {
         let Some(name) = field.name().map(str::to_owned) else { continue };
         if name == "file" {
-            file = Some(store(&mut field, folder, &taken).await?);
+            file = Some(store(&mut field, folder, file_bytes, &taken).await?);
         } else {
             match text(&mut field, &taken, &mut left).await {
                 Ok(text) => fields.push((name, text)),
@@ -91,7 +91,7 @@ async fn text(field: &mut Field<'_>, taken: &AtomicU64, left: &mut usize) -> Res
     String::from_utf8(bytes).map_err(|_| bad_form("a field is not UTF-8"))
 }
 
-async fn store(field: &mut Field<'_>, folder: &Path, taken: &AtomicU64) -> Result<File, Problem> {
+async fn store(field: &mut Field<'_>, folder: &Path, most: u64, taken: &AtomicU64) -> Result<File, Problem> {
     let folder = folder.to_owned();
     let open = move || {
         std::fs::create_dir_all(&folder)?;
@@ -103,14 +103,14 @@ async fn store(field: &mut Field<'_>, folder: &Path, taken: &AtomicU64) -> Resul
     while let Some(chunk) = field.chunk().await.map_err(|error| broken(&error))? {
         taken.fetch_add(chunk.len() as u64, Ordering::Relaxed);
         size += chunk.len() as u64;
-        if size > FILE_BYTES {
+        if size > most {
             let rest = async {
                 while let Ok(Some(chunk)) = field.chunk().await {
                     taken.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                 }
             };
             let _ = timeout(LINGER, rest).await;
-            return Err(too_large());
+            return Err(too_large(most));
         }
         file.write_all(&chunk).await.map_err(|error| lost(&error))?;
     }
@@ -120,8 +120,8 @@ async fn store(field: &mut Field<'_>, folder: &Path, taken: &AtomicU64) -> Resul
     Ok(file)
 }
 
-fn too_large() -> Problem {
-    let detail = format!("the file has more than {} MB; send a part of it, or compress it", FILE_BYTES / 1024 / 1024);
+fn too_large(most: u64) -> Problem {
+    let detail = format!("the file has more than {} MB; send a part of it, or compress it", most / 1024 / 1024);
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail).about("file")
 }
 

@@ -7,7 +7,8 @@ fn recorded(parts: &[(usize, f32)]) -> (Speech, Vec<f32>) {
     let frames = parts.iter().flat_map(|(frames, level)| std::iter::repeat_n(*level, *frames));
     let levels: Vec<f32> = frames.collect();
     let sample = |level: &f32| std::iter::repeat_n(*level, STEP).enumerate();
-    let samples = levels.iter().flat_map(|level| sample(level).map(|(at, level)| if at % 2 == 0 { level } else { -level }));
+    let samples =
+        levels.iter().flat_map(|level| sample(level).map(|(at, level)| if at % 2 == 0 { level } else { -level }));
     let probabilities = levels.iter().map(|level| if *level > 0.01 { 0.95 } else { 0.02 }).collect();
     (Speech::new(samples.collect()), probabilities)
 }

@@ -1,5 +1,5 @@
-use serde_json::json;
 use futures::future::{self, BoxFuture, FutureExt};
+use serde_json::json;
 
 use super::*;
 use crate::api::fixture::{Server, server, server_with};

@@ -2,11 +2,13 @@
 
 mod characters;
 mod entity;
+mod file;
 mod list;
 mod providers;
 mod speech;
 mod text;
 mod usage;
+mod voices;
 
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::House;
 pub(super) use speech::sweep_for_ever as sweep_speech;
+pub(super) use voices::sweep_for_ever as sweep_voices;
 
 /// Every route under `/api`, with its description.
 pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
@@ -22,4 +25,5 @@ pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
         .merge(providers::routes())
         .merge(speech::routes())
         .merge(usage::routes())
+        .merge(voices::routes())
 }

@@ -284,10 +284,7 @@ async fn list(
     let rows = condition.bind(text).fetch_all(&mut *moment).await?;
     moment.commit().await?;
     let items = rows.iter().map(stored).collect::<Result<Vec<_>, _>>()?;
-    let place = |item: &StoredCharacter| Place {
-        key: ask.sort.key(item).to_owned(),
-        id: item.character.id.clone(),
-    };
+    let place = |item: &StoredCharacter| Place { key: ask.sort.key(item).to_owned(), id: item.character.id.clone() };
     Ok(Page::cut(items, ask.limit, total, place))
 }
 

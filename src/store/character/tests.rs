@@ -111,7 +111,9 @@ async fn a_change_of_another_version_is_refused(store: TestStore) {
     // Of many who saw one version, one changes it.
     let change = |number: usize| {
         let owned = owned.clone();
-        tokio::spawn(async move { owned.change_character("zoe-001", only(2), named(&number.to_string())).await.is_ok() })
+        tokio::spawn(
+            async move { owned.change_character("zoe-001", only(2), named(&number.to_string())).await.is_ok() },
+        )
     };
     let changed = futures::future::join_all((0..8).map(change)).await;
     assert_eq!(changed.into_iter().filter(|changed| *changed.as_ref().unwrap()).count(), 1);
@@ -153,12 +155,9 @@ async fn pages_hold_each_character_once_in_every_order(store: TestStore) {
 
 async fn searches_see_through_case_and_marks(store: TestStore) {
     let owned = store.of(LOCAL_OWNER);
-    for (name, description) in [
-        ("Élodie Groß", "Enseigne à l'école"),
-        ("Ёлка", "зелёная"),
-        ("100% Bob_", "a!b"),
-        ("Elsa", "cold"),
-    ] {
+    for (name, description) in
+        [("Élodie Groß", "Enseigne à l'école"), ("Ёлка", "зелёная"), ("100% Bob_", "a!b"), ("Elsa", "cold")]
+    {
         let change = CharacterChange { description: Some(description.into()), ..named(name) };
         owned.create_character(change).await.unwrap();
     }

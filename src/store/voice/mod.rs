@@ -134,7 +134,8 @@ impl Owned {
         let read = async {
             let mut moment = self.store.read().await?;
             let text = format!("SELECT {COLUMNS} FROM voices WHERE owner = $1 AND id = $2");
-            let named = format!("SELECT {COLUMNS} FROM voices WHERE owner = $1 AND name = $2 ORDER BY name, id LIMIT 1");
+            let named =
+                format!("SELECT {COLUMNS} FROM voices WHERE owner = $1 AND name = $2 ORDER BY name, id LIMIT 1");
             let mut found = None;
             for text in [text, named] {
                 let query = sqlx::query(AssertSqlSafe(text)).bind(self.owner.to_string()).bind(name.to_owned());

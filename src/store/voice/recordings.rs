@@ -108,6 +108,14 @@ impl Recordings {
         }))
     }
 
+    /// Voices that a server was learning when it ended are learned when they are first spoken with.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn release(&self, store: &Store) -> Result<(), RecordError> {
+        store.release_voices().await
+    }
+
     fn uploads(&self) -> PathBuf {
         self.data_dir.join("uploads")
     }

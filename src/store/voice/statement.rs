@@ -42,9 +42,8 @@ pub(super) async fn list(owned: &Owned, ask: &PageAsk<VoiceSort>) -> Result<Page
         Some(_) => format!("AND ({column}, id) {sign} ($3, $4)"),
         None => String::new(),
     };
-    let text = format!(
-        "SELECT {COLUMNS} FROM voices WHERE owner = $1 {after} ORDER BY {column} {order}, id {order} LIMIT $2"
-    );
+    let text =
+        format!("SELECT {COLUMNS} FROM voices WHERE owner = $1 {after} ORDER BY {column} {order}, id {order} LIMIT $2");
     let limit = i64::try_from(ask.limit + 1).unwrap_or(i64::MAX);
     let mut query = sqlx::query(AssertSqlSafe(text)).bind(owned.owner.to_string()).bind(limit);
     if let Some(place) = &ask.after {
@@ -137,7 +136,11 @@ pub(super) fn stored(row: &AnyRow) -> Result<StoredVoice, sqlx::Error> {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
         // The schema allows no other.
-        method: if row.try_get::<String, _>("method")? == "clone" { VoiceMethod::Clone } else { VoiceMethod::Description },
+        method: if row.try_get::<String, _>("method")? == "clone" {
+            VoiceMethod::Clone
+        } else {
+            VoiceMethod::Description
+        },
         engine: row.try_get("engine")?,
         language: row.try_get("language")?,
         speaker_description: row.try_get("speaker_description")?,

@@ -1,5 +1,5 @@
-use serde_json::{Value, json};
 use axum::body::to_bytes;
+use serde_json::{Value, json};
 
 use super::*;
 

@@ -248,8 +248,7 @@ async fn changed(
     change: CharacterChange,
 ) -> Result<Entity<Character>, Problem> {
     asker.needs(Scope::User)?;
-    let (before, after) =
-        asker.rows.change_character(known(id)?, |version| if_match.check(version), change).await?;
+    let (before, after) = asker.rows.change_character(known(id)?, |version| if_match.check(version), change).await?;
     if before.image_file != after.image_file {
         files::remove(&house.state.data_dir, before.image_file.as_deref()).await;
     }
@@ -265,7 +264,9 @@ fn known(id: &str) -> Result<&str, Problem> {
 }
 
 fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
-    query.map(|Query(query)| query).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_query", error.body_text()))
+    query
+        .map(|Query(query)| query)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_query", error.body_text()))
 }
 
 fn told(page: Page<StoredCharacter>, query: &ListQuery) -> Json<List<Character>> {

@@ -449,4 +449,6 @@ fn disk(error: &std::io::Error) -> Problem {
 }
 
 #[cfg(test)]
+mod engine_tests;
+#[cfg(test)]
 mod tests;

@@ -12,6 +12,8 @@ mod engine;
 #[cfg(test)]
 mod engine_tests;
 pub mod limits;
+#[cfg(test)]
+mod own_voice_tests;
 pub mod prompt;
 mod schedule;
 pub mod story;

@@ -16,6 +16,7 @@ use axum::extract::{Path as Segment, Query, State as Extract};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use tokio::time::interval;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -40,6 +41,8 @@ const SORTS: [(&str, VoiceSort); 2] = [("name", VoiceSort::Name), ("created_at",
 /// Begins a place among the engines' own voices, which come after all others. No id begins so.
 const BUILTIN: char = '~';
 const SWEPT_EVERY: Duration = Duration::from_hours(1);
+/// Voices that are learned ahead at once: it takes a thread and the engine's encoder.
+static LEARNING: Semaphore = Semaphore::const_new(1);
 
 pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
     OpenApiRouter::new()
@@ -381,10 +384,12 @@ fn learn(house: &House, rows: &Owned, voice: &StoredVoice) {
     };
     let library = VoiceLibrary::new(house.state.store.clone(), Recordings::new(&house.state.data_dir));
     let (rows, id, version) = (rows.clone(), voice.id.clone(), voice.version);
-    let learning = studio.learn(Arc::new(library.own_voice(voice.clone())));
+    let own = Arc::new(library.own_voice(voice.clone()));
     // It goes on when whoever made the voice has left.
     tokio::spawn(named("voice learning", async move {
-        let error = learning.await.err().map(|error| error.to_string());
+        // The semaphore is never closed.
+        let _turn = LEARNING.acquire().await;
+        let error = studio.learn(own).await.err().map(|error| error.to_string());
         if let Some(error) = &error {
             tracing::warn!(voice = id, error, "a voice cannot be learned");
         }

@@ -182,6 +182,7 @@ impl HiggsEngine {
     pub fn forget(&self, voice: &str) -> bool {
         self.studio.voices.forget(voice)
     }
+
     fn order(&self, request: SpeakRequest) -> Result<Option<mpsc::Receiver<Heard>>, ProviderError> {
         let invalid = |field, message: String| ProviderError::InvalidRequest { field, message };
         if !(0.5..=2.0).contains(&request.speed) {

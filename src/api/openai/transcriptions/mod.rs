@@ -25,6 +25,7 @@ use super::error::Refusal;
 use super::{alias, served_by};
 use crate::api::House;
 use crate::api::asker::Asker;
+use crate::api::openapi::SentEvent;
 use crate::api::problem::Problem;
 use crate::api::upload::{self, Form};
 use crate::audio::container::{AudioError, Decoder, Limits};
@@ -58,7 +59,7 @@ enum Said {
         (status = 200, content(
             (Said = "application/json"),
             (String = "text/plain"),
-            (String = "text/event-stream"),
+            (SentEvent = "text/event-stream"),
         )),
         (status = "4XX", body = Refusal, description = "Refused"),
         (status = "5XX", body = Refusal, description = "Failed"),
@@ -82,7 +83,7 @@ pub(super) async fn transcribe(
         (status = 200, content(
             (Said = "application/json"),
             (String = "text/plain"),
-            (String = "text/event-stream"),
+            (SentEvent = "text/event-stream"),
         )),
         (status = "4XX", body = Refusal, description = "Refused"),
         (status = "5XX", body = Refusal, description = "Failed"),

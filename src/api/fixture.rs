@@ -35,7 +35,7 @@ pub(super) struct Server {
     pub(super) engines: watch::Sender<Vec<PartReport>>,
     pub(super) stop: Option<oneshot::Sender<()>>,
     pub(super) done: JoinHandle<()>,
-    _folder: TempDir,
+    folder: TempDir,
     _database: TestStore,
 }
 
@@ -98,10 +98,15 @@ pub(super) async fn server_on(database: TestStore, configure: impl FnOnce(&mut S
             std::future::pending::<()>().await;
         }
     }));
-    Server { address, store, chat, engines, stop: Some(stop), done, _folder: folder, _database: database }
+    Server { address, store, chat, engines, stop: Some(stop), done, folder, _database: database }
 }
 
 impl Server {
+    /// Where it keeps files.
+    pub(super) fn data_dir(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     /// A reply of short words that takes no time to write.
     pub(super) fn will_say(&self, text: &str) {
         self.chat.say(text, Duration::from_millis(10), Duration::from_millis(2));

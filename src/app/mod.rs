@@ -84,6 +84,8 @@ impl App {
                 .into_iter()
                 .filter_map(|(name, folder)| Some((name, folder.clone()?)))
                 .collect(),
+            idle: config.model_idle,
+            residents: Arc::default(),
         };
         let services = services(&config)?;
         let filter = guard::filter(&config.filter, &services)?;
@@ -341,3 +343,6 @@ mod tests;
 #[cfg(test)]
 #[path = "fault_tests.rs"]
 mod fault_tests;
+#[cfg(test)]
+#[path = "idle_tests.rs"]
+mod idle_tests;

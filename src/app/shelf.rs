@@ -56,7 +56,8 @@ impl<D: Door + ?Sized> Shelf<D> {
             let opened = match self.usable(name) {
                 Ok(()) if links.is_empty() && !name.is_remote() => {
                     let loaded = D::load(self.loader.clone(), name.clone()).await;
-                    loaded.map(|door| self.keep(name, door)).map_err(|error| format!("{error:#}"))
+                    let link = loaded.map(|door| self.keep(name, D::lazy(self.lazy(name).holding(door))));
+                    link.map_err(|error| format!("{error:#}"))
                 }
                 Ok(()) => self.open(name).map_err(|error| error.to_string()),
                 Err(reason) => Err(reason),
@@ -137,6 +138,11 @@ impl<D: Door + ?Sized> Shelf<D> {
             let door = self.counted(name, D::remote(service.clone(), model));
             return Ok(Link::new(name.to_string(), true, door));
         }
+        Ok(self.keep(name, D::lazy(self.lazy(name))))
+    }
+
+    /// One of ours, which is loaded when it is asked.
+    fn lazy(&self, name: &ModelName) -> Lazy<D> {
         let (loader, wanted) = (self.loader.clone(), name.clone());
         let build = move || {
             let (loader, wanted) = (loader.clone(), wanted.clone());
@@ -148,7 +154,7 @@ impl<D: Door + ?Sized> Shelf<D> {
             }
             .boxed()
         };
-        Ok(self.keep(name, D::lazy(Lazy::new(name.to_string(), build))))
+        Lazy::new(name.to_string(), self.loader.idle, build)
     }
 
     /// The catalog's models that do this and are on disk.

@@ -11,6 +11,7 @@ mod flags;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -37,6 +38,8 @@ pub struct Config {
     pub higgs: Higgs,
     pub embedding: Models,
     pub max_concurrent_tts: usize,
+    /// A local model that nobody has used for so long is unloaded. None: never.
+    pub model_idle: Option<Duration>,
     pub spending: Spending,
     pub filter: Filter,
     pub api_key: Option<SecretString>,
@@ -196,6 +199,7 @@ impl Config {
                 file.embedding_fallback.take(),
             ),
             max_concurrent_tts: flags.max_concurrent_tts.or(file.max_concurrent_tts).unwrap_or(3),
+            model_idle: idle(flags.model_idle_unload_minutes.or(file.model_idle_unload_minutes)),
             spending: Spending {
                 request: flags.budget_request_usd.or(file.budget_request_usd),
                 day: flags.budget_day_usd.or(file.budget_day_usd),
@@ -241,6 +245,12 @@ impl Config {
         let (config, wrong) = Self::read(flags);
         wrong.into_iter().next().map_or(Ok(config), Err)
     }
+}
+
+/// 0 is never; a year is, too.
+fn idle(minutes: Option<u64>) -> Option<Duration> {
+    const YEAR: u64 = 365 * 24 * 60;
+    minutes.filter(|minutes| (1..YEAR).contains(minutes)).map(Duration::from_mins)
 }
 
 fn names(list: Option<Vec<String>>) -> Vec<String> {

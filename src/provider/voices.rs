@@ -51,7 +51,7 @@ pub trait VoiceRecording: Send + Sync + Debug {
 }
 
 /// Learns voices: what [`SpeechSynthesizer::studio`] gives.
-pub trait VoiceStudio: Send + Sync {
+pub trait VoiceStudio: Send + Sync + Debug {
     /// Makes ready what the first sentence of a voice would wait for; nothing where that was done.
     ///
     /// # Errors

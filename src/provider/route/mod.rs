@@ -17,7 +17,7 @@ use super::{
     SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo, VoiceStudio,
 };
 use crate::audio::Mic;
-pub use lazy::Lazy;
+pub use lazy::{Facts, Known, Lazy};
 
 /// Names that are kept. Requests choose them, so there must be a bound.
 const NAMES: usize = 64;

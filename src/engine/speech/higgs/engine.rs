@@ -13,20 +13,21 @@ use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use super::desk::{self, Model, Order};
+use super::desk::{self, Order};
 use super::limits::seed_of;
+use super::model::{Model, Network};
 use super::story::pieces;
 use super::text::fit_to_speak;
 use super::tokens::PromptTokens;
 use super::vocoder::{self, Heard, Vocoder};
 use super::voices::{Enrolled, HiggsVoice, Voices, standard};
 use crate::audio::Speech;
-use crate::engine::EngineError;
 use crate::engine::device::{self, DeviceChoice};
 use crate::engine::precedence::Precedence;
-use crate::engine::worker::Worker;
+use crate::engine::worker::{Ended, Resident, Worker};
+use crate::engine::{EngineError, failure};
 use crate::nn::higgs::codec::{CODEBOOKS, CODES, Chunking, Decoder, Encoder};
-use crate::nn::higgs::{Checkpoint, Codes, HiggsConfig, LoadOptions, MemoryNeed, Precision};
+use crate::nn::higgs::{Checkpoint, Codes, Higgs, HiggsConfig, LoadOptions, MemoryNeed, Precision};
 use crate::provider::{
     Flow, OwnVoice, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo, VoiceStudio,
 };
@@ -38,8 +39,8 @@ const WAITING_COMMANDS: usize = 256;
 /// Chunks that wait to be taken, per request. Audio is buffered by `provider::limit`, which takes it at once: this is no
 /// more than the hand-over.
 const CHUNKS_AHEAD: usize = 8;
-/// In characters. A longer text is a mistake: about nine minutes of speech.
-const LONGEST_TEXT: usize = 8000;
+/// In characters: about twenty minutes of speech. A longer text is a book, whose chapters are requests of their own.
+const LONGEST_TEXT: usize = 20_000;
 /// Activations of a step, of a prompt's chunk and of the codec's windows.
 const ACTIVATIONS: u64 = 500 << 20;
 
@@ -88,10 +89,13 @@ pub struct HiggsEngine {
     name: Arc<str>,
     studio: Arc<Studio>,
     desk: Worker<Order>,
+    /// The codec's thread, which the model's commands.
+    vocoder: Ended,
     precedence: Precedence,
 }
 
-/// Where voices are learned: the encoder, and what it has made so far.
+/// Where voices are learned: the encoder, and what it has made so far. It outlives an engine that is given up.
+#[derive(Debug)]
 struct Studio {
     name: Arc<str>,
     config: HiggsConfig,
@@ -118,6 +122,18 @@ impl HiggsEngine {
         options: HiggsOptions,
         precedence: Precedence,
     ) -> Result<Self, EngineError> {
+        Self::load_with(name, (model, codec), device, options, precedence, |higgs| Box::new(higgs))
+    }
+
+    /// As [`Self::load`], with what `network` makes of the model in its place.
+    pub(super) fn load_with(
+        name: &str,
+        (model, codec): (&Path, &Path),
+        device: DeviceChoice,
+        options: HiggsOptions,
+        precedence: Precedence,
+        network: impl FnOnce(Higgs) -> Box<dyn Network> + Send + 'static,
+    ) -> Result<Self, EngineError> {
         let config = read_config(model)?;
         let name: Arc<str> = Arc::from(name);
         let load_codec = {
@@ -135,18 +151,19 @@ impl HiggsEngine {
                 let tokens = PromptTokens::load(&folder, checkpoint.config())?;
                 let HiggsOptions { precision, slots, positions, .. } = options;
                 let higgs = checkpoint.load(&device::open(device)?, LoadOptions { precision, slots, positions })?;
-                let mut model = Model { name, higgs, tokens };
+                let mut model = Model { name, higgs: network(higgs), tokens };
                 model.check()?;
                 Ok(model)
             }
         };
         let vocoder = Worker::spawn(&format!("{name}-codec"), WAITING_COMMANDS, load_codec, vocoder::run)?;
+        let ended = vocoder.ended();
         let desk =
             Worker::spawn(&name, WAITING_REQUESTS, load_model, move |model, inbox| desk::run(model, inbox, vocoder))?;
         let tokens = format!("{name}-{:x}", weights_of(codec)?);
         let voices = Voices::default();
         let studio = Studio { name: Arc::clone(&name), config, voices, codec: codec.to_owned(), tokens, device };
-        let engine = Self { name, studio: Arc::new(studio), desk, precedence };
+        let engine = Self { name, studio: Arc::new(studio), desk, vocoder: ended, precedence };
         for voice in standard() {
             engine.enrol(voice).map_err(|error| canary(&engine.name, &error))?;
         }
@@ -242,7 +259,7 @@ fn refusal<T>(name: &str, error: &TrySendError<T>) -> ProviderError {
 
 impl Studio {
     fn encoded(&self, sound: Speech) -> Result<Codes, ProviderError> {
-        self.encode(sound).map_err(|error| report(&self.name, &error))
+        self.encode(sound).map_err(|error| failure(&self.name, &error))
     }
 
     /// On a thread of its own, which gives the encoder's memory back at its end.
@@ -292,7 +309,7 @@ impl Studio {
             }
         };
         let thread = std::thread::Builder::new().name(format!("{}-studio", self.name));
-        thread.spawn(learn).map(drop).map_err(|error| report(&self.name, &error))
+        thread.spawn(learn).map(drop).map_err(|error| failure(&self.name, &error))
     }
 }
 
@@ -311,6 +328,12 @@ impl VoiceStudio for Studio {
             learned.await.unwrap_or(Err(failed))
         }
         .boxed()
+    }
+}
+
+impl Resident for HiggsEngine {
+    fn ended(&self) -> Ended {
+        self.desk.ended().and(self.vocoder.clone())
     }
 }
 
@@ -375,16 +398,4 @@ fn weights_of(codec: &Path) -> Result<u64, EngineError> {
 
 fn canary(name: &str, error: &dyn std::error::Error) -> EngineError {
     EngineError::Canary { what: name.to_owned(), reason: error.to_string() }
-}
-
-/// Logs an error and answers the client's version of it.
-pub(super) fn report(name: &str, error: &dyn std::error::Error) -> ProviderError {
-    tracing::error!(%error, model = name, "speech failed");
-    let what = name.to_owned();
-    let text = error.to_string().to_ascii_lowercase();
-    if text.contains("out of memory") || text.contains("out_of_memory") {
-        ProviderError::OutOfMemory { what }
-    } else {
-        ProviderError::Failed { what }
-    }
 }

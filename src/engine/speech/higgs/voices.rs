@@ -112,7 +112,7 @@ pub(super) struct Enrolled {
 }
 
 /// By name.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Voices {
     all: Mutex<BTreeMap<String, Arc<Enrolled>>>,
     codes: Mutex<BTreeMap<[u64; 2], Codes>>,

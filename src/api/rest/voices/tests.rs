@@ -212,6 +212,8 @@ async fn lists_go_on_with_the_engines_voices(store: TestStore) {
     for name in ["Zoe", "Adam", "Mia"] {
         let body = json!({"name": name, "method": "description", "speaker_description": "calm"});
         assert_eq!(ask(&server, Method::POST, "", Some(&body)).await.0, 201);
+        // Times are kept in milliseconds.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     for (sort, wanted) in [
         ("name", ["adam", "mia", "zoe", "fake"]),

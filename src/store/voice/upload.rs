@@ -82,8 +82,7 @@ impl Store {
         let sweep = async {
             let mut lock = self.write().await?;
             sqlx::query("DELETE FROM uploads WHERE created_at < $1").bind(oldest).execute(&mut *lock).await?;
-            // Every row is wanted: there is nothing to look up.
-            let known = "SELECT file, content_hash, seconds FROM uploads UNION ALL
+            let known = "/* every row */ SELECT file, content_hash, seconds FROM uploads UNION ALL
                          SELECT file, content_hash, seconds FROM voices WHERE file IS NOT NULL";
             let rows = sqlx::query(known).fetch_all(&mut *lock).await?;
             lock.commit().await?;
@@ -103,7 +102,8 @@ impl Store {
     pub(super) async fn release_voices(&self) -> Result<(), RecordError> {
         let release = async {
             let mut lock = self.write().await?;
-            let text = "UPDATE voices SET status = 'ready', version = version + 1 WHERE status = 'processing'";
+            let text = "/* every row */ UPDATE voices SET status = 'ready', version = version + 1
+                        WHERE status = 'processing'";
             sqlx::query(text).execute(&mut *lock).await?;
             lock.commit().await?;
             Ok(())

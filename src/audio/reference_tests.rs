@@ -73,7 +73,7 @@ fn what_is_too_long_is_cut_to_its_best_part_at_pauses() {
     let reference = prepared(&parts).unwrap();
     let seconds = reference.audio.len().seconds();
     assert!(reference.is_cut && seconds <= 30.0 && seconds > 20.0, "{seconds}");
-    assert!(reference.speech > 0.8, "{}", reference.speech);
+    assert!(reference.speech > 0.75, "{}", reference.speech);
     // It begins and ends in a pause: no word is cut.
     let quiet = |part: &[f32]| part.iter().all(|sample| sample.abs() < 1e-3);
     let samples = reference.audio.as_slice();

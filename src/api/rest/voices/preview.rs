@@ -12,7 +12,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Found, blocking, disk, found};
+use super::making::{blocking, disk};
+use super::{Found, found};
 use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::body::JsonBody;

@@ -19,8 +19,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::making::{blocking, disk, make};
 use super::wire::{LONGEST_NAME, LONGEST_TRANSCRIPT, NewMethod, NewVoice, Voice, check_language, rounded};
-use super::{blocking, check_free, disk, make, told};
+use super::{check_free, told};
 use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::problem::{Problem, ProblemBody};
@@ -29,7 +30,7 @@ use crate::api::upload::{self, Form};
 use crate::audio::reference::{self, Reference, ReferenceError};
 use crate::audio::{Decoder, Format, Limits, MIC_HZ, Mic, SPEECH_HZ, Speech, resample};
 use crate::provider::{Caller, FinalTranscript, SttOptions, Transcript, VAD_FRAME, VoiceActivity};
-use crate::store::{Kept, Recordings, Scope, Upload};
+use crate::store::{self, Recordings, Scope, Upload};
 
 const FILE_BYTES: u64 = 25 * 1024 * 1024;
 /// For a whole file, on a slow line.
@@ -107,8 +108,35 @@ async fn send(
     if let Some(name) = &sent.voice_name {
         check_free(&house, name)?;
     }
-    let vad = Arc::clone(&house.state.parts.vad);
-    let file = sent.file;
+    let name = sent.voice_name.clone();
+    let Kept { upload, speech, warnings } = keep(&house, &asker, sent).await?;
+    let voice = match name {
+        Some(name) => Some(make(&house, &asker.rows, clone_of(name, &upload), Some(upload.clone())).await?),
+        None => None,
+    };
+    let uploaded = Uploaded {
+        upload_id: upload.id,
+        seconds: rounded(upload.recording.seconds),
+        transcript: upload.transcript,
+        language: upload.language,
+        speech,
+        warnings,
+        voice: voice.map(|voice| told(&house, voice)),
+    };
+    Ok((StatusCode::CREATED, Json(uploaded)))
+}
+
+/// A recording that is kept.
+struct Kept {
+    upload: Upload,
+    /// Which part of it holds speech.
+    speech: f32,
+    warnings: Vec<String>,
+}
+
+/// Makes the recording fit, has its words, and keeps both.
+async fn keep(house: &House, asker: &Asker, sent: Sent) -> Result<Kept, Problem> {
+    let (vad, file) = (Arc::clone(&house.state.parts.vad), sent.file);
     let prepared = {
         // The semaphore is never closed.
         let _permit = DECODING.acquire().await;
@@ -119,30 +147,17 @@ async fn send(
     let given = sent.transcript.filter(|_| !reference.is_cut);
     let (transcript, language) = match given {
         Some(transcript) => (transcript, sent.language.unwrap_or_default()),
-        None => transcribe(&house, asker.caller.clone(), heard, sent.language, &mut warnings).await?,
+        None => transcribe(house, asker.caller.clone(), heard, sent.language, &mut warnings).await?,
     };
     let seconds = reference.audio.len().seconds();
     let recordings = Recordings::new(&house.state.data_dir);
     let recording = blocking(move || recordings.upload(&wav, seconds)).await?.map_err(|error| disk(&error))?;
     let upload = Upload { id: Uuid::new_v4().to_string(), recording, transcript, language };
-    if asker.rows.create_upload(&upload).await? == Kept::Full {
+    if asker.rows.create_upload(&upload).await? == store::Kept::Full {
         let detail = "there are as many uploads of the last day as one may have; come back tomorrow";
         return Err(Problem::new(StatusCode::CONFLICT, "too_many_uploads", detail));
     }
-    let voice = match sent.voice_name {
-        Some(name) => Some(make(&house, &asker.rows, clone_of(name, &upload), Some(upload.clone())).await?),
-        None => None,
-    };
-    let uploaded = Uploaded {
-        upload_id: upload.id,
-        seconds: rounded(seconds),
-        transcript: upload.transcript,
-        language: upload.language,
-        speech: reference.speech,
-        warnings,
-        voice: voice.map(|voice| told(&house, voice)),
-    };
-    Ok((StatusCode::CREATED, Json(uploaded)))
+    Ok(Kept { upload, speech: reference.speech, warnings })
 }
 
 fn clone_of(name: String, upload: &Upload) -> NewVoice {

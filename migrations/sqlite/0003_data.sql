@@ -124,6 +124,8 @@ CREATE TABLE uploads (
 );
 -- The sweep after a day.
 CREATE INDEX uploads_by_age ON uploads (created_at);
+-- How many an owner has.
+CREATE INDEX uploads_by_owner ON uploads (owner);
 
 ALTER TABLE conversations ADD COLUMN owner TEXT NOT NULL DEFAULT 'local';
 ALTER TABLE conversations ADD COLUMN version INTEGER NOT NULL DEFAULT 1;

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::audio::AudioError;
 use crate::provider::ProviderError;
 use crate::session::record::RecordError;
 
@@ -95,6 +96,21 @@ impl Problem {
         let field = field.into();
         let detail = format!("{field}: {message}");
         Self { field: Some(field), ..Self::new(StatusCode::BAD_REQUEST, "bad_field", detail) }
+    }
+}
+
+impl Problem {
+    /// Why a sound file that was sent gives no audio.
+    pub(super) fn unreadable(error: &AudioError) -> Self {
+        let (status, code) = match error {
+            AudioError::TooLong { .. } | AudioError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            AudioError::Io(_) => {
+                tracing::error!(%error, "an upload cannot be read");
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            }
+            _ => (StatusCode::BAD_REQUEST, "bad_audio"),
+        };
+        Self::new(status, code, error.to_string()).about("file")
     }
 }
 

@@ -46,6 +46,7 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     let draining = Draining(draining);
     let _sweeper = Task::spawn("speech sweeper", rest::sweep_speech(state.data_dir.clone()));
     let _forgetter = Task::spawn("idempotency sweeper", idempotent::sweep_for_ever(state.store.clone()));
+    let _voices = Task::spawn("voice sweeper", rest::sweep_voices(state.data_dir.clone(), state.store.clone()));
     let address = listener.local_addr().unwrap_or_else(|error| {
         tracing::warn!(%error, "the server does not know its own address, and takes it for public");
         SocketAddr::from(([0; 4], 0))

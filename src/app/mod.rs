@@ -24,12 +24,13 @@ use crate::provider::account::{Books, Usd};
 use crate::provider::fallback::Fallback;
 use crate::provider::filter::{ContentFilter, Filtered};
 use crate::provider::route::Routed;
+use crate::provider::voices::Voiced;
 use crate::provider::{
     Capability, ChatModel, ModelShelf, Roster, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity,
 };
 use crate::remote;
 use crate::session::Parts;
-use crate::store::{Budgets, LOCAL_OWNER, Store, StoredLedger};
+use crate::store::{Budgets, LOCAL_OWNER, Recordings, Store, StoredLedger, VoiceLibrary};
 pub use backup::{Description, backup, restore};
 pub use check::faults;
 use door::Door;
@@ -215,6 +216,12 @@ impl App {
         })
     }
 
+    /// The same, with the voices that people made.
+    pub fn voiced(&self, speech: Arc<dyn SpeechSynthesizer>, store: &Store) -> Arc<dyn SpeechSynthesizer> {
+        let library = VoiceLibrary::new(store.clone(), Recordings::new(&self.config.data_dir));
+        Arc::new(Voiced::new(speech, Arc::new(library)))
+    }
+
     pub fn voice_activity(&self) -> anyhow::Result<Arc<dyn VoiceActivity>> {
         self.loader.voice_activity()
     }
@@ -321,6 +328,7 @@ impl App {
         let vad = self.voice_activity()?;
         match tokio::join!(self.speech_to_text(), self.chat_model(), self.speech_synthesizer()) {
             (Ok(stt), Ok(chat), Ok(speech)) => {
+                let speech = self.voiced(speech, store);
                 Ok(Parts { stt, chat, speech, vad, records: Arc::new(store.of(LOCAL_OWNER)) })
             }
             (stt, chat, speech) => {

@@ -20,6 +20,7 @@ mod row;
 mod scope;
 mod settings;
 mod usage;
+mod voice;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -38,6 +39,9 @@ pub use key::{Key, KeyError, NewKey, digest, is_well_formed, random_secret};
 pub use page::{Page, PageAsk, Place};
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};
+pub use voice::{
+    Kept, NewVoice, Recordings, StoredRecording, StoredVoice, Upload, VoiceLibrary, VoiceMethod, VoiceSort, VoiceStatus,
+};
 
 /// The owner of whatever is made without a key, with `AICHAT_API_KEY`, or with the first admin key.
 pub const LOCAL_OWNER: &str = "local";

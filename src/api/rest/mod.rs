@@ -3,6 +3,7 @@
 mod characters;
 mod conversations;
 mod entity;
+mod file;
 mod list;
 mod models;
 mod providers;
@@ -10,6 +11,7 @@ mod settings;
 mod speech;
 mod text;
 mod usage;
+mod voices;
 
 use std::sync::Arc;
 
@@ -18,6 +20,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::House;
 pub(super) use conversations::IMPORT_BYTES;
 pub(super) use speech::sweep_for_ever as sweep_speech;
+pub(super) use voices::sweep_for_ever as sweep_voices;
 
 /// Every route under `/api`, with its description.
 pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
@@ -29,4 +32,5 @@ pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
         .merge(settings::routes())
         .merge(speech::routes())
         .merge(usage::routes())
+        .merge(voices::routes())
 }

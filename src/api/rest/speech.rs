@@ -9,16 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Path as Segment, State as Extract};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::time::interval;
-use tokio_util::io::ReaderStream;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -29,6 +27,7 @@ use crate::api::asker::Asker;
 use crate::api::body::JsonBody;
 use crate::api::narration::{self, Narration, Script};
 use crate::api::problem::{Problem, ProblemBody};
+use crate::api::rest::file;
 use crate::audio::{Encoder, Format, Samples};
 use crate::provider::Urgency;
 
@@ -136,41 +135,15 @@ async fn fetch(
     let (id, format) = parse_name(&name).ok_or_else(gone)?;
     // Built anew from what was understood of it, so that no name leads out of the folder.
     let path = folder(&house.state.data_dir).join(file_name(id, format));
-    let found = async {
-        let file = File::open(path).await?;
-        let metadata = file.metadata().await?;
-        Ok::<_, std::io::Error>((file, metadata.len(), metadata.modified()?))
-    };
-    let (mut file, bytes, made) = found.await.map_err(|error| match error.kind() {
+    let found = tokio::fs::metadata(&path).await.and_then(|metadata| metadata.modified());
+    let made = found.map_err(|error| match error.kind() {
         ErrorKind::NotFound => gone(),
         _ => disk(&error),
     })?;
     if age(made) > KEPT {
         return Err(gone());
     }
-    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
-    let (status, first, length) = match range.map_or(Range::Whole, |range| Range::read(range, bytes)) {
-        Range::Whole => (StatusCode::OK, 0, bytes),
-        Range::Part { first, last } => (StatusCode::PARTIAL_CONTENT, first, last - first + 1),
-        Range::Outside => {
-            let detail = format!("the file has {bytes} bytes");
-            let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", detail);
-            let mut response = problem.into_response();
-            insert(&mut response, header::CONTENT_RANGE, &format!("bytes */{bytes}"));
-            return Ok(response);
-        }
-    };
-    file.seek(SeekFrom::Start(first)).await.map_err(|error| disk(&error))?;
-    let mut response = (status, Body::from_stream(ReaderStream::new(file.take(length)))).into_response();
-    insert(&mut response, header::CONTENT_TYPE, format.content_type());
-    insert(&mut response, header::CONTENT_LENGTH, &length.to_string());
-    insert(&mut response, header::ACCEPT_RANGES, "bytes");
-    insert(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    insert(&mut response, header::CACHE_CONTROL, "private, max-age=3600");
-    if status == StatusCode::PARTIAL_CONTENT {
-        insert(&mut response, header::CONTENT_RANGE, &format!("bytes {first}-{}/{bytes}", first + length - 1));
-    }
-    Ok(response)
+    file::send(&path, format.content_type(), &headers).await?.ok_or_else(gone)
 }
 
 /// Removes what is too old, and what is too much, as long as the server runs.
@@ -235,12 +208,6 @@ fn parse_name(name: &str) -> Option<(Uuid, Format)> {
     Some((Uuid::try_parse(id).ok()?, Format::named(format)?))
 }
 
-fn insert(response: &mut Response, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().insert(name, value);
-    }
-}
-
 fn disk(error: &std::io::Error) -> Problem {
     tracing::error!(%error, "a speech file cannot be read or written");
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", "the speech file cannot be read or written")
@@ -297,38 +264,6 @@ impl Drop for Unfinished {
     fn drop(&mut self) {
         // After it was kept there is nothing of this name.
         let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// What a client wants of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Range {
-    Whole,
-    /// Both included.
-    Part {
-        first: u64,
-        last: u64,
-    },
-    Outside,
-}
-
-impl Range {
-    /// Reads one range of RFC 9110. What is no range, or several, asks for all of it, as the RFC allows.
-    fn read(text: &str, bytes: u64) -> Self {
-        let Some((first, last)) = text.trim().strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
-            return Self::Whole;
-        };
-        let end = bytes.saturating_sub(1);
-        let (first, last) = match (first.parse::<u64>(), last.parse::<u64>()) {
-            (Ok(first), Ok(last)) if first <= last => (first, last.min(end)),
-            (Ok(first), Err(_)) if last.is_empty() => (first, end),
-            (Err(_), Ok(length)) if first.is_empty() => {
-                let first = if length == 0 { bytes } else { bytes.saturating_sub(length) };
-                (first, end)
-            }
-            _ => return Self::Whole,
-        };
-        if first < bytes { Self::Part { first, last } } else { Self::Outside }
     }
 }
 

@@ -4,7 +4,7 @@
 //! owner; it stays when the name changes. Searches compare a text that [`fold`] made when the row was written, so they
 //! find the same on both databases.
 
-mod fold;
+pub(super) mod fold;
 
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;

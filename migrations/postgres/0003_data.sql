@@ -140,6 +140,8 @@ CREATE INDEX conversations_by_title ON conversations (owner, title, id);
 ALTER TABLE messages ADD COLUMN owner TEXT NOT NULL DEFAULT 'local';
 -- The recording of what was spoken, in DATA_DIR; NULL: none.
 ALTER TABLE messages ADD COLUMN audio_file TEXT;
+-- Whose a recording's file is: the sweep of those that are nobody's.
+CREATE INDEX messages_by_recording ON messages (audio_file) WHERE audio_file IS NOT NULL;
 ALTER TABLE messages ADD COLUMN version BIGINT NOT NULL DEFAULT 1;
 ALTER TABLE messages DROP COLUMN audio_url;
 

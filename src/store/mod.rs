@@ -10,6 +10,7 @@ mod open;
 mod page;
 mod postgres;
 mod record;
+mod reply;
 mod row;
 mod scope;
 mod sqlite;
@@ -22,6 +23,7 @@ use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::watch;
 
 pub use page::{Page, PageAsk, Place};
+pub use reply::{ReplyPlace, SavedMessage};
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};
 

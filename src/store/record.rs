@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use sqlx::{Any, AnyConnection, Row, Transaction};
 use uuid::Uuid;
 
-use super::{Owned, postgres, row, sqlite};
+use super::{Owned, postgres, reply, row, sqlite};
 use crate::session::record::{Character, Conversation, Message, OpenConversation, RecordError, Records};
 
 impl Records for Owned {
@@ -40,6 +40,21 @@ impl Records for Owned {
     fn save_message(&self, message: Message) -> BoxFuture<'static, Result<String, RecordError>> {
         let owned = self.clone();
         async move { save_message(&owned, message).await.map_err(Fault::report) }.boxed()
+    }
+
+    fn forget_message(&self, conversation_id: String, id: String) -> BoxFuture<'static, Result<(), RecordError>> {
+        let owned = self.clone();
+        async move { reply::forget_message(&owned, &conversation_id, &id).await.map_err(Fault::report) }.boxed()
+    }
+
+    fn title_conversation(
+        &self,
+        id: String,
+        title: String,
+        instead_of: String,
+    ) -> BoxFuture<'static, Result<bool, RecordError>> {
+        let owned = self.clone();
+        async move { reply::title_conversation(&owned, id, title, instead_of).await.map_err(Fault::report) }.boxed()
     }
 }
 
@@ -112,7 +127,12 @@ async fn set_characters(owned: &Owned, conversation_id: &str, mut ids: Vec<Strin
 
 /// Notes that a conversation changes. The first statement of a transaction that changes it, since it also locks the row
 /// where transactions run side by side.
-async fn touch(connection: &mut AnyConnection, owner: &str, conversation_id: &str, now: &str) -> Result<(), Fault> {
+pub(super) async fn touch(
+    connection: &mut AnyConnection,
+    owner: &str,
+    conversation_id: &str,
+    now: &str,
+) -> Result<(), Fault> {
     let touched =
         sqlx::query("UPDATE conversations SET updated_at = $1, version = version + 1 WHERE id = $2 AND owner = $3")
             .bind(now.to_owned())
@@ -301,7 +321,7 @@ async fn upsert_message(
 
 /// A failure on its way out: still with what the log needs.
 #[derive(Debug)]
-enum Fault {
+pub(super) enum Fault {
     Record(RecordError),
     Database(sqlx::Error),
 }
@@ -313,12 +333,12 @@ impl From<sqlx::Error> for Fault {
 }
 
 impl Fault {
-    fn not_found(what: &'static str, id: &str) -> Self {
+    pub(super) fn not_found(what: &'static str, id: &str) -> Self {
         Self::Record(RecordError::NotFound { what, id: id.to_owned() })
     }
 
     /// Logs what the caller is not told.
-    fn report(self) -> RecordError {
+    pub(super) fn report(self) -> RecordError {
         let error = match self {
             Self::Record(known) => return known,
             Self::Database(error) => error,

@@ -86,7 +86,8 @@ impl Encoder {
             Output::Audio(piece) => Body::AudioChunk(AudioBody::of(piece)),
             Output::Duck { item_id } => Body::Duck { item_id },
             Output::Unduck { item_id } => Body::Unduck { item_id },
-            Output::Characters(characters) => Body::ConversationUpdated { characters },
+            Output::Characters(characters) => Body::ConversationUpdated { characters: Some(characters), title: None },
+            Output::Titled { title, .. } => Body::ConversationUpdated { characters: None, title: Some(title) },
             Output::SpeakerChanged { character_id } => Body::SpeakerChanged { character_id: character_id.as_deref() },
             Output::Interrupted { turn, item_id, heard_text, heard } => {
                 Body::Interrupted { item_id, heard_text, heard_ms: millis(*heard), turn: turn.0 }
@@ -195,7 +196,10 @@ enum Body<'a> {
         from_seq: u64,
     },
     ConversationUpdated {
-        characters: &'a [Participant],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        characters: Option<&'a [Participant]>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        title: Option<&'a str>,
     },
     Duck {
         item_id: &'a str,

@@ -72,6 +72,7 @@ pub(super) async fn server_with(configure: impl FnOnce(&mut State)) -> Server {
         ledger: StoredLedger::new(store.clone(), Budgets::default()),
         data_dir: folder.path().to_owned(),
         store: store.clone(),
+        recordings: Arc::default(),
         engines: reports,
         metrics: Arc::new(|| "aichat_up 1\n".to_owned()),
         settings: Settings::default(),

@@ -21,6 +21,7 @@ mod ws;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -61,6 +62,8 @@ pub struct State {
     pub ledger: StoredLedger,
     /// The folder for files that outlive a request.
     pub data_dir: PathBuf,
+    /// Whether what is said is kept as sound. Settings that are saved may change it.
+    pub recordings: Arc<AtomicBool>,
     /// How the engines are, for `/readyz`. Its sender changes it while they load or after one has failed.
     pub engines: watch::Receiver<Vec<PartReport>>,
     /// Renders the metrics in Prometheus' text format.
@@ -119,6 +122,10 @@ struct House {
     sessions: Arc<Semaphore>,
     /// Of the one key there is.
     keyed_sessions: Arc<Semaphore>,
+    /// The conversations that are replied to over REST.
+    replying: Arc<rest::Busy>,
+    /// Those that wait for their title.
+    titling: Semaphore,
     draining: Draining,
     /// Unix time in seconds.
     started: i64,
@@ -129,7 +136,9 @@ impl House {
         let sessions = Arc::new(Semaphore::new(state.limits.sessions));
         let keyed_sessions = Arc::new(Semaphore::new(state.limits.sessions_per_key));
         let started = OffsetDateTime::now_utc().unix_timestamp();
-        Arc::new(Self { state, sessions, keyed_sessions, draining, started })
+        let replying = Arc::default();
+        let titling = Semaphore::new(rest::TITLING);
+        Arc::new(Self { state, sessions, keyed_sessions, replying, titling, draining, started })
     }
 }
 

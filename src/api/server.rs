@@ -35,6 +35,8 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     let (drain, draining) = watch::channel(false);
     let draining = Draining(draining);
     let _sweeper = Task::spawn("speech sweeper", rest::sweep_speech(state.data_dir.clone()));
+    let sweep = rest::sweep_recordings(state.data_dir.clone(), state.store.clone());
+    let _recordings = Task::spawn("recordings sweeper", sweep);
     let house = House::new(state, draining.clone());
     let connections = Arc::new(Semaphore::new(limits.connections));
     let routes = router(&house);

@@ -203,8 +203,8 @@ impl Output {
 pub struct Started {
     pub session_id: String,
     pub conversation_id: String,
-    /// Empty: it has none.
-    pub title: String,
+    /// It has no title, or one that may become a better one.
+    pub awaits_title: bool,
     pub characters: Vec<Participant>,
     pub settings: Settings,
 }

@@ -120,7 +120,7 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     let started = Started {
         session_id: new_id(),
         conversation_id: conversation_id.clone(),
-        title: conversation.conversation.title.clone(),
+        awaits_title: history.awaits_title(&conversation.conversation.title),
         characters: (0..).zip(&conversation.characters).map(Participant::new).collect(),
         settings: settings.clone(),
     };

@@ -3,7 +3,8 @@
 mod entity;
 mod list;
 mod providers;
-mod speech;
+mod replies;
+mod sound;
 mod text;
 mod usage;
 
@@ -12,9 +13,16 @@ use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::House;
-pub(super) use speech::sweep_for_ever as sweep_speech;
+pub(super) use replies::{Busy, TITLING};
+pub(super) use sound::recordings::{Recorder, sweep_for_ever as sweep_recordings};
+pub(super) use sound::speech::sweep_for_ever as sweep_speech;
 
 /// Every route under `/api`, with its description.
 pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
-    OpenApiRouter::new().merge(providers::routes()).merge(speech::routes()).merge(usage::routes())
+    OpenApiRouter::new()
+        .merge(providers::routes())
+        .merge(replies::routes())
+        .merge(sound::recordings::routes())
+        .merge(sound::speech::routes())
+        .merge(usage::routes())
 }

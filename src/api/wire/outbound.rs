@@ -5,6 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use std::time::Duration;
 
+use utoipa::ToSchema;
+
 use super::Refusal;
 use crate::audio::{SPEECH_HZ, wav};
 use crate::provider::{Role, Usage, Word, WordMark};
@@ -270,8 +272,10 @@ struct AudioShape {
     channels: u8,
 }
 
-#[derive(Serialize)]
-struct AudioBody<'a> {
+/// A piece of a reply's sound.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AudioChunk)]
+pub(in crate::api) struct AudioBody<'a> {
     character_id: &'a str,
     audio_data: String,
     sequence_number: u64,
@@ -284,7 +288,7 @@ struct AudioBody<'a> {
 }
 
 impl<'a> AudioBody<'a> {
-    fn of(piece: &'a AudioPiece) -> Self {
+    pub(in crate::api) fn of(piece: &'a AudioPiece) -> Self {
         Self {
             character_id: &piece.character_id,
             audio_data: match piece.format {
@@ -302,7 +306,7 @@ impl<'a> AudioBody<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct TimedWord<'a> {
     text: &'a str,
     start_ms: u64,

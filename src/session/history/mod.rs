@@ -86,6 +86,13 @@ impl History {
         self.shorten();
     }
 
+    /// Puts back what an entry was, where there still is one.
+    pub(super) fn restore(&mut self, entry: Entry) {
+        if let Some(now) = self.entries.iter_mut().find(|now| now.id == entry.id) {
+            *now = entry;
+        }
+    }
+
     pub(super) fn stored(&mut self, id: &str) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) {
             entry.is_stored = true;

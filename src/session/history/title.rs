@@ -21,6 +21,11 @@ impl History {
         Some(headline(&first.text, LONGEST)).filter(|title| !title.is_empty())
     }
 
+    /// Whether a conversation has no title, or the first one.
+    pub(in crate::session) fn awaits_title(&self, title: &str) -> bool {
+        title.is_empty() || self.first_title().is_some_and(|first| first == title)
+    }
+
     /// Asks the model for a title. None: nothing was answered yet.
     pub(in crate::session) fn title_request(&self) -> Option<ChatRequest> {
         let first = |role| self.entries.iter().find(|entry| entry.role == role && !entry.text.is_empty());

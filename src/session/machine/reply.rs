@@ -13,7 +13,7 @@ use super::heard::Ledger;
 use crate::audio::{SPEECH_HZ, Samples, Speech};
 use crate::provider::{Role, Usage};
 use crate::session::event::{Output, ServedBy, Terms, Timings, Turn, TurnReport};
-use crate::session::history::Speaker;
+use crate::session::history::{Entry, Speaker};
 use crate::session::mouth::{SentPiece, Voicing};
 use crate::session::record::{Character, Message, MessageStatus};
 use crate::session::settings::{OutputKind, Settings};
@@ -64,8 +64,8 @@ pub(super) struct Part {
     /// The player's place in the cast.
     pub(super) speaker: usize,
     pub(super) settings: Settings,
-    /// An earlier version of it stands until this one is written.
-    pub(super) replaces: bool,
+    /// The earlier version, which stands until this one is written.
+    pub(super) replaces: Option<Entry>,
     /// Its sound is kept.
     pub(super) is_recorded: bool,
 }
@@ -78,8 +78,8 @@ pub(super) struct Reply {
     pub(super) speaker: usize,
     pub(super) settings: Settings,
     pub(super) cause: Cause,
-    /// An earlier version of it stands until this one is written.
-    pub(super) replaces: bool,
+    /// The earlier version, which stands until this one is written.
+    pub(super) replaces: Option<Entry>,
     /// What is told when it has the floor. None: it has.
     pub(super) held: Option<Vec<Output>>,
     asked: Instant,
@@ -146,7 +146,7 @@ impl Reply {
 
     /// Nothing of it is kept, where it ends as it is now: the earlier version stands.
     pub(super) fn is_void(&self) -> bool {
-        self.replaces && (self.failure.is_some() || self.ledger.text().is_empty())
+        self.replaces.is_some() && (self.failure.is_some() || self.ledger.text().is_empty())
     }
 
     pub(super) fn character(&self) -> &Character {

@@ -43,7 +43,7 @@ impl Machine {
             request.model = Some(model.clone());
         }
         let waits = !self.replies.is_empty();
-        let replaces = self.history.reply(&item_id).is_some();
+        let replaces = self.history.reply(&item_id).cloned();
         let part = Part { player, speaker, settings, replaces, is_recorded: self.scene.keeps_recordings };
         let mut reply = Reply::new(self.turn, item_id, part, cause, now, self.sequence_number + 1);
         reply.held = waits.then(Vec::new);
@@ -89,7 +89,7 @@ impl Machine {
                     self.effects.push(Effect::Speak { turn, sentence });
                 }
             }
-            Thought::Done { .. } if reply.replaces && reply.ledger.text().is_empty() => {
+            Thought::Done { .. } if reply.replaces.is_some() && reply.ledger.text().is_empty() => {
                 let error = ProviderError::Failed { what: "the language model".to_owned() };
                 self.thought(now, turn, Thought::Failed(error));
             }
@@ -220,15 +220,14 @@ impl Machine {
         let is_read = reply.settings.output == OutputKind::Text;
         let heard_text = if is_read { reply.ledger.text() } else { reply.ledger.heard(heard) }.to_owned();
         let is_unheard = heard_text.is_empty();
-        let stands = reply.is_void() || reply.replaces && (is_read || is_unheard);
-        let told_text = if stands {
-            self.history.reply(&reply.item_id).map(|entry| entry.text.clone()).unwrap_or_default()
-        } else {
-            heard_text.clone()
-        };
-        if !stands && reply.ledger.text().is_empty() {
+        let stands = reply.is_void() || reply.replaces.is_some() && (is_read || is_unheard);
+        let earlier = reply.replaces.clone().filter(|_| stands);
+        let told_text = earlier.as_ref().map_or_else(|| heard_text.clone(), |entry| entry.text.clone());
+        if let Some(earlier) = earlier {
+            self.history.restore(earlier);
+        } else if reply.ledger.text().is_empty() {
             self.effects.push(Effect::Forget { message_id: reply.item_id.clone() });
-        } else if !stands {
+        } else {
             let heard_chars = (!is_read).then(|| heard_text.chars().count());
             self.keep_reply(MessageStatus::Completed, heard_text, heard_chars, Some(heard));
         }
@@ -255,7 +254,7 @@ impl Machine {
 
     /// Stores how far the audible reply is. What it replaces stands until its end.
     fn save_progress(&mut self) {
-        let Some(reply) = self.replies.front().filter(|reply| !reply.replaces) else { return };
+        let Some(reply) = self.replies.front().filter(|reply| reply.replaces.is_none()) else { return };
         let is_begun = !reply.ledger.text().is_empty();
         self.save_reply(if is_begun { MessageStatus::Processing } else { MessageStatus::Pending }, None);
     }

@@ -147,6 +147,8 @@ CREATE INDEX conversations_by_status ON conversations (owner, status);
 ALTER TABLE messages ADD COLUMN owner TEXT NOT NULL DEFAULT 'local';
 -- The recording of what was spoken, in DATA_DIR; NULL: none.
 ALTER TABLE messages ADD COLUMN audio_file TEXT;
+-- Whose a recording's file is: the sweep of those that are nobody's.
+CREATE INDEX messages_by_recording ON messages (audio_file) WHERE audio_file IS NOT NULL;
 ALTER TABLE messages ADD COLUMN version BIGINT NOT NULL DEFAULT 1;
 ALTER TABLE messages DROP COLUMN audio_url;
 

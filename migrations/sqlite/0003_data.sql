@@ -185,6 +185,8 @@ CREATE UNIQUE INDEX messages_in_order ON messages (conversation_id, position);
 -- A message that a client sends twice is stored once.
 CREATE UNIQUE INDEX messages_by_client ON messages (conversation_id, client_message_id)
     WHERE client_message_id IS NOT NULL;
+-- Whose a recording's file is: the sweep of those that are nobody's.
+CREATE INDEX messages_by_recording ON messages (audio_file) WHERE audio_file IS NOT NULL;
 
 -- Full-text search.
 CREATE VIRTUAL TABLE message_texts USING fts5

@@ -190,6 +190,7 @@ pub(super) async fn server_on(database: TestStore, configure: impl FnOnce(&mut S
         ledger: StoredLedger::new(store.clone(), Budgets::default()),
         data_dir: folder.path().to_owned(),
         store: store.clone(),
+        recordings: Arc::default(),
         engines: reports,
         metrics: Arc::new(|| "aichat_up 1\n".to_owned()),
         settings: Defaults::new(Settings::default(), Arc::clone(&shelf) as _, shelf.firsts(), vec!["tts_model"]),

@@ -28,6 +28,7 @@ mod ws;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -70,6 +71,8 @@ pub struct State {
     pub ledger: StoredLedger,
     /// The folder for files that outlive a request.
     pub data_dir: PathBuf,
+    /// Whether what is said is kept as sound. Settings that are saved may change it.
+    pub recordings: Arc<AtomicBool>,
     /// How the engines are, for `/readyz`. Its sender changes it while they load or after one has failed.
     pub engines: watch::Receiver<Vec<PartReport>>,
     /// Renders the metrics in Prometheus' text format.
@@ -135,6 +138,10 @@ struct House {
     state: State,
     entrance: Entrance,
     sessions: Arc<Semaphore>,
+    /// The conversations that are replied to over REST.
+    replying: Arc<rest::Busy>,
+    /// Those that wait for their title.
+    titling: Semaphore,
     draining: Draining,
     /// Unix time in seconds.
     started: i64,
@@ -145,7 +152,9 @@ impl House {
         let entrance = Entrance::new(&state.access, state.store.clone(), listens_on);
         let sessions = Arc::new(Semaphore::new(state.limits.sessions));
         let started = OffsetDateTime::now_utc().unix_timestamp();
-        Arc::new(Self { state, entrance, sessions, draining, started })
+        let replying = Arc::default();
+        let titling = Semaphore::new(rest::TITLING);
+        Arc::new(Self { state, entrance, sessions, replying, titling, draining, started })
     }
 }
 

@@ -45,6 +45,8 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     let (drain, draining) = watch::channel(false);
     let draining = Draining(draining);
     let _sweeper = Task::spawn("speech sweeper", rest::sweep_speech(state.data_dir.clone()));
+    let sweep = rest::sweep_recordings(state.data_dir.clone(), state.store.clone());
+    let _recordings = Task::spawn("recordings sweeper", sweep);
     let _forgetter = Task::spawn("idempotency sweeper", idempotent::sweep_for_ever(state.store.clone()));
     let _voices = Task::spawn("voice sweeper", rest::sweep_voices(state.data_dir.clone(), state.store.clone()));
     let address = listener.local_addr().unwrap_or_else(|error| {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -71,6 +72,7 @@ impl Serve {
             ledger,
             data_dir: app.config.data_dir.clone(),
             store: store.clone(),
+            recordings: Arc::new(AtomicBool::new(app.config.recordings.unwrap_or_default())),
             engines: reports,
             metrics: Arc::new(move || metrics.render()),
             settings,

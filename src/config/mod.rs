@@ -18,7 +18,7 @@ use secrecy::SecretString;
 pub use environment::load_dotenv;
 use environment::{named, variable};
 use flags::File;
-pub use flags::{Flags, command_line};
+pub use flags::{Flags, Switch, command_line};
 
 /// Where settings may stand besides flags and environment.
 pub const FILE: &str = "aichat.toml";
@@ -42,6 +42,8 @@ pub struct Config {
     pub model_idle: Option<Duration>,
     pub spending: Spending,
     pub filter: Filter,
+    /// What is said is kept as sound. None: as the saved settings say, else it is not.
+    pub recordings: Option<bool>,
     pub api_key: Option<SecretString>,
     pub allowed_origins: Vec<String>,
     pub allowed_hosts: Vec<String>,
@@ -214,6 +216,7 @@ impl Config {
                 words: flags.content_filter_words.clone().or(file.content_filter_words.take()),
                 moderation_model: named(flags.moderation_model.clone().or(file.moderation_model.take())),
             },
+            recordings: flags.recordings.or(file.recordings).map(|switch| switch == Switch::On),
             api_key: flags.api_key.clone().or(named(file.api_key.take()).map(Into::into)),
             allowed_origins: names(flags.allowed_origins.clone().or(file.allowed_origins.take())),
             allowed_hosts: names(flags.allowed_hosts.clone().or(file.allowed_hosts.take())),

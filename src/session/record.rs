@@ -3,10 +3,12 @@
 //! These are the session's own records; `store` implements [`Records`] on a database. A save that has answered `Ok`
 //! survives `kill -9`.
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::audio::{Mic, Speech};
 use crate::provider::Role;
 
 /// Where conversations live.
@@ -30,6 +32,34 @@ pub trait Records: Send + Sync {
     /// Inserts the message, or replaces the one with its id. A message whose `client_message_id` the conversation
     /// already holds under another id is not stored again: the answer is the first one's id.
     fn save_message(&self, message: Message) -> BoxFuture<'static, Result<String, RecordError>>;
+    /// Removes a message that was begun and came to nothing. One that is not there is as good as removed.
+    fn forget_message(&self, conversation_id: String, id: String) -> BoxFuture<'static, Result<(), RecordError>>;
+    /// Gives a conversation a title, where it still has the title `instead_of`. Answers whether it did.
+    fn title_conversation(
+        &self,
+        id: String,
+        title: String,
+        instead_of: String,
+    ) -> BoxFuture<'static, Result<bool, RecordError>>;
+
+    /// Whether [`Self::save_recording`] keeps anything.
+    fn keeps_recordings(&self) -> bool {
+        false
+    }
+
+    /// Keeps the sound of a message that is saved, in the place of an earlier one.
+    fn save_recording(&self, _message_id: String, _sound: Recording) -> BoxFuture<'static, Result<(), RecordError>> {
+        async { Ok(()) }.boxed()
+    }
+}
+
+/// What a message sounded like.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recording {
+    /// What the user said.
+    Said(Mic),
+    /// What was heard of a character.
+    Heard(Speech),
 }
 
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]

@@ -16,6 +16,7 @@ mod idempotency;
 mod open;
 mod page;
 mod record;
+mod reply;
 mod row;
 mod scope;
 mod settings;
@@ -37,6 +38,7 @@ pub use conversation::{
 pub use idempotency::{Answer, Claim};
 pub use key::{Key, KeyError, NewKey, digest, is_well_formed, random_secret};
 pub use page::{Page, PageAsk, Place};
+pub use reply::{ReplyPlace, SavedMessage};
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};
 pub use voice::{

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use sqlx::{Any, AnyConnection, Row, Transaction};
 use uuid::Uuid;
 
-use super::{Owned, open, row};
+use super::{Owned, open, reply, row};
 use crate::session::record::{Character, Conversation, Message, OpenConversation, RecordError, Records};
 
 impl Records for Owned {
@@ -41,6 +41,21 @@ impl Records for Owned {
     fn save_message(&self, message: Message) -> BoxFuture<'static, Result<String, RecordError>> {
         let owned = self.clone();
         async move { save_message(&owned, message).await.map_err(Fault::report) }.boxed()
+    }
+
+    fn forget_message(&self, conversation_id: String, id: String) -> BoxFuture<'static, Result<(), RecordError>> {
+        let owned = self.clone();
+        async move { reply::forget_message(&owned, &conversation_id, &id).await.map_err(Fault::report) }.boxed()
+    }
+
+    fn title_conversation(
+        &self,
+        id: String,
+        title: String,
+        instead_of: String,
+    ) -> BoxFuture<'static, Result<bool, RecordError>> {
+        let owned = self.clone();
+        async move { reply::title_conversation(&owned, id, title, instead_of).await.map_err(Fault::report) }.boxed()
     }
 }
 
@@ -114,7 +129,12 @@ async fn set_characters(owned: &Owned, conversation_id: &str, mut ids: Vec<Strin
 
 /// Notes that a conversation changes. The first statement of a transaction that changes it, since it also locks the row
 /// where transactions run side by side.
-async fn touch(connection: &mut AnyConnection, owner: &str, conversation_id: &str, now: &str) -> Result<(), Fault> {
+pub(super) async fn touch(
+    connection: &mut AnyConnection,
+    owner: &str,
+    conversation_id: &str,
+    now: &str,
+) -> Result<(), Fault> {
     let touched =
         sqlx::query("UPDATE conversations SET updated_at = $1, version = version + 1 WHERE id = $2 AND owner = $3")
             .bind(now.to_owned())

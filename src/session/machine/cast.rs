@@ -118,6 +118,13 @@ impl Cast {
         self.floor.follow(policy, speaker, text)
     }
 
+    /// Notes that a character spoke before this session.
+    pub(super) fn has_spoken(&mut self, character_id: &str) {
+        if let Some(speaker) = self.find(character_id) {
+            self.floor.has_spoken(speaker);
+        }
+    }
+
     pub(super) fn takes_floor(&mut self, speaker: usize) {
         self.floor.takes(speaker);
     }

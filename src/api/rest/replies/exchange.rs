@@ -19,7 +19,7 @@ use super::event::{Delta, Done, Told};
 use crate::api::problem::Problem;
 use crate::api::{Draining, House};
 use crate::provider::Role;
-use crate::session::event::{Complaint, ErrorCode, Input, Output};
+use crate::session::event::{Complaint, ErrorCode, Input, Output, Request};
 use crate::session::record::MessageStatus;
 use crate::session::settings::{SettingsPatch, TurnTaking};
 use crate::session::{Handle, Outbox};
@@ -65,6 +65,8 @@ struct Progress {
     awaits_title: bool,
     /// Nobody has the floor any more.
     is_over: bool,
+    /// Why the request was not taken.
+    refusal: Option<Problem>,
 }
 
 impl Exchange {
@@ -81,11 +83,15 @@ impl Exchange {
             told = self.tell_all(&inbox, &mut outbox, &mut progress, input) => told,
             () = cut_off => Err(Gone),
         };
-        let Self { house, conversation_id, events, pass, seat, .. } = self;
+        let Self { house, conversation_id, events, taken, pass, seat, .. } = self;
         if told.is_err() {
             drop((inbox, outbox, events));
             ending.stored().await;
             drop((pass, seat));
+            // Who is refused may ask again.
+            if let (Some(taken), Some(problem)) = (taken, progress.refusal) {
+                let _ = taken.send(Err(problem));
+            }
             return;
         }
         // Whoever reads `done` may ask again.
@@ -105,14 +111,15 @@ impl Exchange {
 
     async fn tell_all(
         &mut self,
-        inbox: &mpsc::Sender<crate::session::event::Request>,
+        inbox: &mpsc::Sender<Request>,
         outbox: &mut Outbox,
         progress: &mut Progress,
         input: Input,
     ) -> Result<(), Gone> {
         let mut input = Some(input);
         loop {
-            let output = match progress.held.pop_front().filter(|_| progress.awaited.is_none()) {
+            let held = if progress.awaited.is_none() { progress.held.pop_front() } else { None };
+            let output = match held {
                 Some(held) => held,
                 None if progress.is_over && progress.awaited.is_none() => return Ok(()),
                 None => tokio::select! {
@@ -144,7 +151,10 @@ impl Exchange {
                 self.accept();
                 self.tell_message(message_id).await
             }
-            (Some(Awaited::Users), Output::Error(complaint)) if is_refusal(complaint) => self.refuse(complaint),
+            (Some(Awaited::Users), Output::Error(complaint)) if is_refusal(complaint) => {
+                progress.refusal = Some(problem_of(complaint));
+                Err(Gone)
+            }
             (Some(Awaited::Reply(item_id)), Output::MessageSaved { message_id, status, .. })
                 if item_id == message_id && is_final(*status) =>
             {
@@ -169,7 +179,10 @@ impl Exchange {
 
     async fn tell(&mut self, progress: &mut Progress, output: &Output) -> Result<(), Gone> {
         match output {
-            Output::Error(complaint) if self.taken.is_some() && complaint.item_id.is_none() => self.refuse(complaint),
+            Output::Error(complaint) if self.taken.is_some() && complaint.item_id.is_none() => {
+                progress.refusal = Some(problem_of(complaint));
+                Err(Gone)
+            }
             Output::Error(complaint) => {
                 self.accept();
                 if !is_storage(complaint) {
@@ -219,13 +232,6 @@ impl Exchange {
             // Whoever asked may be gone.
             let _ = taken.send(Ok(()));
         }
-    }
-
-    fn refuse(&mut self, complaint: &Complaint) -> Result<(), Gone> {
-        if let Some(taken) = self.taken.take() {
-            let _ = taken.send(Err(problem_of(complaint)));
-        }
-        Err(Gone)
     }
 }
 

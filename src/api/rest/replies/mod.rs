@@ -230,9 +230,10 @@ async fn regenerate(
     Segment(id): Segment<String>,
     request: HttpRequest,
 ) -> Result<Response, Problem> {
-    let how: How = match request.headers().contains_key(header::CONTENT_TYPE) {
-        true => JsonBody::from_request(request, &house).await?.read()?,
-        false => How::default(),
+    let how: How = if request.headers().contains_key(header::CONTENT_TYPE) {
+        JsonBody::from_request(request, &house).await?.read()?
+    } else {
+        How::default()
     };
     let terms = how.terms()?;
     let place = asker.rows.reply_place(&id).await?;

@@ -26,7 +26,6 @@ use utoipa_axum::routes;
 
 use super::entity::{Entity, IfMatch};
 use super::list::{List, ListQuery};
-use super::text;
 use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::body::JsonBody;

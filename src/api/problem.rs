@@ -57,11 +57,6 @@ impl Problem {
         Self { status, code, detail: detail.into(), field: None, retry_after: None }
     }
 
-    /// The same, with when to come back.
-    pub(super) fn after(self, wait: Duration) -> Self {
-        Self { retry_after: Some(wait), ..self }
-    }
-
     /// The same, about a field of the request.
     pub(super) fn about(self, field: &str) -> Self {
         Self { field: Some(field.to_owned()), ..self }
@@ -82,6 +77,11 @@ impl Problem {
             code: self.code,
             errors: errors.collect(),
         }
+    }
+
+    /// The same, to be tried again after a while.
+    pub(super) fn later(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
     }
 
     /// A field of the request that is wrong.
@@ -145,7 +145,9 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(wait) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
         }
         response.extensions_mut().insert(self);
         response

@@ -1,5 +1,6 @@
 //! The composition root: where settings, models on disk, engines, services elsewhere and the database meet.
 
+mod backup;
 mod check;
 mod door;
 mod guard;
@@ -26,6 +27,7 @@ use crate::provider::{Capability, ChatModel, Roster, SpeechSynthesizer, SpeechTo
 use crate::remote;
 use crate::session::Parts;
 use crate::store::{Budgets, LOCAL_OWNER, Store, StoredLedger};
+pub use backup::{Description, backup, restore};
 pub use check::faults;
 use door::Door;
 use loader::Loader;
@@ -302,6 +304,14 @@ fn services(config: &Config) -> anyhow::Result<Services> {
         services.openrouter = Some(service);
     }
     Ok(services)
+}
+
+/// The database of these settings, which must be there already.
+///
+/// # Errors
+/// It is not there or cannot be opened.
+pub async fn existing_store(config: &Config) -> anyhow::Result<Store> {
+    Ok(Store::open_existing(&config.database_url).await?)
 }
 
 /// The catalog of these settings.

@@ -6,9 +6,11 @@
 //! cut. Every row has an owner, and whoever reads or writes rows does it through an [`Owned`] handle. Nothing here knows
 //! what a conversation is for.
 
+pub mod backup;
 mod character;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod key;
 mod conversation;
 mod idempotency;
 mod open;
@@ -32,6 +34,7 @@ pub use conversation::{
     StoredConversation, StoredMessage, stored_time,
 };
 pub use idempotency::{Answer, Claim};
+pub use key::{Key, KeyError, NewKey, digest, is_well_formed, random_secret};
 pub use page::{Page, PageAsk, Place};
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};
@@ -73,6 +76,8 @@ pub enum StoreError {
         "DATABASE_URL is not understood: {reason}; write it as sqlite://data/aichat.db or postgres://USER@HOST/NAME"
     )]
     BadUrl { reason: String },
+    #[error("there is no database at {}; DATABASE_URL and DATA_DIR say where it is", path.display())]
+    Missing { path: PathBuf },
     #[error("the database's folder {} cannot be made: {cause}", path.display())]
     Folder { path: PathBuf, cause: std::io::Error },
     #[error("{place} is not a sound database ({reason}); restore it from a backup, or move it away to begin a new one")]
@@ -100,6 +105,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; a file that is damaged or was written by a newer program is left as it is.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
+        open::open(url).await
+    }
+
+    /// The same, of a database that must be there already.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] too.
+    pub async fn open_existing(url: &str) -> Result<Self, StoreError> {
+        open::must_exist(url)?;
         open::open(url).await
     }
 
@@ -175,5 +189,7 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+mod planner_tests;
 #[cfg(test)]
 mod tests;

@@ -14,16 +14,17 @@ pub(super) fn now() -> String {
     written(OffsetDateTime::now_utc())
 }
 
-pub(super) fn written(time: OffsetDateTime) -> String {
+/// The same of another moment, which is in UTC.
+pub(super) fn written(moment: OffsetDateTime) -> String {
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        time.year(),
-        u8::from(time.month()),
-        time.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-        time.millisecond()
+        moment.year(),
+        u8::from(moment.month()),
+        moment.day(),
+        moment.hour(),
+        moment.minute(),
+        moment.second(),
+        moment.millisecond()
     )
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{Migrations, migrate};
 use crate::store::{Kind, Store, StoreError};
 
-pub(super) const MIGRATIONS: Migrations = [
+pub(super) const MIGRATIONS: &Migrations = &[
     (1, "conversations", include_str!("../../../migrations/postgres/0001_conversations.sql")),
     (2, "usage", include_str!("../../../migrations/postgres/0002_usage.sql")),
     (3, "data", include_str!("../../../migrations/postgres/0003_data.sql")),
@@ -29,8 +29,9 @@ pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
     let place = without_password(url);
     let options = AnyConnectOptions::from_str(url).map_err(|error| StoreError::BadUrl { reason: error.to_string() })?;
     let failed = |cause| StoreError::Database { place: place.clone(), cause };
-    let mut connection = AnyConnection::connect_with(&options).await.map_err(failed)?;
-    migrate(&mut connection, &MIGRATIONS, &place, failed).await?;
+    let connecting = tokio::time::timeout(ACQUIRE_TIMEOUT, AnyConnection::connect_with(&options));
+    let mut connection = connecting.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(failed)?;
+    migrate(&mut connection, MIGRATIONS, &place, failed).await?;
     connection.close().await.map_err(failed)?;
     let pool = AnyPoolOptions::new()
         .max_connections(CONNECTIONS)

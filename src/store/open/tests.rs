@@ -49,7 +49,7 @@ fn both_databases_have_the_same_migrations_and_every_file_is_embedded() {
     let listed = |migrations: &Migrations| -> Vec<String> {
         migrations.iter().map(|(number, name, _)| format!("{number:04}_{name}.sql")).collect()
     };
-    for (folder, migrations) in [("sqlite", &sqlite::MIGRATIONS), ("postgres", &postgres::MIGRATIONS)] {
+    for (folder, migrations) in [("sqlite", sqlite::MIGRATIONS), ("postgres", postgres::MIGRATIONS)] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(folder);
         let mut files: Vec<_> =
             std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
@@ -59,5 +59,5 @@ fn both_databases_have_the_same_migrations_and_every_file_is_embedded() {
             assert_eq!(*number, expected);
         }
     }
-    assert_eq!(listed(&sqlite::MIGRATIONS), listed(&postgres::MIGRATIONS));
+    assert_eq!(listed(sqlite::MIGRATIONS), listed(postgres::MIGRATIONS));
 }

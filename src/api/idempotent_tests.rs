@@ -77,13 +77,16 @@ async fn what_is_under_way_is_not_done_twice(store: TestStore) {
     assert_eq!(made(&server).await, 1);
 }
 
+async fn panics() -> Response {
+    panic!("on purpose")
+}
+
 /// Routes whose answers take their time or break, behind the same door.
 async fn odd_routes(store: &TestStore) -> String {
     let slow = || async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         "\"late\"".into_response()
     };
-    let panics = || async { panic!("on purpose") as Response };
     let busy = || async { Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", "later").into_response() };
     let stream = || async { ([(header::CONTENT_TYPE, "text/event-stream")], "data: 1\n\n").into_response() };
     let rows = store.of(LOCAL_OWNER);
@@ -94,7 +97,7 @@ async fn odd_routes(store: &TestStore) -> String {
             answer_once(&key, rows, request, next).await.unwrap_or_else(Problem::into_response)
         }
     };
-    let json = axum::middleware::map_response(|mut response: Response| async {
+    let json = axum::middleware::map_response(|mut response: Response| async move {
         if response.status() == StatusCode::OK && response.headers()[header::CONTENT_TYPE] != "text/event-stream" {
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }

@@ -9,7 +9,7 @@ fn answer(body: &str) -> Answer {
 }
 
 async fn aged(store: &TestStore, age: Duration) {
-    let older = sqlx::query("UPDATE idempotent_requests SET created_at = $1").bind(ago(age));
+    let older = sqlx::query("UPDATE idempotent_requests SET created_at = $1 /* every row */").bind(ago(age));
     older.execute(&store.writer).await.unwrap();
 }
 

@@ -7,6 +7,7 @@
 mod access;
 mod asker;
 mod body;
+mod defaults;
 #[cfg(test)]
 mod fixture;
 mod health;
@@ -43,10 +44,10 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::provider::{Roster, TextEmbedder};
 use crate::session::Parts;
-use crate::session::settings::Settings;
 use crate::store::{Store, StoredLedger};
 use access::Entrance;
 pub use access::{Access, ApiKey};
+pub use defaults::{Defaults, MODEL_SETTINGS, Saved};
 pub use health::{PartReport, PartState};
 pub use server::serve;
 pub use tls::{Tls, TlsError, own_names};
@@ -74,7 +75,7 @@ pub struct State {
     /// Renders the metrics in Prometheus' text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// What a new session begins with.
-    pub settings: Settings,
+    pub settings: Defaults,
     pub access: Access,
     /// None: connections are not encrypted.
     pub tls: Option<Tls>,
@@ -172,8 +173,8 @@ fn router(house: &Arc<House>) -> Router {
         .nest(
             "/api",
             rest::routes()
-                .merge(access::routes())
-                .layer(axum::middleware::from_fn_with_state(Arc::clone(house), idempotent::once)),
+                .layer(axum::middleware::from_fn_with_state(Arc::clone(house), idempotent::once))
+                .merge(access::routes()),
         )
         .split_for_parts();
     Router::new()

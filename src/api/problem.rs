@@ -62,12 +62,18 @@ impl Problem {
         Self { field: Some(field.to_owned()), ..self }
     }
 
+    /// The same, to be tried again after a while.
+    pub(super) fn later(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
     /// As JSON.
     pub(super) fn told(&self) -> String {
         serde_json::to_string(&self.body()).unwrap_or_default()
     }
 
-    fn body(&self) -> ProblemBody {
+    /// As it is told.
+    pub(super) fn body(&self) -> ProblemBody {
         let errors = self.field.iter().map(|field| FieldProblem { field: field.clone(), message: self.detail.clone() });
         ProblemBody {
             kind: "about:blank",
@@ -77,11 +83,6 @@ impl Problem {
             code: self.code,
             errors: errors.collect(),
         }
-    }
-
-    /// The same, to be tried again after a while.
-    pub(super) fn later(self, wait: Duration) -> Self {
-        Self { retry_after: Some(wait), ..self }
     }
 
     /// A field of the request that is wrong.

@@ -1,3 +1,5 @@
+use std::io::Write;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Cursor, Read};

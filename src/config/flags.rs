@@ -62,6 +62,10 @@ pub struct Flags {
     /// How many sentences may be generated at once [default: 3]
     #[arg(long, env = "MAX_CONCURRENT_TTS", global = true, hide_env_values = true)]
     pub max_concurrent_tts: Option<usize>,
+    /// A local model that nobody has used for so many minutes is unloaded, and loaded again when it is asked; 0 is never
+    /// [default: 0]
+    #[arg(long, env = "MODEL_IDLE_UNLOAD_MINUTES", global = true, hide_env_values = true)]
+    pub model_idle_unload_minutes: Option<u64>,
     /// The most that one request may cost elsewhere, in US dollars [default: any amount]
     #[arg(long, env = "BUDGET_REQUEST_USD", global = true, hide_env_values = true)]
     pub budget_request_usd: Option<f64>,
@@ -157,6 +161,7 @@ pub(super) struct File {
     pub(super) embedding_model: Option<String>,
     pub(super) embedding_fallback: Option<Vec<String>>,
     pub(super) max_concurrent_tts: Option<usize>,
+    pub(super) model_idle_unload_minutes: Option<u64>,
     pub(super) budget_request_usd: Option<f64>,
     pub(super) budget_day_usd: Option<f64>,
     pub(super) budget_month_usd: Option<f64>,

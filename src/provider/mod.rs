@@ -38,7 +38,10 @@ pub use chat::{
 };
 pub use embedding::{EmbedRequest, Embeddings};
 pub use error::ProviderError;
-pub use roster::{Capability, ModelCard, ProviderReport, ProviderState, Roster};
+pub use roster::{
+    Capability, LocalModel, ModelCard, ModelShelf, ModelState, ProviderReport, ProviderState, PullProgress,
+    RemoteModel, Roster, VoiceNames,
+};
 pub use speech::{Language, SpeakRequest, SpeechChunk, Urgency, VoiceInfo, WordMark};
 pub use transcript::{FinalTranscript, Segment, SttOptions, SttTask, Transcript, Word};
 

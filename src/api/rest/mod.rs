@@ -4,7 +4,9 @@ mod characters;
 mod conversations;
 mod entity;
 mod list;
+mod models;
 mod providers;
+mod settings;
 mod speech;
 mod text;
 mod usage;
@@ -22,7 +24,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
     OpenApiRouter::new()
         .merge(characters::routes())
         .merge(conversations::routes())
+        .merge(models::routes())
         .merge(providers::routes())
+        .merge(settings::routes())
         .merge(speech::routes())
         .merge(usage::routes())
 }

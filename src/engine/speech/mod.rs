@@ -30,7 +30,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::audio::{SPEECH_HZ, Speech};
 use crate::engine::EngineError;
 use crate::engine::precedence::{Hurry, Precedence};
-use crate::engine::worker::Worker;
+use crate::engine::worker::{Ended, Resident, Worker};
 use crate::nn::kokoro;
 use crate::provider::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo};
 use english::English;
@@ -54,6 +54,8 @@ pub struct KokoroEngine {
     name: Arc<str>,
     voices: Arc<Voices>,
     front: Worker<Order>,
+    /// The model's thread, which the front's thread commands.
+    model: Ended,
     precedence: Precedence,
 }
 
@@ -94,6 +96,7 @@ impl KokoroEngine {
             },
         );
         let (model, english) = (model?, english?);
+        let ended = model.ended();
         let writer = Writer { english, vocabulary, name: Arc::clone(&name) };
         let front = Worker::spawn(
             &format!("{name}-text"),
@@ -101,7 +104,7 @@ impl KokoroEngine {
             move || Ok(writer),
             move |writer, inbox| write_orders(&writer, inbox, &model),
         )?;
-        Ok(Self { name, voices, front, precedence })
+        Ok(Self { name, voices, front, model: ended, precedence })
     }
 
     /// Bytes that the model in `dir` needs once loaded: its weights as f32 and the largest utterance's activations.
@@ -142,6 +145,12 @@ fn refusal<T>(name: &str, error: &TrySendError<T>) -> ProviderError {
             ProviderError::Overloaded { what: name.to_owned(), retry_after: Duration::from_secs(2) }
         }
         TrySendError::Closed(_) => ProviderError::Failed { what: name.to_owned() },
+    }
+}
+
+impl Resident for KokoroEngine {
+    fn ended(&self) -> Ended {
+        self.front.ended().and(self.model.clone())
     }
 }
 

@@ -13,20 +13,21 @@ use futures::stream;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::desk::{self, Model, Order};
+use super::desk::{self, Order};
 use super::limits::seed_of;
+use super::model::{Model, Network};
 use super::story::pieces;
 use super::text::fit_to_speak;
 use super::tokens::PromptTokens;
 use super::vocoder::{self, Heard, Vocoder};
 use super::voices::{HiggsVoice, Voices, standard};
 use crate::audio::Speech;
-use crate::engine::EngineError;
 use crate::engine::device::{self, DeviceChoice};
 use crate::engine::precedence::Precedence;
-use crate::engine::worker::Worker;
+use crate::engine::worker::{Ended, Resident, Worker};
+use crate::engine::{EngineError, failure};
 use crate::nn::higgs::codec::{CODEBOOKS, CODES, Chunking, Decoder, Encoder};
-use crate::nn::higgs::{Checkpoint, Codes, HiggsConfig, LoadOptions, MemoryNeed, Precision};
+use crate::nn::higgs::{Checkpoint, Codes, Higgs, HiggsConfig, LoadOptions, MemoryNeed, Precision};
 use crate::provider::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo};
 
 /// Requests that wait for the model's thread. A permit per request (`provider::limit`) keeps them far fewer.
@@ -36,8 +37,8 @@ const WAITING_COMMANDS: usize = 256;
 /// Chunks that wait to be taken, per request. Audio is buffered by `provider::limit`, which takes it at once: this is no
 /// more than the hand-over.
 const CHUNKS_AHEAD: usize = 8;
-/// In characters. A longer text is a mistake: about nine minutes of speech.
-const LONGEST_TEXT: usize = 8000;
+/// In characters: about twenty minutes of speech. A longer text is a book, whose chapters are requests of their own.
+const LONGEST_TEXT: usize = 20_000;
 /// Activations of a step, of a prompt's chunk and of the codec's windows.
 const ACTIVATIONS: u64 = 500 << 20;
 
@@ -87,6 +88,8 @@ pub struct HiggsEngine {
     config: HiggsConfig,
     voices: Voices,
     desk: Worker<Order>,
+    /// The codec's thread, which the model's commands.
+    vocoder: Ended,
     /// For the encoder.
     codec: PathBuf,
     device: DeviceChoice,
@@ -108,6 +111,18 @@ impl HiggsEngine {
         options: HiggsOptions,
         precedence: Precedence,
     ) -> Result<Self, EngineError> {
+        Self::load_with(name, (model, codec), device, options, precedence, |higgs| Box::new(higgs))
+    }
+
+    /// As [`Self::load`], with what `network` makes of the model in its place.
+    pub(super) fn load_with(
+        name: &str,
+        (model, codec): (&Path, &Path),
+        device: DeviceChoice,
+        options: HiggsOptions,
+        precedence: Precedence,
+        network: impl FnOnce(Higgs) -> Box<dyn Network> + Send + 'static,
+    ) -> Result<Self, EngineError> {
         let config = read_config(model)?;
         let name: Arc<str> = Arc::from(name);
         let load_codec = {
@@ -125,16 +140,25 @@ impl HiggsEngine {
                 let tokens = PromptTokens::load(&folder, checkpoint.config())?;
                 let HiggsOptions { precision, slots, positions, .. } = options;
                 let higgs = checkpoint.load(&device::open(device)?, LoadOptions { precision, slots, positions })?;
-                let mut model = Model { name, higgs, tokens };
+                let mut model = Model { name, higgs: network(higgs), tokens };
                 model.check()?;
                 Ok(model)
             }
         };
         let vocoder = Worker::spawn(&format!("{name}-codec"), WAITING_COMMANDS, load_codec, vocoder::run)?;
+        let ended = vocoder.ended();
         let desk =
             Worker::spawn(&name, WAITING_REQUESTS, load_model, move |model, inbox| desk::run(model, inbox, vocoder))?;
-        let engine =
-            Self { name, config, voices: Voices::default(), desk, codec: codec.to_owned(), device, precedence };
+        let engine = Self {
+            name,
+            config,
+            voices: Voices::default(),
+            desk,
+            vocoder: ended,
+            codec: codec.to_owned(),
+            device,
+            precedence,
+        };
         for voice in standard() {
             engine.enrol(voice).map_err(|error| canary(&engine.name, &error))?;
         }
@@ -162,7 +186,7 @@ impl HiggsEngine {
     /// [`ProviderError::InvalidRequest`] says what is wrong with the recording: too short, too long, silent, without
     /// its words.
     pub fn enrol(&self, voice: HiggsVoice) -> Result<(), ProviderError> {
-        self.voices.enrol(&self.config, voice, |sound| self.encode(sound).map_err(|error| report(&self.name, &error)))
+        self.voices.enrol(&self.config, voice, |sound| self.encode(sound).map_err(|error| failure(&self.name, &error)))
     }
 
     /// Takes a voice away. What speaks with it goes on. False where there is none of that name.
@@ -229,6 +253,12 @@ impl HiggsEngine {
     }
 }
 
+impl Resident for HiggsEngine {
+    fn ended(&self) -> Ended {
+        self.desk.ended().and(self.vocoder.clone())
+    }
+}
+
 impl SpeechSynthesizer for HiggsEngine {
     fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk> {
         let heard = match self.order(request) {
@@ -286,16 +316,4 @@ fn weights_of(codec: &Path) -> Result<u64, EngineError> {
 
 fn canary(name: &str, error: &dyn std::error::Error) -> EngineError {
     EngineError::Canary { what: name.to_owned(), reason: error.to_string() }
-}
-
-/// Logs an error and answers the client's version of it.
-pub(super) fn report(name: &str, error: &dyn std::error::Error) -> ProviderError {
-    tracing::error!(%error, model = name, "speech failed");
-    let what = name.to_owned();
-    let text = error.to_string().to_ascii_lowercase();
-    if text.contains("out of memory") || text.contains("out_of_memory") {
-        ProviderError::OutOfMemory { what }
-    } else {
-        ProviderError::Failed { what }
-    }
 }

@@ -68,7 +68,7 @@ async fn answer_once(key: &HeaderValue, rows: Owned, request: Request, next: Nex
         }
         Claim::UnderWay => {
             let detail = "the request with this Idempotency-Key is still being answered";
-            return Err(Problem::new(StatusCode::CONFLICT, "idempotency_under_way", detail).after(COME_BACK));
+            return Err(Problem::new(StatusCode::CONFLICT, "idempotency_under_way", detail).later(COME_BACK));
         }
     }
     let (tell, told) = oneshot::channel();

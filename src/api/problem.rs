@@ -58,11 +58,6 @@ impl Problem {
         Self { status, code, detail: detail.into(), field: None, retry_after: None }
     }
 
-    /// The same, with when to come back.
-    pub(super) fn after(self, wait: Duration) -> Self {
-        Self { retry_after: Some(wait), ..self }
-    }
-
     /// The same, about a field of the request.
     pub(super) fn about(self, field: &str) -> Self {
         Self { field: Some(field.to_owned()), ..self }

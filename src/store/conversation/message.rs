@@ -435,4 +435,4 @@ async fn delete(owned: &Owned, id: &str, expected: Option<&[i64]>) -> Result<Opt
 
 #[cfg(test)]
 #[path = "message_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -9,6 +9,8 @@ mod asker;
 mod body;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod full_tests;
 mod health;
 mod narration;
 mod openai;

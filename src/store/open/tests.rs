@@ -32,7 +32,7 @@ const OLD_ROWS: [(i64, &str); 5] = [
     (
         1,
         "INSERT INTO conversation_characters (conversation_id, character_id, position)
-         SELECT id, 'old-001', 0 FROM conversations",
+         SELECT id, 'old-001', 0 FROM conversations /* every row */",
     ),
     (
         1,

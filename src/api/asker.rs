@@ -13,9 +13,6 @@ use crate::provider::Caller;
 use crate::session;
 use crate::store::{Owned, Scope};
 
-/// Ids longer than this are not kept.
-const MOST_ID_BYTES: usize = 128;
-
 /// Whoever asks. Who may come in at all is `access`'s business.
 pub(super) struct Asker {
     pub(super) identity: Identity,
@@ -53,7 +50,7 @@ impl FromRequestParts<Arc<House>> for Asker {
         let caller = Caller {
             owner: Some(Arc::clone(&identity.owner)),
             key: identity.key.clone(),
-            request_id: id.filter(|id| id.len() <= MOST_ID_BYTES).map(Into::into),
+            request_id: id.map(Into::into),
             ..Caller::default()
         };
         let rows = house.state.store.of(&identity.owner);

@@ -83,9 +83,12 @@ pub(super) async fn server_on(database: TestStore, configure: impl FnOnce(&mut S
         metrics: Arc::new(|| "aichat_up 1\n".to_owned()),
         settings: Settings::default(),
         access: Access::default(),
+        tls: None,
         limits: Limits::default(),
     };
     configure(&mut state);
+    // What the requests below call it.
+    state.access.allowed_hosts.push("x".to_owned());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (stop, stopped) = oneshot::channel();

@@ -20,10 +20,12 @@ mod rest;
 #[cfg(test)]
 mod scripted;
 mod server;
+mod tls;
 mod upload;
 mod wire;
 mod ws;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,9 +46,11 @@ use crate::provider::{Roster, TextEmbedder};
 use crate::session::Parts;
 use crate::session::settings::Settings;
 use crate::store::{Store, StoredLedger};
+use access::Entrance;
 pub use access::{Access, ApiKey};
 pub use health::{PartReport, PartState};
 pub use server::serve;
+pub use tls::{Tls, TlsError, own_names};
 pub use ws::describe_metrics;
 
 /// JSON bodies are small; uploads set a limit of their own on their routes.
@@ -73,6 +77,8 @@ pub struct State {
     /// What a new session begins with.
     pub settings: Settings,
     pub access: Access,
+    /// None: connections are not encrypted.
+    pub tls: Option<Tls>,
     pub limits: Limits,
 }
 
@@ -81,8 +87,12 @@ pub struct State {
 pub struct Limits {
     /// Open TCP connections; more wait in the kernel's queue.
     pub connections: usize,
-    /// For a request's whole header, and between two requests of a connection.
+    /// Of these, what one address may have; of this machine, where proxies are, twice as many.
+    pub connections_per_address: usize,
+    /// For a TLS handshake, for a request's whole header, and between two requests of a connection.
     pub header_timeout: Duration,
+    /// For a request's whole body, however it comes; JSON has less.
+    pub body_timeout: Duration,
     /// WebSocket sessions at once.
     pub sessions: usize,
     /// WebSocket sessions of one key at once, where a key is needed.
@@ -105,7 +115,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            connections_per_address: 384,
             header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_mins(15),
             sessions: 64,
             sessions_per_key: 4,
             drain: Duration::from_secs(30),
@@ -121,20 +133,19 @@ impl Default for Limits {
 /// [`State`] and what counts while it is served.
 struct House {
     state: State,
+    entrance: Entrance,
     sessions: Arc<Semaphore>,
-    /// Of the one key there is.
-    keyed_sessions: Arc<Semaphore>,
     draining: Draining,
     /// Unix time in seconds.
     started: i64,
 }
 
 impl House {
-    fn new(state: State, draining: Draining) -> Arc<Self> {
+    fn new(state: State, draining: Draining, listens_on: SocketAddr) -> Arc<Self> {
+        let entrance = Entrance::new(&state.access, state.store.clone(), listens_on);
         let sessions = Arc::new(Semaphore::new(state.limits.sessions));
-        let keyed_sessions = Arc::new(Semaphore::new(state.limits.sessions_per_key));
         let started = OffsetDateTime::now_utc().unix_timestamp();
-        Arc::new(Self { state, sessions, keyed_sessions, draining, started })
+        Arc::new(Self { state, entrance, sessions, draining, started })
     }
 }
 
@@ -159,7 +170,7 @@ fn router(house: &Arc<House>) -> Router {
     let (described, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
         .merge(health::routes())
         .nest("/v1", openai::routes())
-        .nest("/api", rest::routes())
+        .nest("/api", rest::routes().merge(access::routes()))
         .split_for_parts();
     Router::new()
         .route("/ws", get(ws::open))
@@ -168,13 +179,16 @@ fn router(house: &Arc<House>) -> Router {
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check))
+        .layer(access::cors(&house.state.access.allowed_origins))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(axum::middleware::from_fn_with_state(house.state.limits.body_timeout, body::within))
         .layer(axum::middleware::from_fn(problem::too_large))
         .layer(CatchPanicLayer::custom(problem::after_panic))
         .layer(axum::middleware::from_fn(openai::reshape))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(TraceLayer::new_for_http().make_span_with(server::span))
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .layer(axum::middleware::from_fn(server::drop_odd_id))
         .with_state(Arc::clone(house))
 }
 

@@ -62,6 +62,11 @@ impl Problem {
         Self { field: Some(field.to_owned()), ..self }
     }
 
+    /// The same, to be tried again after a while.
+    pub(super) fn later(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
     /// A field of the request that is wrong.
     pub(super) fn bad_field(field: impl Into<String>, message: impl std::fmt::Display) -> Self {
         let field = field.into();
@@ -131,7 +136,9 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(wait) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
         }
         response.extensions_mut().insert(self);
         response

@@ -10,6 +10,7 @@ pub mod backup;
 mod character;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod key;
 mod open;
 mod page;
 mod record;
@@ -25,6 +26,7 @@ use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::watch;
 
 pub use character::{CharacterChange, CharacterSort, StoredCharacter};
+pub use key::{Key, KeyError, NewKey, digest, is_well_formed, random_secret};
 pub use page::{Page, PageAsk, Place};
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};

@@ -10,16 +10,20 @@ use crate::session::record::{Character, Message, MessageStatus};
 
 /// Now, as RFC 3339 in UTC with milliseconds: as text, times sort as they pass.
 pub(super) fn now() -> String {
-    let now = OffsetDateTime::now_utc();
+    written(OffsetDateTime::now_utc())
+}
+
+/// The same of another moment, which is in UTC.
+pub(super) fn written(moment: OffsetDateTime) -> String {
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        now.year(),
-        u8::from(now.month()),
-        now.day(),
-        now.hour(),
-        now.minute(),
-        now.second(),
-        now.millisecond()
+        moment.year(),
+        u8::from(moment.month()),
+        moment.day(),
+        moment.hour(),
+        moment.minute(),
+        moment.second(),
+        moment.millisecond()
     )
 }
 
@@ -79,7 +83,7 @@ fn json<T: serde::de::DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T,
 }
 
 /// A column that holds the bare wire name of an enum.
-fn json_word<T: serde::de::DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error> {
+pub(super) fn json_word<T: serde::de::DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;
     serde_json::from_value(Value::String(text)).map_err(|error| undecodable(column, error))
 }

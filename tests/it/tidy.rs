@@ -122,7 +122,7 @@ const ROOMS: &[Room] = &[
     Room {
         module: "store",
         ours: &["session", "provider"],
-        outside: &["sqlx", "tokio", "futures", "serde_json", "sha2", "uuid", "time", "unicode_normalization"],
+        outside: &["sqlx", "tokio", "futures", "serde_json", "sha2", "rand", "uuid", "time", "unicode_normalization"],
     },
     Room {
         module: "api",

@@ -96,10 +96,7 @@ impl Owned {
     pub async fn create_character(&self, change: CharacterChange) -> Result<StoredCharacter, RecordError> {
         let create = async {
             let mut lock = self.store.write().await?;
-            let mut new = blank();
-            new.apply(change);
-            new.character.id = next_id(&mut lock, &fold::slug(&new.character.name)).await?;
-            insert(&mut lock, &self.owner, &new).await?;
+            let new = create(&mut lock, &self.owner, change).await?;
             lock.commit().await?;
             Ok(new)
         };
@@ -345,6 +342,18 @@ fn blank() -> StoredCharacter {
         created_at: now.clone(),
         updated_at: now,
     }
+}
+
+pub(super) async fn create(
+    connection: &mut AnyConnection,
+    owner: &str,
+    change: CharacterChange,
+) -> Result<StoredCharacter, Fault> {
+    let mut new = blank();
+    new.apply(change);
+    new.character.id = next_id(connection, &fold::slug(&new.character.name)).await?;
+    insert(connection, owner, &new).await?;
+    Ok(new)
 }
 
 /// The next number of a slug. It is given away even if the character is deleted.

@@ -44,6 +44,10 @@ async fn write(address: String) -> Vec<String> {
     loop {
         let request = client.post(format!("http://{address}/api/characters")).json(&json!({"name": "Kim"}));
         let Ok(answer) = request.send().await else { return saved };
+        if answer.status() == 429 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        }
         assert_eq!(answer.status(), 201);
         let Ok(made) = answer.json::<Value>().await else { return saved };
         saved.push(made["id"].as_str().unwrap().to_owned());

@@ -10,6 +10,8 @@ mod body;
 mod defaults;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod full_tests;
 mod health;
 mod idempotent;
 mod narration;

@@ -2,7 +2,7 @@ use std::io::Write;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, Read, Write};
 
 use tempfile::TempDir;
 use zip::write::SimpleFileOptions;

@@ -244,10 +244,10 @@ async fn columns(
     table: &'static str,
 ) -> Result<Vec<Column>, sqlx::Error> {
     let query = match kind {
-        Kind::Sqlite => "SELECT name, type FROM pragma_table_info($1) ORDER BY cid",
+        Kind::Sqlite => "SELECT name, type FROM pragma_table_info($1) ORDER BY name",
         Kind::Postgres => {
             "SELECT CAST(column_name AS TEXT), CAST(data_type AS TEXT) FROM information_schema.columns \
-             WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position"
+             WHERE table_schema = current_schema() AND table_name = $1 ORDER BY CAST(column_name AS TEXT)"
         }
     };
     let told: Vec<(String, String)> = sqlx::query_as(query).bind(table).fetch_all(&mut **moment).await?;

@@ -188,14 +188,14 @@ fn router(house: &Arc<House>) -> Router {
                 .merge(access::routes()),
         )
         .split_for_parts();
-    Router::new()
+    let routes = Router::new()
         .route("/ws", get(ws::open))
         .merge(described)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi::readable(description)))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check))
-        .layer(access::cors(&house.state.access.allowed_origins))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check));
+    access::with_cors(routes, &house.state.access.allowed_origins)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(axum::middleware::from_fn_with_state(house.state.limits.body_timeout, body::within))
         .layer(axum::middleware::from_fn(problem::too_large))

@@ -68,6 +68,10 @@ impl HiggsOptions {
         Ok(self.need(&HiggsConfig::published(), &device::open(device)?) + PUBLISHED_CODEC + ACTIVATIONS)
     }
 
+    fn layout(&self) -> LoadOptions {
+        LoadOptions { precision: self.precision, slots: self.slots, positions: self.positions }
+    }
+
     /// Of the language model alone.
     fn need(&self, config: &HiggsConfig, device: &Device) -> u64 {
         let need = MemoryNeed::of(config, self.precision, device);
@@ -124,23 +128,70 @@ impl HiggsEngine {
         network: impl FnOnce(Higgs) -> Box<dyn Network> + Send + 'static,
     ) -> Result<Self, EngineError> {
         let config = read_config(model)?;
-        let name: Arc<str> = Arc::from(name);
         let load_codec = {
-            let (name, codec) = (Arc::clone(&name), codec.to_owned());
-            move || {
-                let decoder = Decoder::load(&codec, &device::open(device)?)?;
-                decoder.decode(&[[0; CODEBOOKS]]).map_err(|error| canary(&name, &error))?;
-                Ok(Vocoder { decoder, chunking: options.chunking, name })
-            }
+            let codec = codec.to_owned();
+            move || Ok(Decoder::load(&codec, &device::open(device)?)?)
         };
         let load_model = {
-            let (name, folder) = (Arc::clone(&name), model.to_owned());
+            let folder = model.to_owned();
             move || {
                 let checkpoint = Checkpoint::open(&folder)?;
                 let tokens = PromptTokens::load(&folder, checkpoint.config())?;
-                let HiggsOptions { precision, slots, positions, .. } = options;
-                let higgs = checkpoint.load(&device::open(device)?, LoadOptions { precision, slots, positions })?;
-                let mut model = Model { name, higgs: network(higgs), tokens };
+                let higgs = checkpoint.load(&device::open(device)?, options.layout())?;
+                Ok((network(higgs), tokens))
+            }
+        };
+        let engine = Self::start(name, config, options.chunking, load_model, load_codec)?;
+        Ok(Self { codec: codec.to_owned(), device, precedence, ..engine })
+    }
+
+    /// A model of these sizes that speaks noise, with a codec of the published sizes that makes noise of it: for
+    /// measuring without a checkpoint. `tokenizer` is a folder with a tokenizer.json of Higgs' markers. It enrols codes,
+    /// not sound.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn random(
+        name: &str,
+        tokenizer: &Path,
+        config: HiggsConfig,
+        device: DeviceChoice,
+        options: HiggsOptions,
+    ) -> Result<Self, EngineError> {
+        let load_codec = move || Decoder::random(&device::open(device)?).map_err(|error| canary("codec", &error));
+        let load_model = {
+            let (folder, config) = (tokenizer.to_owned(), config.clone());
+            move || {
+                let tokens = PromptTokens::load(&folder, &config)?;
+                let higgs = Higgs::random(config, &device::open(device)?, options.layout())?;
+                Ok((Box::new(higgs) as Box<dyn Network>, tokens))
+            }
+        };
+        Self::start(name, config, options.chunking, load_model, load_codec)
+    }
+
+    /// An engine whose model has said a word and whose codec has made a sound, with the voices in words.
+    fn start(
+        name: &str,
+        config: HiggsConfig,
+        chunking: Chunking,
+        load_model: impl FnOnce() -> Result<(Box<dyn Network>, PromptTokens), EngineError> + Send + 'static,
+        load_codec: impl FnOnce() -> Result<Decoder, EngineError> + Send + 'static,
+    ) -> Result<Self, EngineError> {
+        let name: Arc<str> = Arc::from(name);
+        let load_codec = {
+            let name = Arc::clone(&name);
+            move || {
+                let decoder = load_codec()?;
+                decoder.decode(&[[0; CODEBOOKS]]).map_err(|error| canary(&name, &error))?;
+                Ok(Vocoder { decoder, chunking, name })
+            }
+        };
+        let load_model = {
+            let name = Arc::clone(&name);
+            move || {
+                let (higgs, tokens) = load_model()?;
+                let mut model = Model { name, higgs, tokens };
                 model.check()?;
                 Ok(model)
             }
@@ -155,9 +206,9 @@ impl HiggsEngine {
             voices: Voices::default(),
             desk,
             vocoder: ended,
-            codec: codec.to_owned(),
-            device,
-            precedence,
+            codec: PathBuf::new(),
+            device: DeviceChoice::default(),
+            precedence: Precedence::default(),
         };
         for voice in standard() {
             engine.enrol(voice).map_err(|error| canary(&engine.name, &error))?;

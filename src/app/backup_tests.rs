@@ -1,5 +1,3 @@
-use std::io::Write;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Cursor, Read, Write};

@@ -168,8 +168,8 @@ impl<'a> Search<'a> {
 
     async fn count(&self) -> Result<i64, sqlx::Error> {
         let text = format!(
-            "SELECT (SELECT COUNT(*) FROM (SELECT 1 AS hit {} LIMIT {MOST_COUNTED}) AS titles)
-                  + (SELECT COUNT(*) FROM (SELECT 1 AS hit {} LIMIT {MOST_COUNTED}) AS messages)",
+            "SELECT (SELECT COUNT(*) FROM (SELECT 1 AS hit {} LIMIT {MOST_COUNTED}) AS found_titles)
+                  + (SELECT COUNT(*) FROM (SELECT 1 AS hit {} LIMIT {MOST_COUNTED}) AS found_messages)",
             self.titles, self.messages
         );
         let total: i64 = sqlx::query_scalar(AssertSqlSafe(text))

@@ -44,7 +44,7 @@ fn a_wrong_setting_is_named() {
 }
 
 /// Every setting there is, set to nothing.
-const EMPTY: [&str; 39] = [
+const EMPTY: [&str; 40] = [
     "HOST",
     "PORT",
     "DATABASE_URL",
@@ -67,6 +67,7 @@ const EMPTY: [&str; 39] = [
     "HIGGS_MODEL_PATH",
     "HIGGS_TOKENIZER_PATH",
     "MAX_CONCURRENT_TTS",
+    "MODEL_IDLE_UNLOAD_MINUTES",
     "BUDGET_REQUEST_USD",
     "BUDGET_DAY_USD",
     "BUDGET_MONTH_USD",

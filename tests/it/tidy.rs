@@ -121,7 +121,7 @@ const ROOMS: &[Room] = &[
     },
     Room {
         module: "store",
-        ours: &["session", "provider"],
+        ours: &["session", "provider", "audio"],
         outside: &["sqlx", "tokio", "futures", "serde_json", "sha2", "rand", "uuid", "time", "unicode_normalization"],
     },
     Room {

@@ -116,7 +116,7 @@ async fn a_lazy_door_is_built_once_and_after_its_first_caller_has_left() {
             .boxed()
         }
     };
-    let lazy = Lazy::<dyn ChatModel>::new("m", build);
+    let lazy = Lazy::<dyn ChatModel>::new("m", None, build);
     assert!(lazy.reply(ChatRequest::default()).next().await.unwrap().is_err());
     drop(lazy.reply(ChatRequest::default()));
     let (one, two) = (lazy.reply(ChatRequest::default()), lazy.reply(ChatRequest::default()));

@@ -12,6 +12,11 @@ mod engine;
 #[cfg(test)]
 mod engine_tests;
 pub mod limits;
+mod model;
+#[cfg(test)]
+mod network_tests;
+#[cfg(test)]
+mod own_voice_tests;
 pub mod prompt;
 mod schedule;
 pub mod story;

@@ -266,7 +266,7 @@ impl Stream {
 
     /// The sound of the next columns, and the end where it comes after them.
     fn make(&mut self, vocoder: &Vocoder) -> Result<Made, ProviderError> {
-        let report = |error| super::engine::report(&vocoder.name, &error);
+        let report = |error| crate::engine::failure(&vocoder.name, &error);
         let mut frames = Vec::new();
         let wants = self.decoder.wants().max(1);
         while frames.len() < wants

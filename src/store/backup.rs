@@ -130,7 +130,7 @@ impl Snapshot {
     pub async fn write_table(&mut self, table: &'static str, out: &mut dyn Write) -> Result<u64, BackupError> {
         let mut columns = columns(&mut self.moment, self.kind, table).await?;
         let sorted = TABLES.iter().find(|(name, _)| *name == table).map_or("1", |(_, order)| *order);
-        let own_number = columns.iter().position(|column| OWN_NUMBERS.contains(&(table, &column.name)));
+        let own_number = columns.iter().position(|column| OWN_NUMBERS.contains(&(table, column.name.as_str())));
         let order = own_number.map_or_else(|| sorted.to_owned(), |at| columns.remove(at).name);
         let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
         let query = format!("SELECT {} /* every row */ FROM {table} ORDER BY {order}", names.join(", "));
@@ -157,7 +157,7 @@ impl Restoration {
         lines: impl Iterator<Item = io::Result<String>>,
     ) -> Result<u64, BackupError> {
         let mut columns = columns(&mut self.lock, self.kind, table).await?;
-        columns.retain(|column| !OWN_NUMBERS.contains(&(table, &column.name)));
+        columns.retain(|column| !OWN_NUMBERS.contains(&(table, column.name.as_str())));
         let mut count = 0;
         for line in lines {
             count += 1;

@@ -851,3 +851,17 @@ proptest! {
         prop_assert_eq!(world.ends.into_iter().collect::<Vec<_>>(), begun);
     }
 }
+
+#[test]
+fn a_personality_follows_the_characters_own_prompt() {
+    let told = |character: &Character, settings: &Settings| system_prompt(character, settings, &[]);
+    let text = Settings { output: OutputKind::Text, ..Settings::default() };
+    let dry = Character { personality: " Dry, and kind.\n".to_owned(), ..character() };
+    assert_eq!(told(&dry, &text), "You are Olivia.\n\nYour personality: Dry, and kind.");
+    assert!(told(&dry, &Settings::default()).starts_with("You are Olivia.\n\nYour personality: Dry, and kind.\n\n"));
+    let bare = Character { system_prompt: String::new(), ..dry.clone() };
+    assert_eq!(told(&bare, &text), "Your personality: Dry, and kind.");
+    // A prompt that a client set stands for all that the character is.
+    let other = Settings { system_prompt: Some("You are a clerk.".to_owned()), ..text };
+    assert_eq!(told(&dry, &other), "You are a clerk.");
+}

@@ -23,9 +23,9 @@ pub(crate) fn fixture(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
 }
 
-/// A folder that the environment must name.
-pub(crate) fn folder(key: &str) -> PathBuf {
-    PathBuf::from(env::var_os(key).unwrap_or_else(|| panic!("set {key} to a folder")))
+/// A file or folder that the environment must name.
+pub(crate) fn path(key: &str) -> PathBuf {
+    PathBuf::from(env::var_os(key).unwrap_or_else(|| panic!("set {key} to a path")))
 }
 
 /// A PostgreSQL server that tests may make databases on.

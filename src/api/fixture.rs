@@ -190,13 +190,17 @@ pub(super) async fn server_on(database: TestStore, configure: impl FnOnce(&mut S
         ledger: StoredLedger::new(store.clone(), Budgets::default()),
         data_dir: folder.path().to_owned(),
         store: store.clone(),
+        recordings: Arc::default(),
         engines: reports,
         metrics: Arc::new(|| "aichat_up 1\n".to_owned()),
         settings: Defaults::new(Settings::default(), Arc::clone(&shelf) as _, shelf.firsts(), vec!["tts_model"]),
         access: Access::default(),
+        tls: None,
         limits: Limits::default(),
     };
     configure(&mut state);
+    // What the requests below call it.
+    state.access.allowed_hosts.push("x".to_owned());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (stop, stopped) = oneshot::channel();

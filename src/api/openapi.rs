@@ -1,6 +1,8 @@
 //! The API's description in OpenAPI 3.1, `/openapi.json`, and a page to read it, `/docs`, which needs no other server.
 
 use utoipa::OpenApi;
+use utoipa::ToSchema;
+use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 
 /// What is not in the routes' own descriptions.
@@ -11,6 +13,23 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
     modifiers(&Keys)
 )]
 pub(super) struct Description;
+
+/// One event of a stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what a stream's events have in common")]
+pub(super) struct SentEvent {
+    /// What `data` is of; absent: a message.
+    event: Option<String>,
+    /// JSON, or `[DONE]` at the end of OpenAI's streams.
+    data: String,
+}
+
+/// The description as a client can read it: OpenAPI has no word for a parameter that may hold slashes.
+pub(super) fn readable(mut document: Document) -> Document {
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    document
+}
 
 struct Keys;
 
@@ -23,3 +42,7 @@ impl utoipa::Modify for Keys {
         components.add_security_scheme("cookie", cookie);
     }
 }
+
+#[cfg(test)]
+#[path = "openapi_tests.rs"]
+mod tests;

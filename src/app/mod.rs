@@ -1,5 +1,6 @@
 //! The composition root: where settings, models on disk, engines, services elsewhere and the database meet.
 
+mod backup;
 mod check;
 mod door;
 mod guard;
@@ -23,12 +24,14 @@ use crate::provider::account::{Books, Usd};
 use crate::provider::fallback::Fallback;
 use crate::provider::filter::{ContentFilter, Filtered};
 use crate::provider::route::Routed;
+use crate::provider::voices::Voiced;
 use crate::provider::{
     Capability, ChatModel, ModelShelf, Roster, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity,
 };
 use crate::remote;
 use crate::session::Parts;
-use crate::store::{Budgets, LOCAL_OWNER, Store, StoredLedger};
+use crate::store::{Budgets, LOCAL_OWNER, Recordings, Store, StoredLedger, VoiceLibrary};
+pub use backup::{Description, backup, restore};
 pub use check::faults;
 use door::Door;
 use loader::Loader;
@@ -213,6 +216,12 @@ impl App {
         })
     }
 
+    /// The same, with the voices that people made.
+    pub fn voiced(&self, speech: Arc<dyn SpeechSynthesizer>, store: &Store) -> Arc<dyn SpeechSynthesizer> {
+        let library = VoiceLibrary::new(store.clone(), Recordings::new(&self.config.data_dir));
+        Arc::new(Voiced::new(speech, Arc::new(library)))
+    }
+
     pub fn voice_activity(&self) -> anyhow::Result<Arc<dyn VoiceActivity>> {
         self.loader.voice_activity()
     }
@@ -319,6 +328,7 @@ impl App {
         let vad = self.voice_activity()?;
         match tokio::join!(self.speech_to_text(), self.chat_model(), self.speech_synthesizer()) {
             (Ok(stt), Ok(chat), Ok(speech)) => {
+                let speech = self.voiced(speech, store);
                 Ok(Parts { stt, chat, speech, vad, records: Arc::new(store.of(LOCAL_OWNER)) })
             }
             (stt, chat, speech) => {
@@ -355,6 +365,14 @@ fn services(config: &Config) -> anyhow::Result<Services> {
         services.openrouter = Some(service);
     }
     Ok(services)
+}
+
+/// The database of these settings, which must be there already.
+///
+/// # Errors
+/// It is not there or cannot be opened.
+pub async fn existing_store(config: &Config) -> anyhow::Result<Store> {
+    Ok(Store::open_existing(&config.database_url).await?)
 }
 
 /// The catalog of these settings.

@@ -18,7 +18,7 @@ use secrecy::SecretString;
 pub use environment::load_dotenv;
 use environment::{named, variable};
 use flags::File;
-pub use flags::{Flags, command_line};
+pub use flags::{Flags, Switch, command_line};
 
 /// Where settings may stand besides flags and environment.
 pub const FILE: &str = "aichat.toml";
@@ -42,8 +42,14 @@ pub struct Config {
     pub model_idle: Option<Duration>,
     pub spending: Spending,
     pub filter: Filter,
+    /// What is said is kept as sound. None: as the saved settings say, else it is not.
+    pub recordings: Option<bool>,
     pub api_key: Option<SecretString>,
     pub allowed_origins: Vec<String>,
+    pub allowed_hosts: Vec<String>,
+    /// Of a key, and of an address. 0: any number.
+    pub rate_limit_per_minute: u32,
+    pub tls: TlsFiles,
     pub openai: Service,
     pub openrouter: Service,
     /// Names in `.env` that mean nothing here.
@@ -103,6 +109,13 @@ pub struct Spending {
 pub struct Filter {
     pub words: Option<PathBuf>,
     pub moderation_model: Option<String>,
+}
+
+/// A certificate and its key, or neither.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFiles {
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
 }
 
 /// How to reach a service elsewhere. With neither it is not asked.
@@ -203,8 +216,15 @@ impl Config {
                 words: flags.content_filter_words.clone().or(file.content_filter_words.take()),
                 moderation_model: named(flags.moderation_model.clone().or(file.moderation_model.take())),
             },
+            recordings: flags.recordings.or(file.recordings).map(|switch| switch == Switch::On),
             api_key: flags.api_key.clone().or(named(file.api_key.take()).map(Into::into)),
-            allowed_origins: flags.allowed_origins.clone().or(file.allowed_origins.take()).unwrap_or_default(),
+            allowed_origins: names(flags.allowed_origins.clone().or(file.allowed_origins.take())),
+            allowed_hosts: names(flags.allowed_hosts.clone().or(file.allowed_hosts.take())),
+            rate_limit_per_minute: flags.rate_limit_per_minute.or(file.rate_limit_per_minute).unwrap_or(6000),
+            tls: TlsFiles {
+                certificate: flags.tls_cert.clone().or(file.tls_cert.take()),
+                key: flags.tls_key.clone().or(file.tls_key.take()),
+            },
             openai: Service {
                 key: variable("OPENAI_API_KEY").or(named(file.openai_api_key.take())).map(Into::into),
                 base_url: named(flags.openai_base_url.clone().or(file.openai_base_url.take())),

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, future};
 use tokio::time::sleep;
 
 use super::{
-    ChatModel, ChatRequest, Delta, FinalTranscript, FinishReason, Flow, ProviderError, SpeakRequest, SpeechChunk,
-    SpeechSynthesizer, SpeechToText, SttOptions, Transcript, Usage, VAD_FRAME, VadStream, VoiceActivity, VoiceInfo,
-    WordMark,
+    ChatModel, ChatRequest, Delta, EmbedRequest, Embeddings, FinalTranscript, FinishReason, Flow, ProviderError,
+    SpeakRequest, SpeechChunk, SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, Usage, VAD_FRAME,
+    VadStream, VoiceActivity, VoiceEngine, VoiceInfo, WordMark,
 };
 use crate::audio::{Mic, Samples, Speech};
 
@@ -114,7 +115,13 @@ impl SpeechSynthesizer for FakeSpeech {
     }
 
     fn voices(&self) -> Vec<VoiceInfo> {
-        vec![VoiceInfo { name: "fake".to_owned(), language: "en".to_owned() }]
+        vec![VoiceInfo {
+            name: "fake".to_owned(),
+            language: "en".to_owned(),
+            engine: VoiceEngine::Kokoro,
+            gender: None,
+            aliases: vec!["alloy".to_owned()],
+        }]
     }
 }
 
@@ -131,10 +138,12 @@ pub fn marks(text: &str) -> Vec<WordMark> {
     words
 }
 
-/// Answers each request with the next script; without one, with an error.
+/// Answers each request with the next script, or with what it usually says; without either it panics.
 #[derive(Default)]
 pub struct FakeChat {
     pub scripts: Mutex<VecDeque<Vec<Step<Delta>>>>,
+    /// What it says without a script.
+    pub usual: Option<&'static str>,
     pub asked: Mutex<Vec<ChatRequest>>,
     pub prepared: Mutex<Vec<ChatRequest>>,
     pub window: Option<usize>,
@@ -147,13 +156,7 @@ impl FakeChat {
     /// # Panics
     /// A test has panicked while it held the scripts.
     pub fn say(&self, text: &str, first_delay: Duration, word_delay: Duration) {
-        let mut script = vec![(first_delay, Ok(Delta::Begin { served_by: "fake-mind".into() }))];
-        for word in text.split_inclusive(' ') {
-            script.push((word_delay, Ok(Delta::Text(word.to_owned()))));
-        }
-        let usage = Usage { completion_tokens: script.len() - 1, first_token: first_delay, ..Usage::default() };
-        script.push((Duration::ZERO, Ok(Delta::Done { reason: FinishReason::Stop, usage })));
-        self.scripts.lock().unwrap().push_back(script);
+        self.scripts.lock().unwrap().push_back(word_by_word(text, first_delay, word_delay));
     }
 
     /// Adds a failure.
@@ -165,10 +168,22 @@ impl FakeChat {
     }
 }
 
+fn word_by_word(text: &str, first_delay: Duration, word_delay: Duration) -> Vec<Step<Delta>> {
+    let mut script = vec![(first_delay, Ok(Delta::Begin { served_by: "fake-mind".into() }))];
+    for word in text.split_inclusive(' ') {
+        script.push((word_delay, Ok(Delta::Text(word.to_owned()))));
+    }
+    let usage = Usage { completion_tokens: script.len() - 1, first_token: first_delay, ..Usage::default() };
+    script.push((Duration::ZERO, Ok(Delta::Done { reason: FinishReason::Stop, usage })));
+    script
+}
+
 impl ChatModel for FakeChat {
     fn reply(&self, request: ChatRequest) -> Flow<Delta> {
         self.asked.lock().unwrap().push(request);
         let script = self.scripts.lock().unwrap().pop_front();
+        let moment = Duration::from_millis(1);
+        let script = script.or_else(|| self.usual.map(|text| word_by_word(text, moment, moment)));
         play(script.expect("a scripted reply"), Some(self.load.enter()))
     }
 
@@ -181,10 +196,12 @@ impl ChatModel for FakeChat {
     }
 }
 
-/// Hears each utterance as the next of its texts, `delay` after the audio has ended. Every half second of audio
+/// Hears each utterance as the next of its texts, or as what it usually hears, `delay` after the audio has ended. Every half second of audio
 /// gives a partial with one more word.
 pub struct FakeHearing {
     pub texts: Mutex<VecDeque<Result<String, ProviderError>>>,
+    /// What it hears when the texts have run out.
+    pub usual: Option<&'static str>,
     pub delay: Duration,
     /// The audio of each utterance.
     pub heard: Arc<Mutex<Vec<Mic>>>,
@@ -195,6 +212,7 @@ impl FakeHearing {
     pub fn new(texts: &[&str]) -> Self {
         Self {
             texts: Mutex::new(texts.iter().map(|text| Ok((*text).to_owned())).collect()),
+            usual: None,
             delay: Duration::from_millis(50),
             heard: Arc::default(),
             asked: Mutex::default(),
@@ -205,7 +223,8 @@ impl FakeHearing {
 impl SpeechToText for FakeHearing {
     fn transcribe(&self, audio: BoxStream<'static, Mic>, options: SttOptions) -> Flow<Transcript> {
         self.asked.lock().unwrap().push(options);
-        let text = self.texts.lock().unwrap().pop_front().expect("a scripted transcript");
+        let text = self.texts.lock().unwrap().pop_front().or_else(|| self.usual.map(|text| Ok(text.to_owned())));
+        let text = text.expect("a scripted transcript");
         let heard = Arc::clone(&self.heard);
         let delay = self.delay;
         let words = text.clone().unwrap_or_default();
@@ -242,6 +261,25 @@ impl SpeechToText for FakeHearing {
 
     fn languages(&self) -> Vec<String> {
         ["de", "en"].map(str::to_owned).to_vec()
+    }
+}
+
+/// Embeds a text as its length, 3 and 4, made one long. It does not know text-embedding-3-small.
+pub struct FakeEmbedder;
+
+impl TextEmbedder for FakeEmbedder {
+    fn embed(&self, request: EmbedRequest) -> BoxFuture<'static, Result<Embeddings, ProviderError>> {
+        if request.model.as_deref() == Some("text-embedding-3-small") {
+            let error = ProviderError::UnknownModel { model: "text-embedding-3-small".into(), remedy: "none".into() };
+            return future::ready(Err(error)).boxed();
+        }
+        let vector = |text: &String| {
+            let (a, b, c) = (text.len() as f32, 3.0, 4.0);
+            let length = (a * a + b * b + c * c).sqrt();
+            vec![a / length, b / length, c / length]
+        };
+        let vectors = request.texts.iter().map(vector).collect();
+        future::ready(Ok(Embeddings { vectors, tokens: 7, served_by: "lengths".into() })).boxed()
     }
 }
 

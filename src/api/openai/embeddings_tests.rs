@@ -1,31 +1,11 @@
-use futures::future::{self, BoxFuture, FutureExt};
 use serde_json::json;
 
 use super::*;
 use crate::api::fixture::{Server, server, server_with};
-use crate::provider::{Embeddings, ProviderError, TextEmbedder};
-
-/// Embeds a text as its length, 3 and 4, made one long.
-struct Lengths;
-
-impl TextEmbedder for Lengths {
-    fn embed(&self, request: EmbedRequest) -> BoxFuture<'static, Result<Embeddings, ProviderError>> {
-        if request.model.as_deref() == Some("text-embedding-3-small") {
-            let error = ProviderError::UnknownModel { model: "text-embedding-3-small".into(), remedy: "none".into() };
-            return future::ready(Err(error)).boxed();
-        }
-        let vector = |text: &String| {
-            let (a, b, c) = (text.len() as f32, 3.0, 4.0);
-            let length = (a * a + b * b + c * c).sqrt();
-            vec![a / length, b / length, c / length]
-        };
-        let vectors = request.texts.iter().map(vector).collect();
-        future::ready(Ok(Embeddings { vectors, tokens: 7, served_by: "lengths".into() })).boxed()
-    }
-}
+use crate::provider::fake::FakeEmbedder;
 
 async fn lengths() -> Server {
-    server_with(|state| state.embedder = Arc::new(Lengths)).await
+    server_with(|state| state.embedder = Arc::new(FakeEmbedder)).await
 }
 
 async fn ask(server: &Server, body: Value) -> (u16, Value) {

@@ -57,6 +57,14 @@ impl IfMatch {
         }
     }
 
+    /// The versions that a change may be of. None: any.
+    pub(super) fn versions(&self) -> Option<&[i64]> {
+        match self {
+            Self::Any => None,
+            Self::OneOf(versions) => Some(versions),
+        }
+    }
+
     /// A tag that is none of ours matches nothing.
     fn read(headers: &HeaderMap) -> Self {
         let mut sent = headers.get_all(header::IF_MATCH).iter().peekable();

@@ -32,6 +32,7 @@ use crate::engine::EngineError;
 use crate::engine::precedence::{Hurry, Precedence};
 use crate::engine::worker::{Ended, Resident, Worker};
 use crate::nn::kokoro;
+use crate::provider::voices::unavailable;
 use crate::provider::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo};
 use english::English;
 use phonemes::{Phonemes, Tongue, Writer};
@@ -124,6 +125,9 @@ impl KokoroEngine {
         }
         if request.text.len() > LONGEST_TEXT {
             return Err(invalid("text", format!("it is longer than {LONGEST_TEXT} bytes; send it in parts")));
+        }
+        if let Some(own) = &request.own_voice {
+            return Err(unavailable(own, &self.voices.list()));
         }
         let (voice, tongue) = self.voices.choose(request.voice.as_deref(), request.language.as_deref(), &self.name)?;
         let (out, pieces) = mpsc::channel(PIECES_AHEAD);

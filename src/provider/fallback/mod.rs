@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use super::{
     Caller, ChatModel, ChatRequest, Delta, EmbedRequest, Embeddings, Flow, ProviderError, SpeakRequest, SpeechChunk,
-    SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo,
+    SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo, VoiceStudio,
 };
 use crate::audio::Mic;
 use journey::{Ask, Overdue, Question, flow};
@@ -93,6 +93,7 @@ impl<D: Send + Sync + ?Sized + 'static> Fallback<D> {
             last_deadline: Some(LAST),
             is_last,
             is_named: self.is_named,
+            is_own_voice: false,
             settled: Box::new(|| {}),
         }
     }
@@ -123,8 +124,9 @@ impl ChatModel for Fallback<dyn ChatModel> {
 impl SpeechSynthesizer for Fallback<dyn SpeechSynthesizer> {
     fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk> {
         let walk = self.walk(&request.caller);
+        let is_own_voice = request.own_voice.is_some();
         let ask: Ask<dyn SpeechSynthesizer, SpeechChunk> = Box::new(move |door| Some(door.speak(request.clone())));
-        flow(walk, self.question(FIRST_AUDIO, ask, |chunk| chunk.last))
+        flow(walk, Question { is_own_voice, ..self.question(FIRST_AUDIO, ask, |chunk| chunk.last) })
     }
 
     fn voices(&self) -> Vec<VoiceInfo> {
@@ -135,6 +137,11 @@ impl SpeechSynthesizer for Fallback<dyn SpeechSynthesizer> {
             }
         }
         all
+    }
+
+    /// Of the first that has one.
+    fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
+        self.doors().find_map(|door| door.studio())
     }
 }
 

@@ -18,7 +18,7 @@ use super::refuse;
 use crate::audio::Mic;
 use crate::provider::{
     ChatModel, ChatRequest, Delta, EmbedRequest, Embeddings, Flow, ModelState, ProviderError, SpeakRequest,
-    SpeechChunk, SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo,
+    SpeechChunk, SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo, VoiceStudio,
 };
 
 type Build<D> = dyn Fn() -> BoxFuture<'static, Result<Arc<D>, ProviderError>> + Send + Sync;
@@ -29,6 +29,7 @@ pub struct Facts {
     window: Option<usize>,
     languages: Vec<String>,
     voices: Vec<VoiceInfo>,
+    studio: Option<Arc<dyn VoiceStudio>>,
 }
 
 /// A door whose facts can be kept while it is not there.
@@ -50,7 +51,7 @@ impl Known for dyn SpeechToText {
 
 impl Known for dyn SpeechSynthesizer {
     fn facts(&self) -> Facts {
-        Facts { voices: self.voices(), ..Facts::default() }
+        Facts { voices: self.voices(), studio: self.studio(), ..Facts::default() }
     }
 }
 
@@ -322,6 +323,10 @@ impl SpeechSynthesizer for Lazy<dyn SpeechSynthesizer> {
 
     fn voices(&self) -> Vec<VoiceInfo> {
         self.facts().voices
+    }
+
+    fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
+        self.facts().studio
     }
 }
 

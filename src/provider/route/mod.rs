@@ -14,7 +14,7 @@ use futures::{FutureExt, StreamExt, stream};
 use super::fallback::{Fallback, Link};
 use super::{
     ChatModel, ChatRequest, Delta, EmbedRequest, Embeddings, Flow, ProviderError, SpeakRequest, SpeechChunk,
-    SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo, VoiceNames,
+    SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo, VoiceNames, VoiceStudio,
 };
 use crate::audio::Mic;
 pub use lazy::{Facts, Known, Lazy};
@@ -184,6 +184,10 @@ impl SpeechSynthesizer for Routed<dyn SpeechSynthesizer> {
 
     fn voices(&self) -> Vec<VoiceInfo> {
         self.own().voices()
+    }
+
+    fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
+        self.own().studio()
     }
 }
 

@@ -18,6 +18,7 @@ use super::{refusal, served_by, stream};
 use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::body::JsonBody;
+use crate::api::openapi::SentEvent;
 use crate::api::problem::Problem;
 
 /// Answer a conversation
@@ -31,7 +32,7 @@ use crate::api::problem::Problem;
     responses(
         (status = 200, content(
             (Answer<Choice> = "application/json"),
-            (String = "text/event-stream"),
+            (SentEvent = "text/event-stream"),
         )),
         (status = "4XX", body = Refusal, description = "Refused"),
         (status = "5XX", body = Refusal, description = "Failed"),

@@ -35,7 +35,7 @@ fn ids_equal_llama_cpps() {
 #[test]
 #[ignore = "needs the ggml-vocab files of llama.cpp's source"]
 fn ids_of_other_families_equal_llama_cpps() {
-    let folder = testing::folder("VOCABULARIES");
+    let folder = testing::path("VOCABULARIES");
     let mut failures = Vec::new();
     for name in
         ["gpt-2", "llama-bpe", "llama-spm", "qwen2", "qwen35", "phi-3", "refact", "starcoder", "command-r", "mpt"]

@@ -15,6 +15,8 @@ pub mod limits;
 mod model;
 #[cfg(test)]
 mod network_tests;
+#[cfg(test)]
+mod own_voice_tests;
 pub mod prompt;
 mod schedule;
 pub mod story;

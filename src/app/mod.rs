@@ -397,3 +397,6 @@ mod fault_tests;
 #[cfg(test)]
 #[path = "idle_tests.rs"]
 mod idle_tests;
+#[cfg(test)]
+#[path = "stock_tests.rs"]
+mod stock_tests;

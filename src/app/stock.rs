@@ -137,7 +137,7 @@ impl Stock {
             summary: manifest.summary.clone(),
             licence: manifest.licence.clone(),
             state,
-            disk_bytes: folder.and_then(|folder| size_of(&folder).ok()),
+            disk_bytes: folder.and_then(|folder| bytes_below(&folder).ok()),
             memory_bytes: manifest.memory_mb * 1_000_000,
         }
     }
@@ -254,12 +254,12 @@ fn unknown(name: &str, error: &CatalogError) -> ProviderError {
 }
 
 /// Bytes of all files below a folder. The hub's cache has links to them.
-fn size_of(folder: &Path) -> std::io::Result<u64> {
+fn bytes_below(folder: &Path) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let metadata = std::fs::metadata(&path)?;
-        bytes += if metadata.is_dir() { size_of(&path)? } else { metadata.len() };
+        bytes += if metadata.is_dir() { bytes_below(&path)? } else { metadata.len() };
     }
     Ok(bytes)
 }

@@ -741,3 +741,17 @@ fn who_has_spoken_before_the_session_counts() {
     let effects = run(&mut machine, Instant::now(), vec![text("And now?")]);
     assert!(effects.contains(&"speaker_changed Some(\"zoe-001\")".to_owned()), "{effects:?}");
 }
+
+#[test]
+fn a_personality_follows_the_characters_own_prompt() {
+    let told = |character: &Character, settings: &Settings| system_prompt(character, settings, &[]);
+    let text = Settings { output: OutputKind::Text, ..Settings::default() };
+    let dry = Character { personality: " Dry, and kind.\n".to_owned(), ..character() };
+    assert_eq!(told(&dry, &text), "You are Olivia.\n\nYour personality: Dry, and kind.");
+    assert!(told(&dry, &Settings::default()).starts_with("You are Olivia.\n\nYour personality: Dry, and kind.\n\n"));
+    let bare = Character { system_prompt: String::new(), ..dry.clone() };
+    assert_eq!(told(&bare, &text), "Your personality: Dry, and kind.");
+    // A prompt that a client set stands for all that the character is.
+    let other = Settings { system_prompt: Some("You are a clerk.".to_owned()), ..text };
+    assert_eq!(told(&dry, &other), "You are a clerk.");
+}

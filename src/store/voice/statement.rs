@@ -19,7 +19,7 @@ impl VoiceSort {
         }
     }
 
-    fn place(self, voice: &StoredVoice) -> Place {
+    pub(super) fn place(self, voice: &StoredVoice) -> Place {
         let key = match self {
             Self::CreatedAt => &voice.created_at,
             Self::Name => &voice.name,

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::provider::{Caller, VoiceBook};
-use crate::store::CharacterChange;
 use crate::store::fixture::{TestStore, on_both_databases};
+use crate::store::{CharacterChange, Store};
 
 on_both_databases!(
     a_voice_comes_back_as_it_was_made_and_changed,

@@ -150,9 +150,10 @@ impl Words {
         let mut before = 0.0;
         for text in piece.split_whitespace() {
             let length: f64 = text.chars().map(seconds_of).sum();
-            let last = self.waiting.back_mut();
             // A lone sign belongs to the word before it.
-            if let (0.0, Some(word)) = (length, last) {
+            if !text.contains(char::is_alphanumeric)
+                && let Some(word) = self.waiting.back_mut()
+            {
                 word.text.extend([" ", text]);
                 continue;
             }

@@ -55,7 +55,7 @@ fn words_lie_along_the_voice_by_their_length() {
 fn a_pause_is_where_the_next_clause_begins() {
     // The speaker is much slower, or much faster, than expected: the second clause begins after the pause all the same.
     let text = "First of all, here is another thing.";
-    for first in [0.5, 0.75, 1.0] {
+    for first in [0.5, 0.75, 0.95] {
         let samples = sound(&[(first, true), (0.5, false), (1.5, true)]);
         let told = told(&mut Words::new(text, 1.0), &samples, HZ / 5, true, 0.0);
         assert_eq!(told.len(), 7);

@@ -19,8 +19,6 @@ mod openai;
 mod openapi;
 mod problem;
 mod rest;
-#[cfg(test)]
-mod scripted;
 mod server;
 mod tls;
 mod upload;
@@ -208,5 +206,8 @@ fn router(house: &Arc<House>) -> Router {
         .with_state(Arc::clone(house))
 }
 
+#[cfg(test)]
+#[path = "scripted_tests.rs"]
+mod scripted;
 #[cfg(test)]
 mod tests;

@@ -69,6 +69,7 @@ pub(super) struct FakeShelf {
 }
 
 impl FakeShelf {
+    #[expect(clippy::unused_self, reason = "asked of a shelf as of a real one")]
     pub(super) fn firsts(&self) -> BTreeMap<&'static str, String> {
         [("stt_model", "hears"), ("llm_model", "small"), ("tts_model", "speaks")]
             .map(|(setting, name)| (setting, name.to_owned()))

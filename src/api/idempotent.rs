@@ -185,7 +185,7 @@ async fn digested(request: Request) -> Result<(Request, String), Problem> {
     for part in [parts.method.as_str().as_bytes(), b"\n", parts.uri.to_string().as_bytes(), b"\n", &bytes] {
         digest.update(part);
     }
-    let digest = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = digest.finalize().iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     Ok((Request::from_parts(parts, Body::from(bytes)), digest))
 }
 

@@ -66,9 +66,12 @@ pub fn prepare(audio: &Speech, probabilities: &[f32]) -> Result<Reference, Refer
     // Where the detector hears no speech at all, what is loud takes its place: laughter, or a song.
     let is_spoken = probabilities.iter().any(|probability| *probability >= SPEECH);
     let spoken: Vec<bool> = (0..levels.len())
-        .map(|frame| match is_spoken {
-            true => probabilities.get(frame).is_some_and(|probability| *probability >= SPEECH),
-            false => levels[frame] >= loudest / 10.0,
+        .map(|frame| {
+            if is_spoken {
+                probabilities.get(frame).is_some_and(|probability| *probability >= SPEECH)
+            } else {
+                levels[frame] >= loudest / 10.0
+            }
         })
         .collect();
     let whole = window(&spoken, 0, spoken.len());
@@ -120,8 +123,8 @@ fn best_part(spoken: &[bool], (first, last): (usize, usize)) -> (usize, usize) {
 fn pauses(spoken: &[bool], from: usize, to: usize) -> Vec<(usize, usize)> {
     let mut pauses = Vec::new();
     let mut since = None;
-    for frame in from..to {
-        match (spoken[frame], since) {
+    for (frame, is_spoken) in spoken.iter().enumerate().take(to).skip(from) {
+        match (*is_spoken, since) {
             (false, None) => since = Some(frame),
             (true, Some(begin)) => {
                 if frame - begin >= PAUSE {

@@ -25,6 +25,7 @@ pub(in crate::api) struct Inbound {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, moved once")]
 pub(in crate::api) enum ClientMessage {
     /// Still at the client's rate.
     Audio(AudioChunk),

@@ -121,7 +121,7 @@ impl<R: Read + Seek> Archive<R> {
         let mut names = Vec::new();
         for at in 0..self.zip.len() {
             let mut entry = self.zip.by_index(at)?;
-            let Some(Entry::File(name)) = Entry::named(&*entry.name()?) else { continue };
+            let Some(Entry::File(name)) = Entry::named(&entry.name()?) else { continue };
             let path = folder.join(&name);
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder)?;

@@ -21,6 +21,8 @@ use crate::provider::{
     SpeechChunk, SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo, VoiceStudio,
 };
 
+/// A door, and whoever is at it.
+type Opened<D> = Result<(Arc<D>, Use<D>), ProviderError>;
 type Build<D> = dyn Fn() -> BoxFuture<'static, Result<Arc<D>, ProviderError>> + Send + Sync;
 
 /// What a door says of itself without working.
@@ -193,7 +195,7 @@ impl<D: Known + Send + Sync + ?Sized + 'static> Lazy<D> {
     }
 
     /// The door. It is being built from the call on.
-    fn door(&self, user: Use<D>) -> BoxFuture<'static, Result<(Arc<D>, Use<D>), ProviderError>> {
+    fn door(&self, user: Use<D>) -> BoxFuture<'static, Opened<D>> {
         if let Some(door) = user.cell.get() {
             return future::ready(Ok((Arc::clone(door), user))).boxed();
         }
@@ -277,7 +279,7 @@ async fn give_up<D: Known + Send + Sync + ?Sized + 'static>(shared: Weak<Shared<
         let mut state = shared.state();
         let unused = if state.users > 0 { Duration::ZERO } else { state.left.elapsed() };
         if unused < idle {
-            wait = idle - unused;
+            wait = idle.saturating_sub(unused);
             continue;
         }
         state.give_up();

@@ -46,10 +46,10 @@ async fn it_is_given_up_when_its_time_has_come_and_built_again_for_who_asks() {
     let (lazy, built) = lazy(Some(IDLE));
     assert_eq!((lazy.voices().len(), loaded(&built)), (0, (0, 0)));
     let length = heard(&lazy, "Hello.").await;
-    sleep(IDLE - Duration::from_secs(1)).await;
+    sleep(IDLE.saturating_sub(Duration::from_secs(1))).await;
     // Asked again just before: the time begins anew.
     assert_eq!(heard(&lazy, "Hello.").await, length);
-    sleep(IDLE - Duration::from_secs(1)).await;
+    sleep(IDLE.saturating_sub(Duration::from_secs(1))).await;
     assert_eq!(loaded(&built), (1, 1));
     sleep(Duration::from_secs(2)).await;
     assert_eq!(loaded(&built), (1, 0), "the door is dropped");

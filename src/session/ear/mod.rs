@@ -45,6 +45,7 @@ const NOTHING_TO_COMMIT: &str = "there is no audio to commit: nothing was said s
 
 /// What the ear tells.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "few of them, each moved once")]
 pub(super) enum Heard {
     /// Somebody began to speak.
     Began {

@@ -232,6 +232,11 @@ impl Condition {
         Self { text: "owner = $1".to_owned(), values: vec![Value::Text(owner.to_owned())] }
     }
 
+    fn and(&mut self, other: &str) {
+        self.text.push_str(" AND ");
+        self.text.push_str(other);
+    }
+
     /// The place of one more value.
     fn value(&mut self, value: Value) -> String {
         self.values.push(value);
@@ -256,11 +261,11 @@ async fn list(
     let mut condition = Condition::new(&owned.owner);
     if let Some(is_active) = is_active {
         let place = condition.value(Value::Number(i64::from(is_active)));
-        condition.text += &format!(" AND is_active = {place}");
+        condition.and(&format!("is_active = {place}"));
     }
     for word in fold::fold(query).split(' ').filter(|word| !word.is_empty()).take(MOST_WORDS) {
         let place = condition.value(Value::Text(pattern(word)));
-        condition.text += &format!(" AND search_text LIKE {place} ESCAPE '!'");
+        condition.and(&format!("search_text LIKE {place} ESCAPE '!'"));
     }
     let mut moment = owned.store.read().await?;
     let counted = format!("SELECT COUNT(*) FROM characters WHERE {}", condition.text);
@@ -271,7 +276,7 @@ async fn list(
     if let Some(place) = &ask.after {
         let key = condition.value(Value::Text(place.key.clone()));
         let id = condition.value(Value::Text(place.id.clone()));
-        condition.text += &format!(" AND ({column}, id) {sign} ({key}, {id})");
+        condition.and(&format!("({column}, id) {sign} ({key}, {id})"));
     }
     let limit = condition.value(Value::Number(i64::try_from(ask.limit + 1).unwrap_or(i64::MAX)));
     let text = format!(

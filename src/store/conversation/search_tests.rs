@@ -84,7 +84,7 @@ async fn titles_come_first_then_the_latest_messages(store: TestStore) {
     }
     assert_eq!(told, expected);
     assert_eq!(hits[4].message.as_ref().unwrap().id, messages[0].id);
-    assert_eq!(hits[4].snippet.marks, [0..3]);
+    assert_eq!(hits[4].snippet.marks, std::slice::from_ref(&(0..3)));
     assert_eq!(rows.search("tea", &first(50)).await.unwrap().items, hits, "pages tell the same");
     let retitled = ConversationChange { title: Some("coffee".into()), ..ConversationChange::default() };
     rows.change_conversation(&one.id, None, retitled).await.unwrap();

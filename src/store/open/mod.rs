@@ -17,7 +17,7 @@ pub(super) const OLDEST_SQLITE: &str = "3.51.3";
 type Migrations = [(i64, &'static str, &'static str)];
 
 /// The number of this program's schema.
-pub(super) const NEWEST: i64 = sqlite::MIGRATIONS.len() as i64;
+pub(super) const NEWEST: i64 = sqlite::MIGRATIONS[sqlite::MIGRATIONS.len() - 1].0;
 
 pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
     sqlx::any::install_default_drivers();
@@ -51,7 +51,7 @@ async fn migrate(
             Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
         })
         .collect();
-    let outcome = Migrator::with_migrations(migrations.into()).run_direct(None, connection, false).await;
+    let outcome = Migrator::with_migrations(migrations).run_direct(None, connection, false).await;
     let place = place.to_owned();
     outcome.map_err(|error| match error {
         MigrateError::VersionMissing(found) if found > known => StoreError::NewerSchema { place, found, known },

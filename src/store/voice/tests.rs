@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::provider::{Caller, VoiceBook};
+use crate::store::CharacterChange;
 use crate::store::fixture::{TestStore, on_both_databases};
-use crate::store::{CharacterChange, Store};
 
 on_both_databases!(
     a_voice_comes_back_as_it_was_made_and_changed,
@@ -55,6 +55,7 @@ async fn made(owned: &Owned, new: NewVoice) -> StoredVoice {
     }
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "a check that is always passed")]
 fn any(_: i64) -> Result<(), RecordError> {
     Ok(())
 }

@@ -27,18 +27,18 @@ fn colourful(width: u32, height: u32) -> DynamicImage {
 }
 
 /// A chunk of a PNG.
-fn chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+fn chunk(kind: [u8; 4], data: &[u8]) -> Vec<u8> {
     let mut crc = flate2::Crc::new();
-    crc.update(kind);
+    crc.update(&kind);
     crc.update(data);
     let length = u32::try_from(data.len()).unwrap().to_be_bytes();
-    [&length[..], kind, data, &crc.sum().to_be_bytes()].concat()
+    [&length[..], &kind, data, &crc.sum().to_be_bytes()].concat()
 }
 
 /// A PNG whose header claims a size; what follows it is `rest`.
 fn claimed(width: u32, height: u32, bits: u8, colour: u8, rest: &[u8]) -> Vec<u8> {
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[bits, colour, 0, 0, 0]].concat();
-    [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", &header).as_slice(), rest, &chunk(b"IEND", &[])].concat()
+    [b"\x89PNG\r\n\x1a\n", chunk(*b"IHDR", &header).as_slice(), rest, &chunk(*b"IEND", &[])].concat()
 }
 
 /// So many zeros, compressed.
@@ -105,9 +105,9 @@ fn the_orientation_is_applied_and_nothing_else_is_kept() {
 fn what_pretends_is_refused_before_it_is_decoded() {
     let started = Instant::now();
     let before = peak_memory();
-    let pixel = chunk(b"IDAT", &zeros(4));
-    let long = chunk(b"IDAT", &zeros(150_000_000));
-    let profile = chunk(b"iCCP", &[b"x\0\0".as_slice(), &zeros(300_000_000)].concat());
+    let pixel = chunk(*b"IDAT", &zeros(4));
+    let long = chunk(*b"IDAT", &zeros(150_000_000));
+    let profile = chunk(*b"iCCP", &[b"x\0\0".as_slice(), &zeros(300_000_000)].concat());
     for (what, bytes) in [
         ("a pixel that claims 65535", claimed(65_535, 65_535, 8, 2, &pixel)),
         ("two thousand million pixels", claimed(2_147_483_647, 1, 8, 0, &pixel)),
@@ -117,10 +117,10 @@ fn what_pretends_is_refused_before_it_is_decoded() {
         assert!(matches!(made(&bytes), Err(PictureError::TooLarge(_))), "{what}");
     }
     // Texts and profiles that unfold are not unfolded, or not far.
-    let text = chunk(b"zTXt", &[b"bomb\0\0".as_slice(), &zeros(1_000_000_000)].concat());
-    let bomb = claimed(1, 1, 8, 0, &[text.clone(), text, chunk(b"IDAT", &zeros(2))].concat());
+    let text = chunk(*b"zTXt", &[b"bomb\0\0".as_slice(), &zeros(1_000_000_000)].concat());
+    let bomb = claimed(1, 1, 8, 0, &[text.clone(), text, chunk(*b"IDAT", &zeros(2))].concat());
     assert!(made(&bomb).is_ok());
-    let _ = made(&claimed(1, 1, 8, 0, &[profile, chunk(b"IDAT", &zeros(2))].concat()));
+    let _ = made(&claimed(1, 1, 8, 0, &[profile, chunk(*b"IDAT", &zeros(2))].concat()));
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     let more = peak_memory().saturating_sub(before);
     assert!(more < 256 << 20, "{} MB more", more >> 20);
@@ -194,15 +194,15 @@ fn what_hides_behind_or_in_a_picture_is_left_out() {
     both.extend(b"PK\x03\x04<script>alert(1)</script>");
     let picture = made(&both).unwrap();
     assert!(!picture.full.windows(8).any(|part| part == b"<script>"));
-    let note = chunk(b"tEXt", b"Comment\0<script>alert(1)</script>");
-    let inside = claimed(1, 1, 8, 0, &[note, chunk(b"IDAT", &zeros(2))].concat());
+    let note = chunk(*b"tEXt", b"Comment\0<script>alert(1)</script>");
+    let inside = claimed(1, 1, 8, 0, &[note, chunk(*b"IDAT", &zeros(2))].concat());
     assert!(!made(&inside).unwrap().full.windows(8).any(|part| part == b"<script>"));
 }
 
 #[test]
 fn the_largest_that_is_read_takes_less_than_a_quarter_of_a_gigabyte() {
     let rows = zeros((6000 * 3 + 1) * 6000);
-    let bytes = claimed(6000, 6000, 8, 2, &chunk(b"IDAT", &rows));
+    let bytes = claimed(6000, 6000, 8, 2, &chunk(*b"IDAT", &rows));
     let before = peak_memory();
     assert_eq!(made(&bytes).unwrap().kind, Kind::Jpeg);
     let more = peak_memory().saturating_sub(before);

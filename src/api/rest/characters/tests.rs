@@ -59,6 +59,9 @@ async fn send(server: &Server, id: &str, bytes: Vec<u8>, name: &str) -> Answer {
     answer(request.header("content-type", "multipart/form-data; boundary=edge")).await
 }
 
+/// Method, path, body; status, code, field.
+type Row = (Method, String, Value, (u16, &'static str, &'static str));
+
 fn picture(format: ImageFormat) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     let picture = RgbImage::from_fn(900, 300, |x, y| image::Rgb([x as u8, y as u8, 9]));
@@ -76,7 +79,7 @@ async fn every_path_answers_its_success_its_absence_and_its_mistake(database: Te
     let wrong = |field: &'static str| (400, "bad_field", field);
     let found = (200, "", "");
     let absent = (404, "not_found", "");
-    let rows: Vec<(Method, String, Value, (u16, &str, &str))> = vec![
+    let rows: Vec<Row> = vec![
         (Method::GET, "/api/characters".into(), Value::Null, found),
         (Method::GET, "/api/characters?limit=0".into(), Value::Null, wrong("limit")),
         (Method::GET, "/api/characters?limit=many".into(), Value::Null, (400, "bad_query", "")),

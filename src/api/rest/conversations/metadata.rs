@@ -46,6 +46,7 @@ pub(in crate::api::rest) struct Metadata {
 /// What a reply took, in milliseconds; null where it had no such stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
+#[expect(clippy::struct_field_names, reason = "their unit is part of their names on the wire")]
 pub(in crate::api::rest) struct Timings {
     /// From the end of speech to the decision that it was the end.
     #[schema(required)]

@@ -200,6 +200,13 @@ async fn characters_speak_up_without_a_text() {
     assert_eq!(messages(&server, &id).await.len(), 2);
 }
 
+fn note(seen: &Mutex<Vec<MessageStatus>>, status: Option<MessageStatus>) {
+    let mut seen = seen.lock().unwrap();
+    if let Some(status) = status.filter(|status| seen.last() != Some(status)) {
+        seen.push(status);
+    }
+}
+
 #[tokio::test]
 async fn a_reply_is_pending_then_processing_then_completed() {
     let server = server().await;
@@ -211,11 +218,7 @@ async fn a_reply_is_pending_then_processing_then_completed() {
         loop {
             let replies = messages(&server, &id).await;
             let status = replies.iter().find(|it| it.role == crate::provider::Role::Assistant).map(|it| it.status);
-            let mut seen = seen.lock().unwrap();
-            if let Some(status) = status.filter(|status| seen.last() != Some(status)) {
-                seen.push(status);
-            }
-            drop(seen);
+            note(&seen, status);
             sleep(Duration::from_millis(5)).await;
         }
     };

@@ -111,13 +111,8 @@ pub(super) async fn make(
         return Ok(voice);
     }
     remove(house, recording).await;
-    Err(match made {
-        Err(error) => error.into(),
-        Ok(_) => {
-            let detail = "there are as many voices as one may have; delete some";
-            Problem::new(StatusCode::CONFLICT, "too_many_voices", detail)
-        }
-    })
+    let detail = "there are as many voices as one may have; delete some";
+    Err(made.map_or_else(Problem::from, |_| Problem::new(StatusCode::CONFLICT, "too_many_voices", detail)))
 }
 
 /// Words are understood at once; a recording is learned, where there is an engine that does.

@@ -273,12 +273,11 @@ async fn page(house: &House, rows: &Owned, ask: &PageAsk<VoiceSort>) -> Result<P
     let mut own = house.state.parts.speech.voices();
     own.sort_by(|one, other| one.name.cmp(&other.name));
     let builtin_after = ask.after.as_ref().and_then(|place| place.id.strip_prefix(BUILTIN));
-    let mut page = match builtin_after {
-        Some(_) => Page { items: Vec::new(), next: None, total: rows.count_voices().await? },
-        None => {
-            let Page { items, next, total } = rows.list_voices(ask).await?;
-            Page { items: items.into_iter().map(|voice| told(house, voice)).collect(), next, total }
-        }
+    let mut page = if builtin_after.is_some() {
+        Page { items: Vec::new(), next: None, total: rows.count_voices().await? }
+    } else {
+        let Page { items, next, total } = rows.list_voices(ask).await?;
+        Page { items: items.into_iter().map(|voice| told(house, voice)).collect(), next, total }
     };
     page.total += own.len();
     if page.next.is_some() {

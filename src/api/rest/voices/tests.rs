@@ -395,7 +395,7 @@ async fn hostile_names_write_nothing_outside() {
             assert!(!id.is_empty() && id.bytes().all(is_plain), "{name}: {id}");
         }
         for action in ["sample", "preview"] {
-            let encoded: String = name.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            let encoded = name.bytes().fold(String::new(), |text, byte| format!("{text}%{byte:02x}"));
             let path = format!("/api/voices/{encoded}/{action}");
             let (status, _) = server.get(&path, "").await;
             assert!((400..500).contains(&status), "{name}: {status}");

@@ -267,7 +267,7 @@ async fn transcribe(
 ) -> Result<(String, String), Problem> {
     let known = |language: &str| language.split('-').next().unwrap_or(language).to_owned();
     let languages = language.iter().map(|language| known(language)).collect();
-    let options = SttOptions { caller, languages, ..SttOptions::default() };
+    let options = SttOptions { languages, caller, ..SttOptions::default() };
     let mut flow = house.state.parts.stt.transcribe(stream::once(async { heard }).boxed(), options);
     let mut last = None;
     while let Some(item) = flow.next().await {

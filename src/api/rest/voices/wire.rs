@@ -16,6 +16,7 @@ pub(super) const LONGEST_TRANSCRIPT: usize = 2000;
 
 /// A voice that characters can have: an engine's own, or one that was made here.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "the contract's own name")]
 pub(super) struct Voice {
     /// Its id, by which requests and characters name it.
     #[schema(example = "nora")]
@@ -113,6 +114,7 @@ pub(super) enum NewMethod {
 
 /// What is to be different about a voice; what is not sent stays, and null empties it.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[expect(clippy::option_option, reason = "JSON knows a null and an absence")]
 pub(super) struct ChangedVoice {
     #[schema(min_length = 1, max_length = 100, pattern = "\\S")]
     pub(super) name: Option<String>,

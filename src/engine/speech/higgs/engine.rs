@@ -279,7 +279,7 @@ impl HiggsEngine {
         let conversation = caller.conversation_id;
         let order = move |voice: Arc<Enrolled>| {
             let seed = seed.unwrap_or_else(|| seed_of(&voice.name));
-            Order { pieces, seed, voice, speed, urgency, conversation, out, hurry }
+            Order { pieces, voice, seed, speed, urgency, conversation, out, hurry }
         };
         match (voice, own_voice) {
             (Some(voice), _) => self.desk.send(order(voice)).map_err(|error| refusal(&self.name, &error))?,

@@ -332,7 +332,7 @@ async fn first_audio(language_model: bool, rounds: usize) -> Vec<Duration> {
         for mut flow in flows {
             flow.next().await.unwrap().unwrap();
         }
-        waits.extend(std::mem::take(&mut *sounds.lock().unwrap()).into_iter().map(|at| at - begun));
+        waits.extend(std::mem::take(&mut *sounds.lock().unwrap()).into_iter().map(|at| at.saturating_sub(begun)));
         if let Some(reader) = reader {
             reader.join().unwrap();
         }

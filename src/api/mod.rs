@@ -7,16 +7,18 @@
 mod access;
 mod asker;
 mod body;
+mod defaults;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod full_tests;
 mod health;
+mod idempotent;
 mod narration;
 mod openai;
 mod openapi;
 mod problem;
 mod rest;
-#[cfg(test)]
-mod scripted;
 mod server;
 mod tls;
 mod upload;
@@ -26,6 +28,7 @@ mod ws;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -42,10 +45,10 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::provider::{Roster, TextEmbedder};
 use crate::session::Parts;
-use crate::session::settings::Settings;
 use crate::store::{Store, StoredLedger};
 use access::Entrance;
 pub use access::{Access, ApiKey};
+pub use defaults::{Defaults, MODEL_SETTINGS, Saved};
 pub use health::{PartReport, PartState};
 pub use server::serve;
 pub use tls::{Tls, TlsError, own_names};
@@ -68,12 +71,14 @@ pub struct State {
     pub ledger: StoredLedger,
     /// The folder for files that outlive a request.
     pub data_dir: PathBuf,
+    /// Whether what is said is kept as sound. Settings that are saved may change it.
+    pub recordings: Arc<AtomicBool>,
     /// How the engines are, for `/readyz`. Its sender changes it while they load or after one has failed.
     pub engines: watch::Receiver<Vec<PartReport>>,
     /// Renders the metrics in Prometheus' text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// What a new session begins with.
-    pub settings: Settings,
+    pub settings: Defaults,
     pub access: Access,
     /// None: connections are not encrypted.
     pub tls: Option<Tls>,
@@ -133,6 +138,10 @@ struct House {
     state: State,
     entrance: Entrance,
     sessions: Arc<Semaphore>,
+    /// The conversations that are replied to over REST.
+    replying: Arc<rest::Busy>,
+    /// Those that wait for their title.
+    titling: Semaphore,
     draining: Draining,
     /// Unix time in seconds.
     started: i64,
@@ -143,7 +152,9 @@ impl House {
         let entrance = Entrance::new(&state.access, state.store.clone(), listens_on);
         let sessions = Arc::new(Semaphore::new(state.limits.sessions));
         let started = OffsetDateTime::now_utc().unix_timestamp();
-        Arc::new(Self { state, entrance, sessions, draining, started })
+        let replying = Arc::default();
+        let titling = Semaphore::new(rest::TITLING);
+        Arc::new(Self { state, entrance, sessions, replying, titling, draining, started })
     }
 }
 
@@ -168,16 +179,21 @@ fn router(house: &Arc<House>) -> Router {
     let (described, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
         .merge(health::routes())
         .nest("/v1", openai::routes())
-        .nest("/api", rest::routes().merge(access::routes()))
+        .nest(
+            "/api",
+            rest::routes()
+                .layer(axum::middleware::from_fn_with_state(Arc::clone(house), idempotent::once))
+                .merge(access::routes()),
+        )
         .split_for_parts();
-    Router::new()
+    let routes = Router::new()
         .route("/ws", get(ws::open))
         .merge(described)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi::readable(description)))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check))
-        .layer(access::cors(&house.state.access.allowed_origins))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check));
+    access::with_cors(routes, &house.state.access.allowed_origins)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(axum::middleware::from_fn_with_state(house.state.limits.body_timeout, body::within))
         .layer(axum::middleware::from_fn(problem::too_large))
@@ -190,5 +206,8 @@ fn router(house: &Arc<House>) -> Router {
         .with_state(Arc::clone(house))
 }
 
+#[cfg(test)]
+#[path = "scripted_tests.rs"]
+mod scripted;
 #[cfg(test)]
 mod tests;

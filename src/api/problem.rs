@@ -68,6 +68,24 @@ impl Problem {
         Self { retry_after: Some(wait), ..self }
     }
 
+    /// As JSON.
+    pub(super) fn told(&self) -> String {
+        serde_json::to_string(&self.body()).unwrap_or_default()
+    }
+
+    /// As it is told.
+    pub(super) fn body(&self) -> ProblemBody {
+        let errors = self.field.iter().map(|field| FieldProblem { field: field.clone(), message: self.detail.clone() });
+        ProblemBody {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: self.detail.clone(),
+            code: self.code,
+            errors: errors.collect(),
+        }
+    }
+
     /// A field of the request that is wrong.
     pub(super) fn bad_field(field: impl Into<String>, message: impl std::fmt::Display) -> Self {
         let field = field.into();
@@ -127,6 +145,7 @@ impl From<RecordError> for Problem {
     fn from(error: RecordError) -> Self {
         let (status, code) = match &error {
             RecordError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            RecordError::Changed => (StatusCode::PRECONDITION_FAILED, "changed"),
             RecordError::Full => (StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage"),
             RecordError::Failed => (StatusCode::SERVICE_UNAVAILABLE, "database_failed"),
         };
@@ -136,16 +155,7 @@ impl From<RecordError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let errors = self.field.iter().map(|field| FieldProblem { field: field.clone(), message: self.detail.clone() });
-        let body = ProblemBody {
-            kind: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            detail: self.detail.clone(),
-            code: self.code,
-            errors: errors.collect(),
-        };
-        let mut response = (self.status, Json(body)).into_response();
+        let mut response = (self.status, Json(self.body())).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if self.status == StatusCode::UNAUTHORIZED {

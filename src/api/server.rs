@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::Instrument;
 
 use super::access::{Peer, Share, Shares};
-use super::{Draining, House, State, Tls, rest, router};
+use super::{Draining, House, State, Tls, idempotent, rest, router};
 use crate::provider::task::Task;
 
 /// A request's header. hyper notices up to one read beyond it.
@@ -45,6 +45,9 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     let (drain, draining) = watch::channel(false);
     let draining = Draining(draining);
     let _sweeper = Task::spawn("speech sweeper", rest::sweep_speech(state.data_dir.clone()));
+    let sweep = rest::sweep_recordings(state.data_dir.clone(), state.store.clone());
+    let _recordings = Task::spawn("recordings sweeper", sweep);
+    let _forgetter = Task::spawn("idempotency sweeper", idempotent::sweep_for_ever(state.store.clone()));
     let _voices = Task::spawn("voice sweeper", rest::sweep_voices(state.data_dir.clone(), state.store.clone()));
     let address = listener.local_addr().unwrap_or_else(|error| {
         tracing::warn!(%error, "the server does not know its own address, and takes it for public");

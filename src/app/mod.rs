@@ -8,6 +8,7 @@ mod loader;
 mod name;
 mod roster;
 mod shelf;
+mod stock;
 
 use std::sync::{Arc, OnceLock};
 
@@ -24,7 +25,9 @@ use crate::provider::fallback::Fallback;
 use crate::provider::filter::{ContentFilter, Filtered};
 use crate::provider::route::Routed;
 use crate::provider::voices::Voiced;
-use crate::provider::{Capability, ChatModel, Roster, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity};
+use crate::provider::{
+    Capability, ChatModel, ModelShelf, Roster, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity,
+};
 use crate::remote;
 use crate::session::Parts;
 use crate::store::{Budgets, LOCAL_OWNER, Recordings, Store, StoredLedger, VoiceLibrary};
@@ -261,6 +264,54 @@ impl App {
         Arc::new(Desks(desks))
     }
 
+    /// All models, of the doors that were built.
+    ///
+    /// # Errors
+    /// The file with prices cannot be read.
+    pub fn model_shelf(&self) -> anyhow::Result<Arc<dyn ModelShelf>> {
+        let mut desks: Vec<Box<dyn stock::Section>> = Vec::new();
+        desks.extend(self.hearing.get().map(|desk| Box::new(desk.clone()) as Box<dyn stock::Section>));
+        desks.extend(self.thinking.get().map(|desk| Box::new(desk.clone()) as Box<dyn stock::Section>));
+        desks.extend(self.speech.get().map(|desk| Box::new(desk.clone()) as Box<dyn stock::Section>));
+        desks.push(Box::new(self.embedding_desk().clone()));
+        Ok(Arc::new(stock::Stock {
+            catalog: self.catalog.clone(),
+            sections: desks.into(),
+            voice_activity: self.vad_model().to_owned(),
+            prices: guard::prices(self.config.spending.prices.as_deref())?,
+            services: self.services.clone(),
+        }))
+    }
+
+    /// Makes a model that was saved as a setting the first choice, where neither flag nor environment names one. Before
+    /// the first door is built.
+    ///
+    /// # Errors
+    /// It cannot be asked; the first choice stays what it was.
+    pub fn choose(&mut self, capability: Capability, name: &str) -> Result<(), String> {
+        self.place(&self.loader.resolve(name))?;
+        if !self.is_fixed(capability) {
+            let models = match capability {
+                Capability::Transcription => &mut self.config.stt,
+                Capability::Chat => &mut self.config.llm,
+                Capability::Speech => &mut self.config.tts,
+                Capability::Embedding => &mut self.config.embedding,
+            };
+            models.first = Some(name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether a flag or the environment names a capability's first choice.
+    pub fn is_fixed(&self, capability: Capability) -> bool {
+        match capability {
+            Capability::Transcription => self.config.stt.is_fixed,
+            Capability::Chat => self.config.llm.is_fixed,
+            Capability::Speech => self.config.tts.is_fixed,
+            Capability::Embedding => self.config.embedding.is_fixed,
+        }
+    }
+
     /// The database.
     ///
     /// # Errors
@@ -346,3 +397,6 @@ mod fault_tests;
 #[cfg(test)]
 #[path = "idle_tests.rs"]
 mod idle_tests;
+#[cfg(test)]
+#[path = "stock_tests.rs"]
+mod stock_tests;

@@ -7,7 +7,6 @@ mod keys;
 mod models;
 mod output;
 mod pull;
-mod restore;
 mod serve;
 mod sound;
 mod speak;
@@ -48,7 +47,7 @@ enum Command {
     Keys(keys::Keys),
     Doctor(doctor::Doctor),
     Backup(backup::Backup),
-    Restore(restore::Restore),
+    Restore(backup::Restore),
 }
 
 impl Cli {

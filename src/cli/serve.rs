@@ -1,6 +1,8 @@
 //! `aichat serve`: the server.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -11,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use super::output;
-use crate::api::{self, Access, ApiKey, Limits, PartReport, PartState, State, Tls};
+use crate::api::{self, Access, ApiKey, Defaults, Limits, MODEL_SETTINGS, PartReport, PartState, Saved, State, Tls};
 use crate::app::App;
 use crate::config::Config;
 use crate::provider::{Capability, ProviderState, Roster};
@@ -54,7 +56,12 @@ impl Serve {
         let address = listener.local_addr()?;
         let store = app.store().await?;
         let ledger = app.keep_books(&store).await?;
+        let saved = Saved::read(store.settings().await?);
+        let models = choose_saved(&mut app, &saved);
         let parts = app.parts(&store).await?;
+        let locked = MODEL_SETTINGS.iter().filter(|(_, capability)| app.is_fixed(*capability)).map(|(name, _)| *name);
+        let settings = Defaults::new(Settings::default(), app.model_shelf()?, models, locked.collect());
+        settings.put(saved)?;
         let roster = app.roster();
         tell_chains(&*roster);
         let (_engines, reports) = watch::channel(part_reports(&*roster, &app));
@@ -65,9 +72,10 @@ impl Serve {
             ledger,
             data_dir: app.config.data_dir.clone(),
             store: store.clone(),
+            recordings: Arc::new(AtomicBool::new(app.config.recordings.unwrap_or_default())),
             engines: reports,
             metrics: Arc::new(move || metrics.render()),
-            settings: Settings::default(),
+            settings,
             access: Access {
                 api_key: app.config.api_key.as_ref().map(|key| ApiKey::new(key.expose_secret())),
                 allowed_origins: app.config.allowed_origins.clone(),
@@ -112,6 +120,21 @@ impl Serve {
         let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.key) else { return Ok(None) };
         Ok(Some(Tls::from_files(certificate, key)?))
     }
+}
+
+/// Has saved models loaded in the place of the settings' own. Answers those, by the names of their settings.
+fn choose_saved(app: &mut App, saved: &Saved) -> BTreeMap<&'static str, String> {
+    let mut own = BTreeMap::new();
+    for (setting, capability) in MODEL_SETTINGS {
+        let first = app.chain(capability).first().map(ToString::to_string).unwrap_or_default();
+        own.insert(setting, first);
+        if let Some(name) = saved.model(capability)
+            && let Err(reason) = app.choose(capability, name)
+        {
+            tracing::warn!(setting, reason, "a saved model cannot be asked; going on without it");
+        }
+    }
+    own
 }
 
 /// Settings that change nothing.

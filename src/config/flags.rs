@@ -84,6 +84,9 @@ pub struct Flags {
     /// A moderation model that judges what is asked and answered, as openai/omni-moderation-latest [default: none]
     #[arg(long, env = "MODERATION_MODEL", global = true, hide_env_values = true)]
     pub moderation_model: Option<String>,
+    /// Whether what users and characters say is kept as sound in DATA_DIR: on or off [default: off]
+    #[arg(long, env = "RECORDINGS", global = true, hide_env_values = true)]
+    pub recordings: Option<Switch>,
     /// A key with all rights; where it is set, or `aichat keys` has made one, every request must carry a key
     #[arg(long, env = "AICHAT_API_KEY", global = true, hide_env_values = true)]
     pub api_key: Option<SecretString>,
@@ -108,6 +111,14 @@ pub struct Flags {
     /// OpenRouter's API; OPENROUTER_API_KEY is its key
     #[arg(long, env = "OPENROUTER_BASE_URL", global = true, hide_env_values = true)]
     pub openrouter_base_url: Option<String>,
+}
+
+/// A setting that is on or off.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    On,
+    Off,
 }
 
 #[derive(clap::Parser)]
@@ -168,6 +179,7 @@ pub(super) struct File {
     pub(super) prices: Option<PathBuf>,
     pub(super) content_filter_words: Option<PathBuf>,
     pub(super) moderation_model: Option<String>,
+    pub(super) recordings: Option<Switch>,
     pub(super) api_key: Option<String>,
     pub(super) allowed_origins: Option<Vec<String>>,
     pub(super) allowed_hosts: Option<Vec<String>>,

@@ -18,7 +18,7 @@ use secrecy::SecretString;
 pub use environment::load_dotenv;
 use environment::{named, variable};
 use flags::File;
-pub use flags::{Flags, command_line};
+pub use flags::{Flags, Switch, command_line};
 
 /// Where settings may stand besides flags and environment.
 pub const FILE: &str = "aichat.toml";
@@ -42,6 +42,8 @@ pub struct Config {
     pub model_idle: Option<Duration>,
     pub spending: Spending,
     pub filter: Filter,
+    /// What is said is kept as sound. None: as the saved settings say, else it is not.
+    pub recordings: Option<bool>,
     pub api_key: Option<SecretString>,
     pub allowed_origins: Vec<String>,
     pub allowed_hosts: Vec<String>,
@@ -61,6 +63,8 @@ pub struct Models {
     /// None: the profile's.
     pub first: Option<String>,
     pub fallback: Vec<String>,
+    /// A flag or the environment names the first: nothing else may.
+    pub is_fixed: bool,
 }
 
 /// Where Higgs Audio v2 is, if not among the other models.
@@ -175,11 +179,13 @@ impl Config {
         let models = |first: &Option<String>, second: Option<String>, list: &Option<Vec<String>>, other| Models {
             first: named(first.clone().or(second)).map(|name| name.trim().to_owned()),
             fallback: names(list.clone().or(other)),
+            is_fixed: named(first.clone()).is_some(),
         };
         let higgs = Higgs::read(&variable);
         let mut tts = models(&flags.tts_model, file.tts_model.take(), &flags.tts_fallback, file.tts_fallback.take());
         if higgs.model.is_some() {
             tts.first.get_or_insert_with(|| HIGGS[0].to_owned());
+            tts.is_fixed = true;
         }
         let config = Self {
             listen: SocketAddr::new(host, flags.port.or(file.port).unwrap_or(8000)),
@@ -210,6 +216,7 @@ impl Config {
                 words: flags.content_filter_words.clone().or(file.content_filter_words.take()),
                 moderation_model: named(flags.moderation_model.clone().or(file.moderation_model.take())),
             },
+            recordings: flags.recordings.or(file.recordings).map(|switch| switch == Switch::On),
             api_key: flags.api_key.clone().or(named(file.api_key.take()).map(Into::into)),
             allowed_origins: names(flags.allowed_origins.clone().or(file.allowed_origins.take())),
             allowed_hosts: names(flags.allowed_hosts.clone().or(file.allowed_hosts.take())),

@@ -41,7 +41,10 @@ pub use chat::{
 };
 pub use embedding::{EmbedRequest, Embeddings};
 pub use error::ProviderError;
-pub use roster::{Capability, ModelCard, ProviderReport, ProviderState, Roster};
+pub use roster::{
+    Capability, LocalModel, ModelCard, ModelShelf, ModelState, ProviderReport, ProviderState, PullProgress,
+    RemoteModel, Roster, VoiceNames,
+};
 pub use speech::{Gender, Language, SpeakRequest, SpeechChunk, Urgency, VoiceEngine, VoiceInfo, WordMark};
 pub use transcript::{FinalTranscript, Segment, SttOptions, SttTask, Transcript, Word};
 pub use voices::{OwnVoice, VoiceBook, VoiceRecording, VoiceReference, VoiceStudio};

@@ -28,7 +28,7 @@ const TABLES: [(&str, &str); 13] = [
     ("voices", "owner, id"),
     ("uploads", "id"),
 ];
-/// What each database counts by itself.
+/// What a database counts by itself, as rows are made: not kept, but rows keep their order.
 const OWN_NUMBERS: [(&str, &str); 1] = [("messages", "number")];
 
 /// Rows that come with the schema: a database that has no others is empty.
@@ -128,9 +128,11 @@ impl Snapshot {
     /// # Errors
     /// [`BackupError`].
     pub async fn write_table(&mut self, table: &'static str, out: &mut dyn Write) -> Result<u64, BackupError> {
-        let columns = columns(&mut self.moment, self.kind, table).await?;
+        let mut columns = columns(&mut self.moment, self.kind, table).await?;
+        let sorted = TABLES.iter().find(|(name, _)| *name == table).map_or("1", |(_, order)| *order);
+        let own_number = columns.iter().position(|column| OWN_NUMBERS.contains(&(table, column.name.as_str())));
+        let order = own_number.map_or_else(|| sorted.to_owned(), |at| columns.remove(at).name);
         let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-        let order = TABLES.iter().find(|(name, _)| *name == table).map_or("1", |(_, order)| *order);
         let query = format!("SELECT {} /* every row */ FROM {table} ORDER BY {order}", names.join(", "));
         let mut rows = sqlx::query(AssertSqlSafe(query)).fetch(&mut *self.moment);
         let mut count = 0;
@@ -154,7 +156,8 @@ impl Restoration {
         table: &'static str,
         lines: impl Iterator<Item = io::Result<String>>,
     ) -> Result<u64, BackupError> {
-        let columns = columns(&mut self.lock, self.kind, table).await?;
+        let mut columns = columns(&mut self.lock, self.kind, table).await?;
+        columns.retain(|column| !OWN_NUMBERS.contains(&(table, column.name.as_str())));
         let mut count = 0;
         for line in lines {
             count += 1;
@@ -244,15 +247,14 @@ async fn columns(
     table: &'static str,
 ) -> Result<Vec<Column>, sqlx::Error> {
     let query = match kind {
-        Kind::Sqlite => "SELECT name, type FROM pragma_table_info($1) ORDER BY cid",
+        Kind::Sqlite => "SELECT name, type FROM pragma_table_info($1) ORDER BY name",
         Kind::Postgres => {
             "SELECT CAST(column_name AS TEXT), CAST(data_type AS TEXT) FROM information_schema.columns \
-             WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position"
+             WHERE table_schema = current_schema() AND table_name = $1 ORDER BY CAST(column_name AS TEXT)"
         }
     };
     let told: Vec<(String, String)> = sqlx::query_as(query).bind(table).fetch_all(&mut **moment).await?;
-    let is_own_number = |name: &str| OWN_NUMBERS.contains(&(table, name));
-    let columns = told.into_iter().filter(|(name, _)| !is_own_number(name)).map(|(name, of)| {
+    let columns = told.into_iter().map(|(name, of)| {
         let class = match of.as_str() {
             "INTEGER" | "bigint" => Class::Whole,
             "REAL" | "double precision" => Class::Fraction,

@@ -97,12 +97,14 @@ async fn on_server(statement: String) {
     connection.close().await.unwrap();
 }
 
-impl TestStore {
+impl Store {
     /// Runs a statement of a test's own.
     pub(crate) async fn execute(&self, statement: &'static str) {
-        sqlx::query(statement).execute(&self.store.writer).await.unwrap_or_else(|error| panic!("{error}: {statement}"));
+        sqlx::query(statement).execute(&self.writer).await.unwrap_or_else(|error| panic!("{error}: {statement}"));
     }
+}
 
+impl TestStore {
     /// The address under which it can be opened again.
     pub(crate) fn url(&self) -> &str {
         &self.url

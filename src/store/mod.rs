@@ -11,9 +11,12 @@ mod character;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod key;
+mod conversation;
+mod idempotency;
 mod open;
 mod page;
 mod record;
+mod reply;
 mod row;
 mod scope;
 mod settings;
@@ -27,8 +30,15 @@ use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::watch;
 
 pub use character::{CharacterChange, CharacterSort, StoredCharacter};
+pub use conversation::{
+    Archive, Attachment, CastChange, ContentType, ConversationChange, ConversationFilter, ConversationKind,
+    ConversationSort, ConversationStatus, Hit, HitMessage, NewConversation, NewMessage, Saved, Snippet,
+    StoredConversation, StoredMessage, stored_time,
+};
+pub use idempotency::{Answer, Claim};
 pub use key::{Key, KeyError, NewKey, digest, is_well_formed, random_secret};
 pub use page::{Page, PageAsk, Place};
+pub use reply::{ReplyPlace, SavedMessage};
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};
 pub use voice::{

@@ -3,7 +3,8 @@
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::any::AnyRow;
-use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::provider::Role;
 use crate::session::record::{Character, Message, MessageStatus};
@@ -25,6 +26,17 @@ pub(super) fn written(moment: OffsetDateTime) -> String {
         moment.second(),
         moment.millisecond()
     )
+}
+
+/// A time as [`now`] writes it. None: it is not RFC 3339.
+pub(super) fn time(text: &str) -> Option<String> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?.checked_to_offset(UtcOffset::UTC)?;
+    Some(written(time))
+}
+
+/// A count as the databases hold it.
+pub(super) fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// The columns that [`character`] reads.
@@ -77,7 +89,7 @@ pub(super) fn status_name(status: MessageStatus) -> &'static str {
     }
 }
 
-fn json<T: serde::de::DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error> {
+pub(super) fn json<T: serde::de::DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;
     serde_json::from_str(&text).map_err(|error| undecodable(column, error))
 }

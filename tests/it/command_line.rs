@@ -44,7 +44,7 @@ fn a_wrong_setting_is_named() {
 }
 
 /// Every setting there is, set to nothing.
-const EMPTY: [&str; 39] = [
+const EMPTY: [&str; 40] = [
     "HOST",
     "PORT",
     "DATABASE_URL",

@@ -6,6 +6,7 @@
 
 mod command_line;
 mod keys;
+mod kill;
 mod server;
 mod tidy;
 mod voice_turn;

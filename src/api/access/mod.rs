@@ -30,7 +30,7 @@ use crate::store::{LOCAL_OWNER, Scope, Store, digest};
 pub use key::ApiKey;
 use key::Keys;
 use login::cookie_of;
-pub(super) use origin::cors;
+pub(super) use origin::with_cors;
 use origin::{Hosts, Origins};
 use rate::Rates;
 pub(super) use share::{Share, Shares};

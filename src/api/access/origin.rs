@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use axum::Router;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
@@ -111,14 +112,18 @@ impl Origins {
 }
 
 /// Lets pages of listed origins read answers. They send a key of their own: cookies are for our own page.
-pub(in crate::api) fn cors(allowed: &[String]) -> CorsLayer {
+pub(in crate::api) fn with_cors<S: Clone + Send + Sync + 'static>(routes: Router<S>, allowed: &[String]) -> Router<S> {
+    if allowed.is_empty() {
+        return routes;
+    }
     let origins = Origins::new(allowed);
     let is_allowed = move |origin: &HeaderValue, _: &_| origin.to_str().is_ok_and(|origin| origins.lists(origin, true));
     let exposed = ["etag", "location", "retry-after", "x-request-id", "x-served-by"];
-    CorsLayer::new()
+    let cors = CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(is_allowed))
         .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE])
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(exposed.map(HeaderName::from_static))
-        .max_age(PREFLIGHT_LASTS)
+        .max_age(PREFLIGHT_LASTS);
+    routes.layer(cors)
 }

@@ -58,9 +58,13 @@ fn insert(response: &mut Response, name: HeaderName, value: &str) {
     }
 }
 
-fn disk(error: &std::io::Error) -> Problem {
-    tracing::error!(%error, "a file cannot be read");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", "the file cannot be read")
+/// What a disk says of a file.
+pub(super) fn disk(error: &std::io::Error) -> Problem {
+    tracing::error!(%error, "a file cannot be read or written");
+    if error.kind() == ErrorKind::StorageFull {
+        return Problem::new(StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage", "the disk has no space left");
+    }
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", "the file cannot be read or written")
 }
 
 /// What a client wants of a file.

@@ -135,7 +135,8 @@ impl Connect {
         Ok(Opening {
             conversation_id: self.conversation_id.filter(|id| !id.is_empty()),
             character_ids: ids.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect(),
-            settings: house.state.settings.clone(),
+            guests: Vec::new(),
+            settings: house.state.settings.session(),
             paced: true,
             caller: asker.caller.clone(),
         })

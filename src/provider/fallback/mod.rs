@@ -61,10 +61,16 @@ impl<D: Send + Sync + ?Sized + 'static> Fallback<D> {
     /// The same with `first` before all others. A request names it: that it does not know the model is the answer.
     #[must_use]
     pub(super) fn led_by(&self, first: Link<D>) -> Self {
+        Self { is_named: true, ..self.headed_by(first) }
+    }
+
+    /// The same with `first` before all others.
+    #[must_use]
+    pub(super) fn headed_by(&self, first: Link<D>) -> Self {
         let mut links = vec![first];
         let others = self.links.iter().filter(|link| link.name != links[0].name).cloned().collect::<Vec<_>>();
         links.extend(others);
-        Self { what: self.what, links: links.into_iter().collect(), is_named: true }
+        Self { links: links.into_iter().collect(), ..self.clone() }
     }
 
     pub fn links(&self) -> &[Link<D>] {

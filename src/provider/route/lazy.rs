@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep};
 use super::refuse;
 use crate::audio::Mic;
 use crate::provider::{
-    ChatModel, ChatRequest, Delta, EmbedRequest, Embeddings, Flow, ProviderError, SpeakRequest, SpeechChunk,
-    SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo, VoiceStudio,
+    ChatModel, ChatRequest, Delta, EmbedRequest, Embeddings, Flow, ModelState, ProviderError, SpeakRequest,
+    SpeechChunk, SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo, VoiceStudio,
 };
 
 type Build<D> = dyn Fn() -> BoxFuture<'static, Result<Arc<D>, ProviderError>> + Send + Sync;
@@ -61,8 +61,14 @@ impl Known for dyn TextEmbedder {
     }
 }
 
-/// In the place of a door that is not needed yet, or no longer.
+/// In the place of a door that is not needed yet, or no longer. Clones are the same door.
 pub struct Lazy<D: ?Sized>(Arc<Shared<D>>);
+
+impl<D: ?Sized> Clone for Lazy<D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
 
 struct Shared<D: ?Sized> {
     /// For errors.
@@ -81,7 +87,19 @@ struct State<D: ?Sized> {
     users: usize,
     /// When the last of them left.
     left: Instant,
+    /// How building the door came out.
+    phase: ModelState,
     facts: Facts,
+}
+
+impl<D: Known + ?Sized> State<D> {
+    fn give_up(&mut self) {
+        let door = std::mem::take(&mut self.cell);
+        if let Some(door) = door.get() {
+            self.facts = door.facts();
+        }
+        self.phase = ModelState::Unloaded;
+    }
 }
 
 impl<D: ?Sized> Shared<D> {
@@ -131,7 +149,13 @@ impl<D: Known + Send + Sync + ?Sized + 'static> Lazy<D> {
         idle: Option<Duration>,
         build: impl Fn() -> BoxFuture<'static, Result<Arc<D>, ProviderError>> + Send + Sync + 'static,
     ) -> Self {
-        let state = State { cell: Cell::default(), users: 0, left: Instant::now(), facts: Facts::default() };
+        let state = State {
+            cell: Cell::default(),
+            users: 0,
+            left: Instant::now(),
+            phase: ModelState::Unloaded,
+            facts: Facts::default(),
+        };
         Self(Arc::new(Shared { name: name.into(), idle, build: Box::new(build), state: Mutex::new(state) }))
     }
 
@@ -140,10 +164,32 @@ impl<D: Known + Send + Sync + ?Sized + 'static> Lazy<D> {
     pub fn holding(self, door: Arc<D>) -> Self {
         let mut state = self.0.state();
         state.cell = Arc::new(OnceCell::new_with(Some(door)));
+        state.phase = ModelState::Ready;
         state.left = Instant::now();
         drop(state);
         self.0.watch();
         self
+    }
+
+    pub fn phase(&self) -> ModelState {
+        self.0.state().phase.clone()
+    }
+
+    /// Builds the door, where it is not there.
+    ///
+    /// # Errors
+    /// Why it cannot be built.
+    pub fn load(&self) -> BoxFuture<'static, Result<(), ProviderError>> {
+        let door = self.door(Use::new(&self.0));
+        async move { door.await.map(|_| ()) }.boxed()
+    }
+
+    /// Gives the door up. Whoever uses it still does; the next who asks builds another.
+    pub fn unload(&self) {
+        let mut state = self.0.state();
+        state.give_up();
+        drop(state);
+        tracing::info!(model = &*self.0.name, "unloaded");
     }
 
     /// The door. It is being built from the call on.
@@ -196,11 +242,26 @@ fn held<D: Send + Sync + ?Sized + 'static, T: Send + 'static>(flow: Flow<T>, use
 async fn build<D: Known + Send + Sync + ?Sized + 'static>(user: Use<D>) -> Result<Arc<D>, ProviderError> {
     let Use { shared, cell } = &user;
     let mut is_new = false;
+    let enter = |phase: ModelState| {
+        let mut state = shared.state();
+        // The door may have been given up meanwhile.
+        if Arc::ptr_eq(&state.cell, cell) {
+            state.phase = phase;
+        }
+    };
     let door = cell.get_or_try_init(|| {
         is_new = true;
+        enter(ModelState::Loading);
         (shared.build)()
     });
-    let door = door.await.cloned()?;
+    let door = door.await.cloned();
+    if is_new {
+        enter(match &door {
+            Ok(_) => ModelState::Ready,
+            Err(error) => ModelState::Failed { reason: error.to_string() },
+        });
+    }
+    let door = door?;
     if is_new {
         shared.watch();
     }
@@ -219,10 +280,7 @@ async fn give_up<D: Known + Send + Sync + ?Sized + 'static>(shared: Weak<Shared<
             wait = idle - unused;
             continue;
         }
-        let door = std::mem::take(&mut state.cell);
-        if let Some(door) = door.get() {
-            state.facts = door.facts();
-        }
+        state.give_up();
         drop(state);
         tracing::info!(model = &*shared.name, seconds = idle.as_secs(), "unloaded: nobody has used it for so long");
         return;

@@ -308,7 +308,7 @@ async fn find(connection: &mut AnyConnection, owner: &str, id: &str) -> Result<S
     Ok(stored(&found)?)
 }
 
-fn stored(found: &AnyRow) -> Result<StoredCharacter, sqlx::Error> {
+pub(super) fn stored(found: &AnyRow) -> Result<StoredCharacter, sqlx::Error> {
     Ok(StoredCharacter {
         character: row::character(found)?,
         image_url: found.try_get("image_url")?,
@@ -357,7 +357,7 @@ pub(super) async fn create(
 }
 
 /// The next number of a slug. It is given away even if the character is deleted.
-async fn next_id(connection: &mut AnyConnection, slug: &str) -> Result<String, Fault> {
+pub(super) async fn next_id(connection: &mut AnyConnection, slug: &str) -> Result<String, Fault> {
     let number: i64 = sqlx::query_scalar(
         "INSERT INTO character_numbers (slug, last) VALUES ($1, 1)
          ON CONFLICT (slug) DO UPDATE SET last = character_numbers.last + 1 RETURNING last",
@@ -368,7 +368,7 @@ async fn next_id(connection: &mut AnyConnection, slug: &str) -> Result<String, F
     Ok(format!("{slug}-{number:03}"))
 }
 
-async fn insert(connection: &mut AnyConnection, owner: &str, new: &StoredCharacter) -> Result<(), Fault> {
+pub(super) async fn insert(connection: &mut AnyConnection, owner: &str, new: &StoredCharacter) -> Result<(), Fault> {
     let query = sqlx::query(
         "INSERT INTO characters (name, description, system_prompt, personality, voice, image_url, image_file, model,
                                  parameters, talkativeness, languages, is_active, version, updated_at, search_text,

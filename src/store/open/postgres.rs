@@ -30,12 +30,15 @@ pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
     let options = AnyConnectOptions::from_str(url).map_err(|error| StoreError::BadUrl { reason: error.to_string() })?;
     let failed = |cause| StoreError::Database { place: place.clone(), cause };
     let connecting = tokio::time::timeout(ACQUIRE_TIMEOUT, AnyConnection::connect_with(&options));
-    let mut connection = connecting.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(failed)?;
+    let silent = std::io::Error::new(std::io::ErrorKind::TimedOut, "nobody answers at this address");
+    let mut connection = connecting.await.unwrap_or(Err(silent.into())).map_err(failed)?;
     migrate(&mut connection, MIGRATIONS, &place, failed).await?;
     connection.close().await.map_err(failed)?;
     let pool = AnyPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        // A server that was restarted has cut them all: what does not answer is made again.
+        .test_before_acquire(true)
         .after_connect(|connection, _| {
             Box::pin(async move { connection.execute(sqlx::raw_sql(SETTINGS)).await.map(|_| ()) })
         })
@@ -57,7 +60,7 @@ fn without_password(url: &str) -> String {
     format!("{scheme}://{user}{at}{host}{more}")
 }
 
-/// Whether a full disk made a query fail (`disk_full`).
+/// Whether a full disk made a query fail (`disk_full`); where its log cannot grow, PostgreSQL itself ends.
 pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.code().as_deref() == Some("53100")
 }

@@ -161,9 +161,9 @@ fn primary_code(error: &dyn sqlx::error::DatabaseError) -> Option<u32> {
     error.code()?.parse::<u32>().ok().map(|code| code & 0xFF)
 }
 
-/// Whether a full disk made a query fail.
+/// Whether a full disk made a query fail: the file or its log cannot grow, or the log's index, which lies beside them.
 pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
-    primary_code(error) == Some(13)
+    primary_code(error) == Some(13) || error.code().as_deref() == Some("4874")
 }
 
 #[cfg(test)]

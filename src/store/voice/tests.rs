@@ -234,7 +234,7 @@ fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
 
 async fn the_library_finds_by_id_then_by_name(store: TestStore) {
     let folder = tempfile::tempdir().unwrap();
-    let library = VoiceLibrary::new(Store::clone(&store), Recordings::new(folder.path()));
+    let library = VoiceLibrary::new(crate::store::Store::clone(&store), Recordings::new(folder.path()));
     let anna = store.of("anna");
     made(&anna, described("Nora")).await;
     made(&anna, NewVoice { speaker_description: "another".to_owned(), ..described("Nora") }).await;

@@ -349,7 +349,8 @@ async fn every_route_of_the_description_is_closed_without_a_key() {
     let server = server_with(|state| state.access.api_key = Some(ApiKey::new("sesame"))).await;
     let description = body(&server.get("/openapi.json", "").await.1);
     let mut closed = 0;
-    for (path, methods) in description["paths"].as_object().unwrap() {
+    let described = description["paths"].as_object().unwrap().iter();
+    for (path, methods) in described.filter(|(path, _)| !["/healthz", "/readyz", "/metrics"].contains(&path.as_str())) {
         for method in
             methods.as_object().unwrap().keys().filter(|it| ["get", "post", "put", "delete"].contains(&it.as_str()))
         {

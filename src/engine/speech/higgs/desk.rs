@@ -149,7 +149,7 @@ impl Desk {
         let utterance = self.model.utterance(&story, &prompt, &piece, frames, seed);
         let stream = self.opened;
         self.opened += 1;
-        let opening = Opening { stream, out: out.clone(), speed, urgency, hurry };
+        let opening = Opening { stream, piece: piece.clone(), out: out.clone(), speed, urgency, hurry };
         self.tell(Command::Open(Box::new(opening)))?;
         let job = Job { pieces, piece, attempt: 0, frames, utterance, sent: 0, seed, key, story, stream, out };
         let playback = Playback::new(self.now(), urgency);
@@ -282,8 +282,8 @@ impl Desk {
                 return Ok(());
             };
             let (next, frames) = model.compose(&job.story, &piece)?;
-            (job.piece, job.frames, job.attempt, prompt) = (piece, frames, 0, Arc::new(next));
-            self.tell(Command::PieceEnd(stream))?;
+            (job.piece, job.frames, job.attempt, prompt) = (piece.clone(), frames, 0, Arc::new(next));
+            self.tell(Command::PieceEnd(stream, piece))?;
         }
         let Self { model, schedule, .. } = self;
         if let Some(job) = schedule.work(ticket) {

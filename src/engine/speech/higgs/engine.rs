@@ -70,6 +70,10 @@ impl HiggsOptions {
         Ok(self.need(&HiggsConfig::published(), &device::open(device)?) + PUBLISHED_CODEC + ACTIVATIONS)
     }
 
+    fn layout(&self) -> LoadOptions {
+        LoadOptions { precision: self.precision, slots: self.slots, positions: self.positions }
+    }
+
     /// Of the language model alone.
     fn need(&self, config: &HiggsConfig, device: &Device) -> u64 {
         let need = MemoryNeed::of(config, self.precision, device);
@@ -135,23 +139,74 @@ impl HiggsEngine {
         network: impl FnOnce(Higgs) -> Box<dyn Network> + Send + 'static,
     ) -> Result<Self, EngineError> {
         let config = read_config(model)?;
-        let name: Arc<str> = Arc::from(name);
         let load_codec = {
-            let (name, codec) = (Arc::clone(&name), codec.to_owned());
-            move || {
-                let decoder = Decoder::load(&codec, &device::open(device)?)?;
-                decoder.decode(&[[0; CODEBOOKS]]).map_err(|error| canary(&name, &error))?;
-                Ok(Vocoder { decoder, chunking: options.chunking, name })
-            }
+            let codec = codec.to_owned();
+            move || Ok(Decoder::load(&codec, &device::open(device)?)?)
         };
         let load_model = {
-            let (name, folder) = (Arc::clone(&name), model.to_owned());
+            let folder = model.to_owned();
             move || {
                 let checkpoint = Checkpoint::open(&folder)?;
                 let tokens = PromptTokens::load(&folder, checkpoint.config())?;
-                let HiggsOptions { precision, slots, positions, .. } = options;
-                let higgs = checkpoint.load(&device::open(device)?, LoadOptions { precision, slots, positions })?;
-                let mut model = Model { name, higgs: network(higgs), tokens };
+                let higgs = checkpoint.load(&device::open(device)?, options.layout())?;
+                Ok((network(higgs), tokens))
+            }
+        };
+        let tokens = format!("{name}-{:x}", weights_of(codec)?);
+        let codec = codec.to_owned();
+        let studio = Studio { name: name.into(), config, voices: Voices::default(), codec, tokens, device };
+        let engine = Self::start(studio, options.chunking, load_model, load_codec)?;
+        Ok(Self { precedence, ..engine })
+    }
+
+    /// A model of these sizes that speaks noise, with a codec of the published sizes that makes noise of it: for
+    /// measuring without a checkpoint. `tokenizer` is a folder with a tokenizer.json of Higgs' markers. It enrols codes,
+    /// not sound.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn random(
+        name: &str,
+        tokenizer: &Path,
+        config: HiggsConfig,
+        device: DeviceChoice,
+        options: HiggsOptions,
+    ) -> Result<Self, EngineError> {
+        let load_codec = move || Decoder::random(&device::open(device)?).map_err(|error| canary("codec", &error));
+        let load_model = {
+            let (folder, config) = (tokenizer.to_owned(), config.clone());
+            move || {
+                let tokens = PromptTokens::load(&folder, &config)?;
+                let higgs = Higgs::random(config, &device::open(device)?, options.layout())?;
+                Ok((Box::new(higgs) as Box<dyn Network>, tokens))
+            }
+        };
+        let (codec, tokens) = (PathBuf::new(), format!("{name}-random"));
+        let studio = Studio { name: name.into(), config, voices: Voices::default(), codec, tokens, device };
+        Self::start(studio, options.chunking, load_model, load_codec)
+    }
+
+    /// An engine whose model has said a word and whose codec has made a sound, with the voices in words.
+    fn start(
+        studio: Studio,
+        chunking: Chunking,
+        load_model: impl FnOnce() -> Result<(Box<dyn Network>, PromptTokens), EngineError> + Send + 'static,
+        load_codec: impl FnOnce() -> Result<Decoder, EngineError> + Send + 'static,
+    ) -> Result<Self, EngineError> {
+        let name = Arc::clone(&studio.name);
+        let load_codec = {
+            let name = Arc::clone(&name);
+            move || {
+                let decoder = load_codec()?;
+                decoder.decode(&[[0; CODEBOOKS]]).map_err(|error| canary(&name, &error))?;
+                Ok(Vocoder { decoder, chunking, name })
+            }
+        };
+        let load_model = {
+            let name = Arc::clone(&name);
+            move || {
+                let (higgs, tokens) = load_model()?;
+                let mut model = Model { name, higgs, tokens };
                 model.check()?;
                 Ok(model)
             }
@@ -160,9 +215,7 @@ impl HiggsEngine {
         let ended = vocoder.ended();
         let desk =
             Worker::spawn(&name, WAITING_REQUESTS, load_model, move |model, inbox| desk::run(model, inbox, vocoder))?;
-        let tokens = format!("{name}-{:x}", weights_of(codec)?);
-        let voices = Voices::default();
-        let studio = Studio { name: Arc::clone(&name), config, voices, codec: codec.to_owned(), tokens, device };
+        let precedence = Precedence::default();
         let engine = Self { name, studio: Arc::new(studio), desk, vocoder: ended, precedence };
         for voice in standard() {
             engine.enrol(voice).map_err(|error| canary(&engine.name, &error))?;

@@ -260,6 +260,32 @@ fn a_model_that_does_not_go_with_the_codec_is_refused() {
     load("higgs_codec/transformers", "higgs_codec/transformers");
 }
 
+#[tokio::test]
+async fn every_word_has_its_time_in_the_chunk_that_it_begins_in() {
+    let engine = engine();
+    let sentence = "The quick brown fox jumps over the lazy dog, again and again. ";
+    let text = sentence.repeat(12);
+    assert!(super::story::pieces(&text).len() > 1);
+    for speed in [1.0, 1.5] {
+        let asked = SpeakRequest { speed, ..request(&text, "clara") };
+        let chunks: Vec<SpeechChunk> = engine.speak(asked).map(|chunk| chunk.unwrap()).collect().await;
+        let (mut position, mut last, mut said) = (Duration::ZERO, Duration::ZERO, Vec::new());
+        for chunk in chunks {
+            let end = position + chunk.audio.duration();
+            for word in chunk.words {
+                // Samples are counted, and seconds rounded.
+                let slack = Duration::from_millis(1);
+                assert!(word.start + slack >= position && word.end <= end + slack, "{word:?} in {position:?}..{end:?}");
+                assert!(last <= word.start + slack && word.start <= word.end, "{word:?} after {last:?}");
+                last = word.end;
+                said.push(word.text);
+            }
+            position = end;
+        }
+        assert_eq!(said, text.split_whitespace().collect::<Vec<_>>());
+    }
+}
+
 /// A copy of a fixture that may be damaged.
 fn copied(name: &str) -> tempfile::TempDir {
     let at = tempfile::tempdir().unwrap();

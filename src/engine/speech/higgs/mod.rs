@@ -26,6 +26,7 @@ pub mod tokens;
 mod tests;
 mod vocoder;
 mod voices;
+mod words;
 
 pub use engine::{HiggsEngine, HiggsOptions};
 pub use voices::{HiggsVoice, HiggsVoiceKind, Recording};

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::output;
 use crate::app;
+use crate::cli::output;
 use crate::config::Config;
 use crate::store::Store;
 
@@ -17,7 +17,7 @@ use crate::store::Store;
 #[command(
     after_help = "Example: aichat restore aichat-2026-11-21.zip\n         DATABASE_URL=postgres://aichat@db/aichat aichat restore aichat-2026-11-21.zip"
 )]
-pub(super) struct Restore {
+pub(in crate::cli) struct Restore {
     /// The file that `aichat backup` wrote
     file: PathBuf,
     /// Lose what the database holds
@@ -26,7 +26,7 @@ pub(super) struct Restore {
 }
 
 impl Restore {
-    pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
+    pub(in crate::cli) async fn run(self, config: Config) -> anyhow::Result<()> {
         let store = Store::open(&config.database_url).await?;
         let restored = app::restore(&store, &config.data_dir, &self.file, self.replace).await;
         store.checkpoint().await?;

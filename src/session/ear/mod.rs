@@ -4,6 +4,9 @@
 //! streams to the recogniser, from a little before its onset to its end point; with push-to-talk from the first sample
 //! to the commit. Positions are counted in samples received. What is not for the ear goes on to `turn`, in order.
 
+mod detector;
+mod hallucination;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,15 +15,16 @@ use futures::stream::{self, BoxStream, SelectAll};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::detector::Detector;
-use super::event::{Complaint, ErrorCode, Input, Request, Transcription};
+use self::detector::Detector;
+use self::hallucination::was_said;
+use super::event::{Complaint, ErrorCode, Input, Request, Terms, Transcription};
 use super::guard::guarded;
 use super::machine::Event;
 use super::settings::Settings;
 use crate::audio::vad::{EndPointer, VadEvent, VadSettings};
 use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::provider::{
-    Caller, FinalTranscript, ProviderError, Segment, SpeechToText, SttOptions, Transcript, VAD_FRAME, VoiceActivity,
+    Caller, FinalTranscript, ProviderError, SpeechToText, SttOptions, Transcript, VAD_FRAME, VoiceActivity,
 };
 
 /// One utterance, and with push-to-talk one press, lasts at most so long.
@@ -85,6 +89,8 @@ pub(super) struct Utterance {
     /// From that decision to the transcript.
     pub(super) stt: Duration,
     pub(super) served_by: Arc<str>,
+    /// Where recordings are kept.
+    pub(super) audio: Option<Mic>,
 }
 
 /// The room's state.
@@ -94,6 +100,8 @@ pub(super) struct Ear {
     settings: Settings,
     caller: Caller,
     new_id: fn() -> String,
+    /// Utterances are told with their audio.
+    keeps_audio: bool,
     pointer: EndPointer,
     /// Where `pointer` began to count.
     pointer_from: Samples<MIC_HZ>,
@@ -117,12 +125,16 @@ struct Open {
     item_id: String,
     frames: mpsc::Sender<Mic>,
     length: Samples<MIC_HZ>,
+    /// Where it is kept.
+    audio: Option<Mic>,
 }
 
 /// A transcript to come. It is cancelled when this is dropped.
 struct Awaited {
     item_id: String,
     end: Option<End>,
+    /// Once it has ended, where it is kept.
+    audio: Option<Mic>,
     _wanted: oneshot::Sender<()>,
 }
 
@@ -140,6 +152,7 @@ impl Ear {
         settings: Settings,
         caller: Caller,
         new_id: fn() -> String,
+        keeps_audio: bool,
     ) -> Self {
         Self {
             stt,
@@ -148,6 +161,7 @@ impl Ear {
             settings,
             caller,
             new_id,
+            keeps_audio,
             pointer_from: Samples(0),
             received: Samples(0),
             rest: Vec::new(),
@@ -189,7 +203,10 @@ impl Ear {
                     self.refuse(ErrorCode::BadAudio, NOTHING_TO_COMMIT.to_owned(), request.reference);
                 }
             }
-            Input::Settings(patch) | Input::Regenerate { settings: patch, .. }
+            Input::Settings(patch)
+            | Input::Regenerate { terms: Terms { settings: patch, .. }, .. }
+            | Input::Text { terms: Terms { settings: patch, .. }, .. }
+            | Input::SpeakUp { terms: Terms { settings: patch, .. }, .. }
                 if let Err(error) = patch.check_languages(&self.stt.languages()) =>
             {
                 self.refuse(ErrorCode::LanguageUnsupported, error.to_string(), request.reference);
@@ -296,8 +313,9 @@ impl Ear {
         let (wanted, unwanted) = oneshot::channel();
         let id = item_id.clone();
         self.hearing.push(flow.map(move |item| (id.clone(), item)).take_until(unwanted).boxed());
-        self.awaited.push(Awaited { item_id: item_id.clone(), end: None, _wanted: wanted });
-        self.open = Some(Open { item_id: item_id.clone(), frames, length: Samples(0) });
+        self.awaited.push(Awaited { item_id: item_id.clone(), end: None, audio: None, _wanted: wanted });
+        let audio = self.keeps_audio.then(Mic::default);
+        self.open = Some(Open { item_id: item_id.clone(), frames, length: Samples(0), audio });
         let since = self.received.saturating_sub(at).as_usize().min(self.recent.len());
         let beginning = self.recent[self.recent.len() - since..].to_vec();
         self.feed(&beginning);
@@ -307,8 +325,12 @@ impl Ear {
     fn feed(&mut self, samples: &[f32]) {
         if let Some(open) = &mut self.open {
             open.length += Samples(samples.len() as u64);
+            let samples = Mic::new(samples.to_vec());
+            if let Some(audio) = &mut open.audio {
+                audio.extend(&samples);
+            }
             // The inbox holds the longest utterance; a recogniser that has given up has told why.
-            let _ = open.frames.try_send(Mic::new(samples.to_vec()));
+            let _ = open.frames.try_send(samples);
         }
     }
 
@@ -322,6 +344,7 @@ impl Ear {
         let Some(open) = self.open.take() else { return };
         if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == open.item_id) {
             awaited.end = Some(End { decided: Instant::now(), endpoint });
+            awaited.audio = open.audio;
         }
     }
 
@@ -386,7 +409,7 @@ impl Ear {
             Ok(Transcript::Final(transcript)) => {
                 let Some(awaited) = self.no_longer(item_id) else { return };
                 if was_said(&transcript) {
-                    self.told.push(Heard::Final(Box::new(utterance(&awaited, transcript, self.received))));
+                    self.told.push(Heard::Final(Box::new(utterance(awaited, transcript, self.received))));
                 } else {
                     self.nothing(awaited.item_id);
                 }
@@ -420,11 +443,11 @@ fn pointer_settings(settings: &Settings) -> VadSettings {
     }
 }
 
-fn utterance(awaited: &Awaited, transcript: FinalTranscript, at: Samples<MIC_HZ>) -> Utterance {
+fn utterance(awaited: Awaited, transcript: FinalTranscript, at: Samples<MIC_HZ>) -> Utterance {
     let end = awaited.end.unwrap_or(End { decided: Instant::now(), endpoint: Duration::ZERO });
     Utterance {
         transcription: Transcription {
-            item_id: awaited.item_id.clone(),
+            item_id: awaited.item_id,
             is_final: true,
             stable_chars: transcript.text.chars().count(),
             text: transcript.text,
@@ -436,46 +459,9 @@ fn utterance(awaited: &Awaited, transcript: FinalTranscript, at: Samples<MIC_HZ>
         endpoint: end.endpoint,
         stt: end.decided.elapsed(),
         served_by: transcript.served_by,
+        audio: awaited.audio,
     }
-}
-
-/// What Whisper writes for silence and noise, having learned from subtitles.
-const HALLUCINATIONS: [&str; 8] = [
-    "thank you",
-    "thanks for watching",
-    "thank you for watching",
-    "thank you very much",
-    "please subscribe",
-    "bye",
-    "you",
-    "so",
-];
-/// From this probability of no speech on, such a text is not believed.
-const DOUBTFUL_NO_SPEECH: f32 = 0.3;
-/// Below this mean log probability neither.
-const DOUBTFUL_LOG_PROBABILITY: f32 = -1.0;
-/// From this probability of no speech on, no unlikely text is: Whisper's own rule.
-const NO_SPEECH: f32 = 0.6;
-
-/// Whether a transcript is what somebody said.
-fn was_said(transcript: &FinalTranscript) -> bool {
-    if !transcript.text.chars().any(char::is_alphanumeric) {
-        return false;
-    }
-    let kept = |char: &char| char.is_alphanumeric() || *char == ' ';
-    let plain: String = transcript.text.chars().flat_map(char::to_lowercase).filter(kept).collect();
-    let suspect = HALLUCINATIONS.contains(&plain.trim());
-    let doubtful = |segment: &Segment| {
-        let unlikely = segment.log_probability < DOUBTFUL_LOG_PROBABILITY;
-        if suspect {
-            unlikely || segment.no_speech > DOUBTFUL_NO_SPEECH
-        } else {
-            unlikely && segment.no_speech > NO_SPEECH
-        }
-    };
-    transcript.segments.is_empty() || !transcript.segments.iter().all(doubtful)
 }
 
 #[cfg(test)]
-#[path = "ear_tests.rs"]
 mod tests;

@@ -1,5 +1,7 @@
 //! `aichat backup FILE`: everything that was kept, into one file.
 
+mod restore;
+
 use std::path::PathBuf;
 
 use clap::Args;
@@ -7,6 +9,7 @@ use clap::Args;
 use super::output;
 use crate::app;
 use crate::config::Config;
+pub(super) use restore::Restore;
 
 /// Write everything that was kept (characters, voices, conversations, keys, usage) into one file
 ///

@@ -6,7 +6,7 @@
 use std::io::{ErrorKind, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path as Segment, State as Extract};
@@ -20,14 +20,14 @@ use tokio::time::interval;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
+use super::unfinished::{self, Unfinished, age, parse_name};
 use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::body::JsonBody;
 use crate::api::narration::{self, Narration, Script};
 use crate::api::problem::{Problem, ProblemBody};
-use crate::api::rest::file;
+use crate::api::rest::file::{self, disk};
 use crate::audio::{Encoder, Format, Samples};
 use crate::provider::Urgency;
 
@@ -35,8 +35,6 @@ const KEPT: Duration = Duration::from_hours(24);
 /// All files together; the oldest go first.
 const FOLDER_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const SWEPT_EVERY: Duration = Duration::from_mins(10);
-/// What a file is called while it is written.
-const UNFINISHED: &str = "part";
 
 /// What to speak, and how.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -62,7 +60,7 @@ struct Made {
     format: Format,
 }
 
-pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
+pub(in crate::api::rest) fn routes() -> OpenApiRouter<Arc<House>> {
     OpenApiRouter::new().routes(routes!(create)).routes(routes!(fetch))
 }
 
@@ -102,7 +100,7 @@ async fn create(
     let folder = folder(&house.state.data_dir);
     let mut unfinished = Unfinished::new(&folder, format).await.map_err(|error| disk(&error))?;
     let served_by = HeaderValue::from_str(&narration.served_by).ok();
-    let length = unfinished.write(narration, encoder).await?;
+    let length = write(&mut unfinished.file, narration, encoder).await?;
     let name = unfinished.keep().await.map_err(|error| disk(&error))?;
     sweep_once(folder).await;
     let seconds = (length.seconds() * 1000.0).round() / 1000.0;
@@ -133,13 +131,8 @@ async fn fetch(
 ) -> Result<Response, Problem> {
     let gone = || Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such speech; it is kept for a day");
     let (id, format) = parse_name(&name).ok_or_else(gone)?;
-    // Built anew from what was understood of it, so that no name leads out of the folder.
-    let path = folder(&house.state.data_dir).join(file_name(id, format));
-    let found = tokio::fs::metadata(&path).await.and_then(|metadata| metadata.modified());
-    let made = found.map_err(|error| match error.kind() {
-        ErrorKind::NotFound => gone(),
-        _ => disk(&error),
-    })?;
+    let path = folder(&house.state.data_dir).join(unfinished::name(id, format));
+    let made = tokio::fs::metadata(&path).await.and_then(|metadata| metadata.modified()).map_err(|_| gone())?;
     if age(made) > KEPT {
         return Err(gone());
     }
@@ -194,77 +187,29 @@ fn sweep(folder: &Path, kept: Duration, room: u64) -> std::io::Result<usize> {
     Ok(removed)
 }
 
-/// A file of the future, after a clock was set back, is new.
-fn age(made: SystemTime) -> Duration {
-    made.elapsed().unwrap_or_default()
-}
-
-fn file_name(id: Uuid, format: Format) -> String {
-    format!("{id}.{}", format.name())
-}
-
-fn parse_name(name: &str) -> Option<(Uuid, Format)> {
-    let (id, format) = name.split_once('.')?;
-    Some((Uuid::try_parse(id).ok()?, Format::named(format)?))
-}
-
-fn disk(error: &std::io::Error) -> Problem {
-    tracing::error!(%error, "a speech file cannot be read or written");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", "the speech file cannot be read or written")
-}
-
-/// A file that is being written. It is gone with its request, unless it was kept.
-struct Unfinished {
-    file: File,
-    path: PathBuf,
-    name: String,
-}
-
-impl Unfinished {
-    async fn new(folder: &Path, format: Format) -> std::io::Result<Self> {
-        tokio::fs::create_dir_all(folder).await?;
-        let name = file_name(Uuid::new_v4(), format);
-        let path = folder.join(format!("{name}.{UNFINISHED}"));
-        Ok(Self { file: File::create_new(&path).await?, path, name })
+/// Writes what is spoken as it comes, then the beginning that says how long it is.
+async fn write(
+    file: &mut File,
+    mut narration: Narration,
+    mut encoder: Box<dyn Encoder>,
+) -> Result<Samples<24_000>, Problem> {
+    let failed = |error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding_failed", format!("{error}"));
+    let mut length = Samples::default();
+    while let Some(audio) = narration.audio.next().await {
+        let audio = audio?;
+        length += audio.len();
+        let bytes = encoder.push(&audio).map_err(failed)?;
+        file.write_all(&bytes).await.map_err(|error| disk(&error))?;
     }
-
-    /// Writes what is spoken as it comes, then the beginning that says how long it is.
-    async fn write(
-        &mut self,
-        mut narration: Narration,
-        mut encoder: Box<dyn Encoder>,
-    ) -> Result<Samples<24_000>, Problem> {
-        let failed = |error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding_failed", format!("{error}"));
-        let mut length = Samples::default();
-        while let Some(audio) = narration.audio.next().await {
-            let audio = audio?;
-            length += audio.len();
-            let bytes = encoder.push(&audio).map_err(failed)?;
-            self.file.write_all(&bytes).await.map_err(|error| disk(&error))?;
-        }
-        let ending = encoder.finish().map_err(failed)?;
-        let write = async {
-            self.file.write_all(&ending.bytes).await?;
-            self.file.seek(SeekFrom::Start(0)).await?;
-            self.file.write_all(&ending.head).await?;
-            self.file.flush().await
-        };
-        write.await.map_err(|error| disk(&error))?;
-        Ok(length)
-    }
-
-    /// Gives the file its name, and says it.
-    async fn keep(self) -> std::io::Result<String> {
-        tokio::fs::rename(&self.path, self.path.with_extension("")).await?;
-        Ok(self.name.clone())
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // After it was kept there is nothing of this name.
-        let _ = std::fs::remove_file(&self.path);
-    }
+    let ending = encoder.finish().map_err(failed)?;
+    let write = async {
+        file.write_all(&ending.bytes).await?;
+        file.seek(SeekFrom::Start(0)).await?;
+        file.write_all(&ending.head).await?;
+        file.flush().await
+    };
+    write.await.map_err(|error| disk(&error))?;
+    Ok(length)
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ fn turn(runtime: &Runtime, parts: &Parts, audio: &Mic) -> Duration {
         let opening = Opening {
             conversation_id: None,
             character_ids: Vec::new(),
+            guests: Vec::new(),
             settings,
             paced: false,
             caller: Caller::default(),

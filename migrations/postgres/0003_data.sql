@@ -124,6 +124,8 @@ CREATE TABLE uploads (
 );
 -- The sweep after a day.
 CREATE INDEX uploads_by_age ON uploads (created_at);
+-- How many an owner has.
+CREATE INDEX uploads_by_owner ON uploads (owner);
 
 ALTER TABLE conversations ADD COLUMN owner TEXT NOT NULL DEFAULT 'local';
 ALTER TABLE conversations ADD COLUMN version BIGINT NOT NULL DEFAULT 1;
@@ -139,16 +141,32 @@ CREATE INDEX conversations_by_update ON conversations (owner, updated_at, id);
 CREATE INDEX conversations_by_age ON conversations (owner, created_at, id);
 -- Lists by title.
 CREATE INDEX conversations_by_title ON conversations (owner, title, id);
+-- How many a list has.
+CREATE INDEX conversations_by_status ON conversations (owner, status);
 
 ALTER TABLE messages ADD COLUMN owner TEXT NOT NULL DEFAULT 'local';
 -- The recording of what was spoken, in DATA_DIR; NULL: none.
 ALTER TABLE messages ADD COLUMN audio_file TEXT;
+-- Whose a recording's file is: the sweep of those that are nobody's.
+CREATE INDEX messages_by_recording ON messages (audio_file) WHERE audio_file IS NOT NULL;
 ALTER TABLE messages ADD COLUMN version BIGINT NOT NULL DEFAULT 1;
 ALTER TABLE messages DROP COLUMN audio_url;
 
--- Full-text search.
-CREATE INDEX messages_by_text ON messages USING gin (to_tsvector('simple', content));
-CREATE INDEX conversations_by_words ON conversations USING gin (to_tsvector('simple', title));
+-- Messages get a number of their own: search tells the latest first.
+ALTER TABLE messages ADD COLUMN number BIGINT GENERATED ALWAYS AS IDENTITY;
+
+-- Full-text search, by the same words as SQLite's: without diacritics, cut at every sign, so that no address, number or
+-- path is one long word.
+CREATE FUNCTION search_words (said TEXT) RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $words$
+    SELECT to_tsvector('pg_catalog.simple', translate(
+        regexp_replace(normalize(said, NFD), '[\u0300-\u036F]', '', 'g'),
+        '!"#$%&''()*+,-./:;<=>?@[\]^_`{|}~',
+        '                                '))
+$words$;
+CREATE INDEX messages_by_text ON messages USING gin (search_words(content));
+CREATE INDEX conversations_by_words ON conversations USING gin (search_words(title));
+-- As SQLite sorts, whatever the database's own order is.
+ALTER TABLE conversations ALTER COLUMN title TYPE TEXT COLLATE "C";
 
 ALTER TABLE usage ADD COLUMN owner TEXT NOT NULL DEFAULT 'local';
 -- One owner's sums of a span of days.

@@ -124,6 +124,8 @@ CREATE TABLE uploads (
 );
 -- The sweep after a day.
 CREATE INDEX uploads_by_age ON uploads (created_at);
+-- How many an owner has.
+CREATE INDEX uploads_by_owner ON uploads (owner);
 
 ALTER TABLE conversations ADD COLUMN owner TEXT NOT NULL DEFAULT 'local';
 ALTER TABLE conversations ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
@@ -139,6 +141,8 @@ CREATE INDEX conversations_by_update ON conversations (owner, updated_at, id);
 CREATE INDEX conversations_by_age ON conversations (owner, created_at, id);
 -- Lists by title.
 CREATE INDEX conversations_by_title ON conversations (owner, title, id);
+-- How many a list has.
+CREATE INDEX conversations_by_status ON conversations (owner, status);
 
 -- Messages get a number of their own: full-text search needs one that no VACUUM changes.
 CREATE TABLE numbered_messages (
@@ -181,6 +185,8 @@ CREATE UNIQUE INDEX messages_in_order ON messages (conversation_id, position);
 -- A message that a client sends twice is stored once.
 CREATE UNIQUE INDEX messages_by_client ON messages (conversation_id, client_message_id)
     WHERE client_message_id IS NOT NULL;
+-- Whose a recording's file is: the sweep of those that are nobody's.
+CREATE INDEX messages_by_recording ON messages (audio_file) WHERE audio_file IS NOT NULL;
 
 -- Full-text search.
 CREATE VIRTUAL TABLE message_texts USING fts5
@@ -196,18 +202,22 @@ CREATE TRIGGER messages_changed AFTER UPDATE OF content ON messages BEGIN
     INSERT INTO message_texts (message_texts, rowid, content) VALUES ('delete', old.number, old.content);
     INSERT INTO message_texts (rowid, content) VALUES (new.number, new.content);
 END;
-CREATE VIRTUAL TABLE title_texts USING fts5
-    (title, conversation_id UNINDEXED, tokenize = 'unicode61 remove_diacritics 2');
-INSERT INTO title_texts (title, conversation_id) SELECT title, id FROM conversations WHERE title <> '';
-CREATE TRIGGER titles_inserted AFTER INSERT ON conversations WHEN new.title <> '' BEGIN
-    INSERT INTO title_texts (title, conversation_id) VALUES (new.title, new.id);
+-- Titles are found by a number as well, which no VACUUM changes.
+ALTER TABLE conversations ADD COLUMN number INTEGER;
+UPDATE conversations SET number = rowid;
+CREATE UNIQUE INDEX conversations_by_number ON conversations (number);
+CREATE VIRTUAL TABLE title_texts USING fts5 (title, tokenize = 'unicode61 remove_diacritics 2');
+INSERT INTO title_texts (rowid, title) SELECT number, title FROM conversations WHERE title <> '';
+CREATE TRIGGER titles_inserted AFTER INSERT ON conversations BEGIN
+    UPDATE conversations SET number = (SELECT COALESCE(MAX(number), 0) + 1 FROM conversations) WHERE id = new.id;
+    INSERT INTO title_texts (rowid, title) SELECT number, title FROM conversations WHERE id = new.id AND title <> '';
 END;
 CREATE TRIGGER titles_deleted AFTER DELETE ON conversations WHEN old.title <> '' BEGIN
-    DELETE FROM title_texts WHERE conversation_id = old.id;
+    DELETE FROM title_texts WHERE rowid = old.number;
 END;
 CREATE TRIGGER titles_changed AFTER UPDATE OF title ON conversations WHEN old.title <> new.title BEGIN
-    DELETE FROM title_texts WHERE conversation_id = old.id;
-    INSERT INTO title_texts (title, conversation_id) SELECT new.title, new.id WHERE new.title <> '';
+    DELETE FROM title_texts WHERE rowid = old.number;
+    INSERT INTO title_texts (rowid, title) SELECT new.number, new.title WHERE new.title <> '';
 END;
 
 ALTER TABLE usage ADD COLUMN owner TEXT NOT NULL DEFAULT 'local';

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Five planted secrets are in no log, answer or error, and are sent to nobody but their service.
+"""Planted secrets are in no log, answer or error, and are sent to nobody but their service.
 
 usage: planted_secrets.py AICHAT_BINARY
 
-Starts a server of its own with LOG=trace and five secrets: the server's key, the keys of two services, the hub's token, and (in a
-start that fails) a password in a service's address. Its services are a stand-in of this script, which answers with each kind of error and repeats
+Starts a server of its own with LOG=trace and six secrets: the server's key, one of the database, the keys of two services, the hub's
+token, and (in a start that fails) a password in a service's address; what a login and a ticket give out are two more. Its services are a stand-in of this script, which answers with each kind of error and repeats
 whatever it was sent. Then it asks every door rightly and wrongly, with and without the key, and looks for the secrets in all
 answers, in the log and in the database. Also runs `doctor` and a start with broken settings.
 """
-import http.client, http.server, json, os, pathlib, secrets, socket, subprocess, sys, tempfile, threading, time
+import http.client, http.server, json, os, pathlib, re, secrets, socket, subprocess, sys, tempfile, threading, time
 
 SECRETS = {
     "AICHAT_API_KEY": secrets.token_hex(16),
@@ -18,6 +18,8 @@ SECRETS = {
     "password": secrets.token_hex(16),
 }
 SENT = []
+# Where the server gives out a secret of its own.
+GIVES = ("/api/login", "/api/ws-ticket")
 
 
 class Service(http.server.BaseHTTPRequestHandler):
@@ -54,7 +56,13 @@ def ask(port, method, path, body=None, key=None, content_type="application/json"
     headers = {"content-type": content_type} | ({"authorization": f"Bearer {key}"} if key else {})
     connection.request(method, path, body, headers)
     answer = connection.getresponse()
-    return f"{answer.status} {answer.getheaders()} {answer.read()!r}"
+    read = answer.read()
+    # A login's cookie and a ticket are secrets that the server gives out itself: they are looked for in everything else.
+    if path in GIVES and answer.status == 200:
+        given = read.decode() + str(answer.getheader("set-cookie"))
+        SECRETS[path] = re.search(r'(?:aichat_login=|"ticket":")(\w+)', given).group(1)
+        return str(answer.status)
+    return f"{answer.status} {answer.getheaders()} {read!r}"
 
 
 def main():
@@ -75,6 +83,8 @@ def main():
         broken = subprocess.run([binary, "serve"], env=environment | {"OPENAI_API_KEY": SECRETS["OPENAI_API_KEY"] + " é", "OPENROUTER_BASE_URL": f"https://user:{SECRETS['password']}@example.org/v1", "DEVICE": "toaster"}, cwd=folder, capture_output=True, text=True)
         assert broken.returncode != 0
         said.append(broken.stdout + broken.stderr)
+        made = subprocess.run([binary, "keys", "create", "probe", "--scope", "admin"], env=environment, cwd=folder, capture_output=True, text=True, check=True)
+        SECRETS["database key"] = made.stdout.strip()
         log = open(folder / "log", "w")
         server = subprocess.Popen([binary, "serve"], env=environment, stdout=log, stderr=log, cwd=folder)
         try:
@@ -94,12 +104,14 @@ def main():
                 *(("POST", "/v1/chat/completions", chat(model)) for model in ("local", *["openai/gpt-4o"] * 6, *["openrouter/a/b"] * 6, "anthropic/claude", "nobody", "")),
                 *(("POST", "/v1/audio/speech", json.dumps({"model": model, "voice": "alloy", "input": "Hi."})) for model in ("tts-1", *["openai/tts-1"] * 4)),
                 *(("POST", "/v1/embeddings", json.dumps({"model": model, "input": "x"})) for model in ("local", *["openai/e"] * 4)),
+                *(("POST", path, json.dumps({"key": key})) for path in GIVES), ("POST", "/api/login", json.dumps({"key": key, "x": None})[:-1]),
                 ("POST", "/v1/chat/completions", "{broken"), ("POST", "/v1/chat/completions", "[]"),
                 *(("GET", path, None) for path in ("/v1/models", "/api/providers", "/api/usage", "/metrics", "/healthz", "/readyz", "/nothing", "/ws", "/api/speech/..%2f..%2faichat.db")),
             ]
             for method, path, body in requests:
-                for sent in (key, None, "wrong-" + key[:8]):
+                for sent in (key, SECRETS["database key"], None, "wrong-" + key[:8]):
                     said.append(ask(port, method, path, body, sent))
+            said.append(ask(port, "GET", "/ws?ticket=" + SECRETS["/api/ws-ticket"]))
         finally:
             server.terminate()
             server.wait(40)

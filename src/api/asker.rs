@@ -1,6 +1,7 @@
 //! Who a request comes from, for whoever answers and whoever counts.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
@@ -9,12 +10,11 @@ use axum::http::request::Parts;
 use super::House;
 use super::access::Identity;
 use super::problem::Problem;
+use super::rest::Recorder;
 use crate::provider::Caller;
 use crate::session;
+use crate::session::record::Records;
 use crate::store::{Owned, Scope};
-
-/// Ids longer than this are not kept.
-const MOST_ID_BYTES: usize = 128;
 
 /// Whoever asks. Who may come in at all is `access`'s business.
 pub(super) struct Asker {
@@ -28,7 +28,13 @@ pub(super) struct Asker {
 impl Asker {
     /// What a session of the asker's is made of.
     pub(super) fn parts(&self, house: &House) -> session::Parts {
-        session::Parts { records: Arc::new(self.rows.clone()), ..house.state.parts.clone() }
+        let rows = self.rows.clone();
+        let records: Arc<dyn Records> = if house.state.recordings.load(Ordering::Relaxed) {
+            Arc::new(Recorder::new(rows, &house.state.data_dir))
+        } else {
+            Arc::new(rows)
+        };
+        session::Parts { records, ..house.state.parts.clone() }
     }
 
     /// # Errors
@@ -53,7 +59,7 @@ impl FromRequestParts<Arc<House>> for Asker {
         let caller = Caller {
             owner: Some(Arc::clone(&identity.owner)),
             key: identity.key.clone(),
-            request_id: id.filter(|id| id.len() <= MOST_ID_BYTES).map(Into::into),
+            request_id: id.map(Into::into),
             ..Caller::default()
         };
         let rows = house.state.store.of(&identity.owner);

@@ -5,17 +5,25 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
+use tower_http::timeout::DeadlineBody;
 
 use crate::api::problem::Problem;
 
 /// For a whole body of the largest size, on a slow line.
 const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// Ends whatever body takes longer than this, a byte at a time or all at once.
+pub(super) async fn within(State(time): State<Duration>, request: Request, next: Next) -> Response {
+    next.run(request.map(|body| Body::new(DeadlineBody::new(time, body)))).await
+}
 
 /// A body that is one JSON object.
 pub(super) struct JsonBody(Map<String, Value>);

@@ -1,11 +1,13 @@
 //! A server over real sockets, with scripted engines and a real database, and clients of it: for tests of the doors.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures::{SinkExt, StreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,10 +18,14 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::{Access, Limits, PartReport, PartState, State, serve};
+use super::{Access, Defaults, Limits, PartReport, PartState, State, serve};
+use crate::provider::account::Price;
 use crate::provider::fake::{FakeActivity, FakeChat, FakeHearing, FakeSpeech};
 use crate::provider::missing::Missing;
-use crate::provider::{ModelCard, ProviderReport, Roster};
+use crate::provider::{
+    Capability, Flow, LocalModel, ModelCard, ModelShelf, ModelState, ProviderError, ProviderReport, PullProgress,
+    RemoteModel, Roster, VoiceNames,
+};
 use crate::session::Parts;
 use crate::session::settings::Settings;
 use crate::store::fixture::{self, TestStore};
@@ -32,10 +38,11 @@ pub(super) struct Server {
     pub(super) address: String,
     pub(super) store: Store,
     pub(super) chat: Arc<FakeChat>,
+    pub(super) shelf: Arc<FakeShelf>,
     pub(super) engines: watch::Sender<Vec<PartReport>>,
     pub(super) stop: Option<oneshot::Sender<()>>,
     pub(super) done: JoinHandle<()>,
-    _folder: TempDir,
+    folder: TempDir,
     _database: TestStore,
 }
 
@@ -48,6 +55,110 @@ impl Roster for NoModels {
 
     fn providers(&self) -> Vec<ProviderReport> {
         Vec::new()
+    }
+}
+
+/// Two language models, of which `small` is the first, one of another service, and one that does not load.
+#[derive(Default)]
+pub(super) struct FakeShelf {
+    /// Those that were loaded.
+    pub(super) loaded: Mutex<Vec<String>>,
+    /// What was wished for last.
+    pub(super) first: Mutex<BTreeMap<&'static str, String>>,
+    pub(super) voices: Mutex<VoiceNames>,
+}
+
+impl FakeShelf {
+    #[expect(clippy::unused_self, reason = "asked of a shelf as of a real one")]
+    pub(super) fn firsts(&self) -> BTreeMap<&'static str, String> {
+        [("stt_model", "hears"), ("llm_model", "small"), ("tts_model", "speaks")]
+            .map(|(setting, name)| (setting, name.to_owned()))
+            .into()
+    }
+
+    fn known(name: &str) -> Result<(), ProviderError> {
+        let remedy = "there are small, large, broken, openai/x".to_owned();
+        let is_known = ["small", "large", "broken", "openai/x", "hears", "speaks"].contains(&name);
+        if is_known { Ok(()) } else { Err(ProviderError::UnknownModel { model: name.to_owned(), remedy }) }
+    }
+}
+
+impl ModelShelf for FakeShelf {
+    fn local(&self) -> Vec<LocalModel> {
+        let loaded = self.loaded.lock().unwrap();
+        let state = |name: &str| match name {
+            "broken" => ModelState::Failed { reason: "its file is damaged".to_owned() },
+            name if loaded.iter().any(|loaded| loaded == name) => ModelState::Ready,
+            _ => ModelState::Unloaded,
+        };
+        let model = |name: &str| LocalModel {
+            name: name.to_owned(),
+            kind: "chat",
+            summary: "A model.".to_owned(),
+            licence: "MIT".to_owned(),
+            state: state(name),
+            disk_bytes: (name != "large").then_some(1000),
+            memory_bytes: 2000,
+        };
+        ["small", "large", "broken"].map(model).into()
+    }
+
+    fn remote(&self) -> Vec<RemoteModel> {
+        let price = Some(Price { input: 2.5, ..Price::default() });
+        vec![RemoteModel { name: "openai/x".to_owned(), provider: "openai".to_owned(), price }]
+    }
+
+    fn pull(&self, name: &str) -> Result<Flow<PullProgress>, ProviderError> {
+        Self::known(name)?;
+        let step = |done_bytes| PullProgress {
+            model: name.to_owned(),
+            stage: "fetching".to_owned(),
+            file: "weights".to_owned(),
+            done_bytes,
+            total_bytes: Some(100),
+        };
+        let mut steps = vec![Ok(step(50)), Ok(step(100))];
+        if name == "broken" {
+            let (what, remedy) = (name.to_owned(), "the hub does not answer".to_owned());
+            steps[1] = Err(ProviderError::Unavailable { what, remedy });
+        }
+        Ok(futures::stream::iter(steps).boxed())
+    }
+
+    fn load(&self, name: &str) -> BoxFuture<'static, Result<(), ProviderError>> {
+        let outcome = Self::known(name).and_then(|()| match name {
+            "broken" => Err(ProviderError::Unavailable { what: name.to_owned(), remedy: "pull it again".to_owned() }),
+            name => {
+                self.loaded.lock().unwrap().push(name.to_owned());
+                Ok(())
+            }
+        });
+        futures::future::ready(outcome).boxed()
+    }
+
+    fn unload(&self, name: &str) -> Result<(), ProviderError> {
+        Self::known(name)?;
+        self.loaded.lock().unwrap().retain(|loaded| loaded != name);
+        Ok(())
+    }
+
+    fn first(&self, capability: Capability) -> String {
+        let (setting, own) = match capability {
+            Capability::Transcription => ("transcription", "hears"),
+            Capability::Speech => ("speech", "speaks"),
+            _ => ("chat", "small"),
+        };
+        self.first.lock().unwrap().get(setting).cloned().unwrap_or_else(|| own.to_owned())
+    }
+
+    fn prefer(&self, capability: Capability, name: &str) -> Result<(), ProviderError> {
+        Self::known(name)?;
+        self.first.lock().unwrap().insert(capability.as_str(), name.to_owned());
+        Ok(())
+    }
+
+    fn name_voices(&self, names: VoiceNames) {
+        *self.voices.lock().unwrap() = names;
     }
 }
 
@@ -64,6 +175,7 @@ pub(super) async fn server_on(database: TestStore, configure: impl FnOnce(&mut S
     let folder = tempfile::tempdir().unwrap();
     let store = Store::clone(&database);
     let chat = Arc::new(FakeChat::default());
+    let shelf = Arc::new(FakeShelf::default());
     let ready = |part: &str| PartReport { part: part.into(), name: "fake".into(), state: PartState::Ready };
     let (engines, reports) = watch::channel(vec![ready("stt"), ready("llm"), ready("tts"), ready("vad")]);
     let mut state = State {
@@ -79,13 +191,17 @@ pub(super) async fn server_on(database: TestStore, configure: impl FnOnce(&mut S
         ledger: StoredLedger::new(store.clone(), Budgets::default()),
         data_dir: folder.path().to_owned(),
         store: store.clone(),
+        recordings: Arc::default(),
         engines: reports,
         metrics: Arc::new(|| "aichat_up 1\n".to_owned()),
-        settings: Settings::default(),
+        settings: Defaults::new(Settings::default(), Arc::clone(&shelf) as _, shelf.firsts(), vec!["tts_model"]),
         access: Access::default(),
+        tls: None,
         limits: Limits::default(),
     };
     configure(&mut state);
+    // What the requests below call it.
+    state.access.allowed_hosts.push("x".to_owned());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (stop, stopped) = oneshot::channel();
@@ -95,10 +211,15 @@ pub(super) async fn server_on(database: TestStore, configure: impl FnOnce(&mut S
             std::future::pending::<()>().await;
         }
     }));
-    Server { address, store, chat, engines, stop: Some(stop), done, _folder: folder, _database: database }
+    Server { address, store, chat, shelf, engines, stop: Some(stop), done, folder, _database: database }
 }
 
 impl Server {
+    /// Where it keeps files.
+    pub(super) fn data_dir(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     /// A reply of short words that takes no time to write.
     pub(super) fn will_say(&self, text: &str) {
         self.chat.say(text, Duration::from_millis(10), Duration::from_millis(2));

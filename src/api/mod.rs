@@ -7,23 +7,28 @@
 mod access;
 mod asker;
 mod body;
+mod defaults;
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod full_tests;
 mod health;
+mod idempotent;
 mod narration;
 mod openai;
 mod openapi;
 mod problem;
 mod rest;
-#[cfg(test)]
-mod scripted;
 mod server;
+mod tls;
 mod upload;
 mod wire;
 mod ws;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -40,11 +45,13 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::provider::{Roster, TextEmbedder};
 use crate::session::Parts;
-use crate::session::settings::Settings;
 use crate::store::{Store, StoredLedger};
+use access::Entrance;
 pub use access::{Access, ApiKey};
+pub use defaults::{Defaults, MODEL_SETTINGS, Saved};
 pub use health::{PartReport, PartState};
 pub use server::serve;
+pub use tls::{Tls, TlsError, own_names};
 pub use ws::describe_metrics;
 
 /// JSON bodies are small; uploads set a limit of their own on their routes.
@@ -64,13 +71,17 @@ pub struct State {
     pub ledger: StoredLedger,
     /// The folder for files that outlive a request.
     pub data_dir: PathBuf,
+    /// Whether what is said is kept as sound. Settings that are saved may change it.
+    pub recordings: Arc<AtomicBool>,
     /// How the engines are, for `/readyz`. Its sender changes it while they load or after one has failed.
     pub engines: watch::Receiver<Vec<PartReport>>,
     /// Renders the metrics in Prometheus' text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// What a new session begins with.
-    pub settings: Settings,
+    pub settings: Defaults,
     pub access: Access,
+    /// None: connections are not encrypted.
+    pub tls: Option<Tls>,
     pub limits: Limits,
 }
 
@@ -79,8 +90,12 @@ pub struct State {
 pub struct Limits {
     /// Open TCP connections; more wait in the kernel's queue.
     pub connections: usize,
-    /// For a request's whole header, and between two requests of a connection.
+    /// Of these, what one address may have; of this machine, where proxies are, twice as many.
+    pub connections_per_address: usize,
+    /// For a TLS handshake, for a request's whole header, and between two requests of a connection.
     pub header_timeout: Duration,
+    /// For a request's whole body, however it comes; JSON has less.
+    pub body_timeout: Duration,
     /// WebSocket sessions at once.
     pub sessions: usize,
     /// WebSocket sessions of one key at once, where a key is needed.
@@ -103,7 +118,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            connections_per_address: 384,
             header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_mins(15),
             sessions: 64,
             sessions_per_key: 4,
             drain: Duration::from_secs(30),
@@ -119,20 +136,25 @@ impl Default for Limits {
 /// [`State`] and what counts while it is served.
 struct House {
     state: State,
+    entrance: Entrance,
     sessions: Arc<Semaphore>,
-    /// Of the one key there is.
-    keyed_sessions: Arc<Semaphore>,
+    /// The conversations that are replied to over REST.
+    replying: Arc<rest::Busy>,
+    /// Those that wait for their title.
+    titling: Semaphore,
     draining: Draining,
     /// Unix time in seconds.
     started: i64,
 }
 
 impl House {
-    fn new(state: State, draining: Draining) -> Arc<Self> {
+    fn new(state: State, draining: Draining, listens_on: SocketAddr) -> Arc<Self> {
+        let entrance = Entrance::new(&state.access, state.store.clone(), listens_on);
         let sessions = Arc::new(Semaphore::new(state.limits.sessions));
-        let keyed_sessions = Arc::new(Semaphore::new(state.limits.sessions_per_key));
         let started = OffsetDateTime::now_utc().unix_timestamp();
-        Arc::new(Self { state, sessions, keyed_sessions, draining, started })
+        let replying = Arc::default();
+        let titling = Semaphore::new(rest::TITLING);
+        Arc::new(Self { state, entrance, sessions, replying, titling, draining, started })
     }
 }
 
@@ -157,24 +179,35 @@ fn router(house: &Arc<House>) -> Router {
     let (described, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
         .merge(health::routes())
         .nest("/v1", openai::routes())
-        .nest("/api", rest::routes())
+        .nest(
+            "/api",
+            rest::routes()
+                .layer(axum::middleware::from_fn_with_state(Arc::clone(house), idempotent::once))
+                .merge(access::routes()),
+        )
         .split_for_parts();
-    Router::new()
+    let routes = Router::new()
         .route("/ws", get(ws::open))
         .merge(described)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi::readable(description)))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check));
+    access::with_cors(routes, &house.state.access.allowed_origins)
         .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(axum::middleware::from_fn_with_state(house.state.limits.body_timeout, body::within))
         .layer(axum::middleware::from_fn(problem::too_large))
         .layer(CatchPanicLayer::custom(problem::after_panic))
         .layer(axum::middleware::from_fn(openai::reshape))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(TraceLayer::new_for_http().make_span_with(server::span))
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+        .layer(axum::middleware::from_fn(server::drop_odd_id))
         .with_state(Arc::clone(house))
 }
 
+#[cfg(test)]
+#[path = "scripted_tests.rs"]
+mod scripted;
 #[cfg(test)]
 mod tests;

@@ -42,3 +42,7 @@ impl utoipa::Modify for Keys {
         components.add_security_scheme("cookie", cookie);
     }
 }
+
+#[cfg(test)]
+#[path = "openapi_tests.rs"]
+mod tests;

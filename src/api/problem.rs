@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::audio::AudioError;
 use crate::provider::ProviderError;
 use crate::session::record::RecordError;
 
@@ -62,11 +63,49 @@ impl Problem {
         Self { field: Some(field.to_owned()), ..self }
     }
 
+    /// The same, to be tried again after a while.
+    pub(super) fn later(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// As JSON.
+    pub(super) fn told(&self) -> String {
+        serde_json::to_string(&self.body()).unwrap_or_default()
+    }
+
+    /// As it is told.
+    pub(super) fn body(&self) -> ProblemBody {
+        let errors = self.field.iter().map(|field| FieldProblem { field: field.clone(), message: self.detail.clone() });
+        ProblemBody {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: self.detail.clone(),
+            code: self.code,
+            errors: errors.collect(),
+        }
+    }
+
     /// A field of the request that is wrong.
     pub(super) fn bad_field(field: impl Into<String>, message: impl std::fmt::Display) -> Self {
         let field = field.into();
         let detail = format!("{field}: {message}");
         Self { field: Some(field), ..Self::new(StatusCode::BAD_REQUEST, "bad_field", detail) }
+    }
+}
+
+impl Problem {
+    /// Why a sound file that was sent gives no audio.
+    pub(super) fn unreadable(error: &AudioError) -> Self {
+        let (status, code) = match error {
+            AudioError::TooLong { .. } | AudioError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            AudioError::Io(_) => {
+                tracing::error!(%error, "an upload cannot be read");
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            }
+            _ => (StatusCode::BAD_REQUEST, "bad_audio"),
+        };
+        Self::new(status, code, error.to_string()).about("file")
     }
 }
 
@@ -106,6 +145,7 @@ impl From<RecordError> for Problem {
     fn from(error: RecordError) -> Self {
         let (status, code) = match &error {
             RecordError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            RecordError::Changed => (StatusCode::PRECONDITION_FAILED, "changed"),
             RecordError::Full => (StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage"),
             RecordError::Failed => (StatusCode::SERVICE_UNAVAILABLE, "database_failed"),
         };
@@ -115,23 +155,16 @@ impl From<RecordError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let errors = self.field.iter().map(|field| FieldProblem { field: field.clone(), message: self.detail.clone() });
-        let body = ProblemBody {
-            kind: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            detail: self.detail.clone(),
-            code: self.code,
-            errors: errors.collect(),
-        };
-        let mut response = (self.status, Json(body)).into_response();
+        let mut response = (self.status, Json(self.body())).into_response();
         let kind = HeaderValue::from_static("application/problem+json");
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(wait) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
         }
         response.extensions_mut().insert(self);
         response

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
 use super::fixture::{Client, PATIENCE, of, server, server_with};
-use super::{Access, ApiKey, PartState};
+use super::{ApiKey, PartState};
 use crate::session::record::{MessageStatus, Records};
 use crate::store::LOCAL_OWNER;
 
@@ -200,7 +200,7 @@ async fn a_full_house_says_so() {
 #[tokio::test]
 async fn without_the_key_only_health_is_open() {
     let server = server_with(|state| {
-        state.access = Access { api_key: Some(ApiKey::new("sesame")), allowed_origins: vec![] };
+        state.access.api_key = Some(ApiKey::new("sesame"));
         state.limits.sessions_per_key = 1;
     })
     .await;

@@ -9,12 +9,12 @@ use super::loader::Loader;
 use super::name::ModelName;
 use crate::catalog::Kind;
 use crate::provider::account::Books;
-use crate::provider::route::Lazy;
+use crate::provider::route::{Known, Lazy};
 use crate::provider::{Capability, ChatModel, SpeechSynthesizer, SpeechToText, TextEmbedder};
 use crate::remote::{RemoteChat, RemoteEmbedder, RemoteSpeech, RemoteTranscriber, Service};
 
 /// A door that chains are made of.
-pub(super) trait Door: Send + Sync + 'static {
+pub(super) trait Door: Known + Send + Sync + 'static {
     const CAPABILITY: Capability;
     /// As errors name it.
     const WHAT: &'static str;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use tokio::time::timeout;
 
 use super::name::ModelName;
 use crate::audio::container::{Limits, decode_file};
@@ -15,12 +16,13 @@ use crate::engine::chat::ChatEngine;
 use crate::engine::device::{self, DeviceChoice};
 use crate::engine::embedding::BertEngine;
 use crate::engine::loudness::Loudness;
-use crate::engine::memory::MemoryLedger;
+use crate::engine::memory::{MemoryLedger, Reservation};
 use crate::engine::precedence::Precedence;
 use crate::engine::speech::KokoroEngine;
 use crate::engine::speech::higgs::{HiggsEngine, HiggsOptions, HiggsVoice, HiggsVoiceKind, Recording};
 use crate::engine::stt::WhisperEngine;
 use crate::engine::vad::SileroVad;
+use crate::engine::worker::{Ended, Resident};
 use crate::provider::limit::LimitedSpeech;
 use crate::provider::{ChatModel, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity};
 
@@ -37,10 +39,16 @@ pub(super) struct Loader {
     pub(super) speech_permits: usize,
     /// Where models are that stand elsewhere than the others.
     pub(super) folders: BTreeMap<&'static str, PathBuf>,
+    /// A model that nobody has used for so long is unloaded. None: never.
+    pub(super) idle: Option<Duration>,
+    /// Threads of the models that were loaded, by name.
+    pub(super) residents: Arc<Mutex<BTreeMap<String, Ended>>>,
 }
 
 /// What a recording of a voice may last when it is read; the engine says what a voice's may.
 const LONGEST_RECORDING: Duration = Duration::from_mins(2);
+/// A model that was unloaded is waited for so long, until it has given its memory back. It takes milliseconds.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(30);
 
 impl Loader {
     /// What a name stands for: of the catalog, `base.en` is `whisper-base.en`.
@@ -152,10 +160,10 @@ impl Loader {
                 match loaded {
                     Err(error @ EngineError::DoesNotFit { .. }) => refusal = Some(error),
                     Err(error) => return Err(error),
-                    Ok(engine) => {
-                        enrol(&engine, &model.join("voices"));
+                    Ok(loaded) => {
+                        enrol(&loaded.engine, &model.join("voices"));
                         tracing::info!(model = name, ?precision, slots, "laid out");
-                        return Ok(engine);
+                        return Ok(loaded);
                     }
                 }
             }
@@ -203,20 +211,41 @@ impl Loader {
     }
 
     /// Loads a model off the async threads. Each one opens the device for itself: candle's CUDA device must not be
-    /// shared between model threads.
-    async fn load<E: Send + 'static>(
+    /// shared between model threads. Its memory is booked until its threads have ended.
+    async fn load<E: Resident + Send + 'static>(
         &self,
         name: &ModelName,
-        load: impl FnOnce(&str, DeviceChoice, &Book) -> Result<E, EngineError> + Send + 'static,
+        load: impl FnOnce(&str, DeviceChoice, &Book) -> Result<Loaded<E>, EngineError> + Send + 'static,
     ) -> anyhow::Result<E> {
         let started = Instant::now();
+        let before = self.residents().remove(&name.to_string());
+        if let Some(before) = before
+            && timeout(LONGEST_FAREWELL, before.wait()).await.is_err()
+        {
+            tracing::warn!(model = %name, "still in memory although it was unloaded");
+        }
         let book = Book { ledger: self.ledger.clone(), device: self.device };
         let (model, device) = (name.to_string(), self.device);
         let loading = tokio::task::spawn_blocking(move || load(&model, device, &book));
         let loaded = loading.await.with_context(|| format!("loading {name}"))?;
-        let engine = loaded.map_err(|error| with_remedy(name, error))?;
+        let Loaded { engine, booked } = loaded.map_err(|error| with_remedy(name, error))?;
+        let ended = engine.ended();
+        self.residents().insert(name.to_string(), ended.clone());
+        tokio::spawn(async move {
+            ended.wait().await;
+            let given_back = tokio::task::spawn_blocking(move || device::give_back(device)).await;
+            if let Ok(Err(error)) = given_back {
+                tracing::warn!(%error, "memory stays with this process");
+            }
+            drop(booked);
+        });
         tracing::info!(model = %name, %device, seconds = started.elapsed().as_secs_f64(), "loaded");
         Ok(engine)
+    }
+
+    fn residents(&self) -> MutexGuard<'_, BTreeMap<String, Ended>> {
+        // Inserted and removed whole.
+        self.residents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -250,19 +279,22 @@ struct Book {
     device: DeviceChoice,
 }
 
+/// A model, and its line in the ledger.
+struct Loaded<E> {
+    engine: E,
+    booked: Reservation,
+}
+
 impl Book {
-    /// Refuses what does not fit before it is loaded. A loaded model stays, and its memory with it, until the process
-    /// ends.
+    /// Refuses what does not fit before it is loaded.
     fn enter<E>(
         &self,
         model: &str,
         bytes: u64,
         load: impl FnOnce() -> Result<E, EngineError>,
-    ) -> Result<E, EngineError> {
-        let reserved = self.ledger.reserve(&self.device.to_string(), model, bytes)?;
-        let engine = load()?;
-        reserved.keep();
-        Ok(engine)
+    ) -> Result<Loaded<E>, EngineError> {
+        let booked = self.ledger.reserve(&self.device.to_string(), model, bytes)?;
+        Ok(Loaded { engine: load()?, booked })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The composition root: where settings, models on disk, engines, services elsewhere and the database meet.
 
+mod backup;
 mod check;
 mod door;
 mod guard;
@@ -7,6 +8,7 @@ mod loader;
 mod name;
 mod roster;
 mod shelf;
+mod stock;
 
 use std::sync::{Arc, OnceLock};
 
@@ -22,10 +24,14 @@ use crate::provider::account::{Books, Usd};
 use crate::provider::fallback::Fallback;
 use crate::provider::filter::{ContentFilter, Filtered};
 use crate::provider::route::Routed;
-use crate::provider::{Capability, ChatModel, Roster, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity};
+use crate::provider::voices::Voiced;
+use crate::provider::{
+    Capability, ChatModel, ModelShelf, Roster, SpeechSynthesizer, SpeechToText, TextEmbedder, VoiceActivity,
+};
 use crate::remote;
 use crate::session::Parts;
-use crate::store::{Budgets, LOCAL_OWNER, Store, StoredLedger};
+use crate::store::{Budgets, LOCAL_OWNER, Recordings, Store, StoredLedger, VoiceLibrary};
+pub use backup::{Description, backup, restore};
 pub use check::faults;
 use door::Door;
 use loader::Loader;
@@ -81,6 +87,8 @@ impl App {
                 .into_iter()
                 .filter_map(|(name, folder)| Some((name, folder.clone()?)))
                 .collect(),
+            idle: config.model_idle,
+            residents: Arc::default(),
         };
         let services = services(&config)?;
         let filter = guard::filter(&config.filter, &services)?;
@@ -208,6 +216,12 @@ impl App {
         })
     }
 
+    /// The same, with the voices that people made.
+    pub fn voiced(&self, speech: Arc<dyn SpeechSynthesizer>, store: &Store) -> Arc<dyn SpeechSynthesizer> {
+        let library = VoiceLibrary::new(store.clone(), Recordings::new(&self.config.data_dir));
+        Arc::new(Voiced::new(speech, Arc::new(library)))
+    }
+
     pub fn voice_activity(&self) -> anyhow::Result<Arc<dyn VoiceActivity>> {
         self.loader.voice_activity()
     }
@@ -250,6 +264,54 @@ impl App {
         Arc::new(Desks(desks))
     }
 
+    /// All models, of the doors that were built.
+    ///
+    /// # Errors
+    /// The file with prices cannot be read.
+    pub fn model_shelf(&self) -> anyhow::Result<Arc<dyn ModelShelf>> {
+        let mut desks: Vec<Box<dyn stock::Section>> = Vec::new();
+        desks.extend(self.hearing.get().map(|desk| Box::new(desk.clone()) as Box<dyn stock::Section>));
+        desks.extend(self.thinking.get().map(|desk| Box::new(desk.clone()) as Box<dyn stock::Section>));
+        desks.extend(self.speech.get().map(|desk| Box::new(desk.clone()) as Box<dyn stock::Section>));
+        desks.push(Box::new(self.embedding_desk().clone()));
+        Ok(Arc::new(stock::Stock {
+            catalog: self.catalog.clone(),
+            sections: desks.into(),
+            voice_activity: self.vad_model().to_owned(),
+            prices: guard::prices(self.config.spending.prices.as_deref())?,
+            services: self.services.clone(),
+        }))
+    }
+
+    /// Makes a model that was saved as a setting the first choice, where neither flag nor environment names one. Before
+    /// the first door is built.
+    ///
+    /// # Errors
+    /// It cannot be asked; the first choice stays what it was.
+    pub fn choose(&mut self, capability: Capability, name: &str) -> Result<(), String> {
+        self.place(&self.loader.resolve(name))?;
+        if !self.is_fixed(capability) {
+            let models = match capability {
+                Capability::Transcription => &mut self.config.stt,
+                Capability::Chat => &mut self.config.llm,
+                Capability::Speech => &mut self.config.tts,
+                Capability::Embedding => &mut self.config.embedding,
+            };
+            models.first = Some(name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether a flag or the environment names a capability's first choice.
+    pub fn is_fixed(&self, capability: Capability) -> bool {
+        match capability {
+            Capability::Transcription => self.config.stt.is_fixed,
+            Capability::Chat => self.config.llm.is_fixed,
+            Capability::Speech => self.config.tts.is_fixed,
+            Capability::Embedding => self.config.embedding.is_fixed,
+        }
+    }
+
     /// The database.
     ///
     /// # Errors
@@ -266,6 +328,7 @@ impl App {
         let vad = self.voice_activity()?;
         match tokio::join!(self.speech_to_text(), self.chat_model(), self.speech_synthesizer()) {
             (Ok(stt), Ok(chat), Ok(speech)) => {
+                let speech = self.voiced(speech, store);
                 Ok(Parts { stt, chat, speech, vad, records: Arc::new(store.of(LOCAL_OWNER)) })
             }
             (stt, chat, speech) => {
@@ -304,6 +367,14 @@ fn services(config: &Config) -> anyhow::Result<Services> {
     Ok(services)
 }
 
+/// The database of these settings, which must be there already.
+///
+/// # Errors
+/// It is not there or cannot be opened.
+pub async fn existing_store(config: &Config) -> anyhow::Result<Store> {
+    Ok(Store::open_existing(&config.database_url).await?)
+}
+
 /// The catalog of these settings.
 ///
 /// # Errors
@@ -323,3 +394,9 @@ mod tests;
 #[cfg(test)]
 #[path = "fault_tests.rs"]
 mod fault_tests;
+#[cfg(test)]
+#[path = "idle_tests.rs"]
+mod idle_tests;
+#[cfg(test)]
+#[path = "stock_tests.rs"]
+mod stock_tests;

@@ -40,7 +40,13 @@ pub(super) struct Shelf<D: ?Sized> {
     services: Services,
     books: Option<Books>,
     /// Of models that are here, so that none is loaded twice. There are no more than on the disk.
-    local: Mutex<BTreeMap<String, Link<D>>>,
+    local: Mutex<BTreeMap<String, Kept<D>>>,
+}
+
+/// A local model that a chain or a request has named.
+struct Kept<D: ?Sized> {
+    link: Link<D>,
+    lazy: Lazy<D>,
 }
 
 impl<D: Door + ?Sized> Shelf<D> {
@@ -56,7 +62,8 @@ impl<D: Door + ?Sized> Shelf<D> {
             let opened = match self.usable(name) {
                 Ok(()) if links.is_empty() && !name.is_remote() => {
                     let loaded = D::load(self.loader.clone(), name.clone()).await;
-                    loaded.map(|door| self.keep(name, door)).map_err(|error| format!("{error:#}"))
+                    let link = loaded.map(|door| self.keep(name, self.lazy(name).holding(door)));
+                    link.map_err(|error| format!("{error:#}"))
                 }
                 Ok(()) => self.open(name).map_err(|error| error.to_string()),
                 Err(reason) => Err(reason),
@@ -124,10 +131,16 @@ impl<D: Door + ?Sized> Shelf<D> {
         }
     }
 
-    fn keep(&self, name: &ModelName, door: Arc<D>) -> Link<D> {
-        let link = Link::new(name.to_string(), false, self.counted(name, door));
+    fn keep(&self, name: &ModelName, lazy: Lazy<D>) -> Link<D> {
+        let link = Link::new(name.to_string(), false, self.counted(name, D::lazy(lazy.clone())));
         let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
-        local.entry(key(name)).or_insert(link).clone()
+        local.entry(key(name)).or_insert(Kept { link, lazy }).link.clone()
+    }
+
+    /// The door of a model that is here and of which something was asked.
+    pub(super) fn kept(&self, name: &str) -> Option<Lazy<D>> {
+        let local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+        local.get(name).map(|kept| kept.lazy.clone())
     }
 
     /// A link to a model that is there. One of ours is loaded when it is first asked.
@@ -137,6 +150,11 @@ impl<D: Door + ?Sized> Shelf<D> {
             let door = self.counted(name, D::remote(service.clone(), model));
             return Ok(Link::new(name.to_string(), true, door));
         }
+        Ok(self.keep(name, self.lazy(name)))
+    }
+
+    /// One of ours, which is loaded when it is asked.
+    fn lazy(&self, name: &ModelName) -> Lazy<D> {
         let (loader, wanted) = (self.loader.clone(), name.clone());
         let build = move || {
             let (loader, wanted) = (loader.clone(), wanted.clone());
@@ -148,7 +166,7 @@ impl<D: Door + ?Sized> Shelf<D> {
             }
             .boxed()
         };
-        Ok(self.keep(name, D::lazy(Lazy::new(name.to_string(), build))))
+        Lazy::new(name.to_string(), self.loader.idle, build)
     }
 
     /// The catalog's models that do this and are on disk.
@@ -209,8 +227,8 @@ impl<D: Door + ?Sized> Models<D> for Shelf<D> {
         if !is_served {
             return Err(self.unknown(&name));
         }
-        if let Some(link) = self.local.lock().unwrap_or_else(PoisonError::into_inner).get(&key(&name)) {
-            return Ok(link.clone());
+        if let Some(kept) = self.local.lock().unwrap_or_else(PoisonError::into_inner).get(&key(&name)) {
+            return Ok(kept.link.clone());
         }
         self.open(&name)
     }

@@ -7,6 +7,7 @@
 pub mod container;
 pub mod encode;
 pub mod pcm;
+pub mod reference;
 pub mod resample;
 pub mod stretch;
 pub mod vad;

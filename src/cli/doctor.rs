@@ -6,7 +6,7 @@ use anyhow::bail;
 use clap::Args;
 use tokio::process::Command;
 
-use super::output;
+use super::{keys, output};
 use crate::app::{App, ModelName};
 use crate::config::Config;
 use crate::engine::device;
@@ -129,9 +129,11 @@ async fn database(app: &App) -> Finding {
     match app.store().await {
         Ok(store) => {
             let path = store.place().to_owned();
-            match store.checkpoint().await {
-                Ok(()) => Finding::Good(format!("database {path}")),
-                Err(error) => Finding::Bad(format!("database {path}: {error}")),
+            let keys = store.keys().await.map(|keys| keys.iter().filter(|key| key.is_living()).count());
+            match (keys, store.checkpoint().await) {
+                (Ok(keys), Ok(())) => Finding::Good(format!("database {path}, with {keys} keys")),
+                (Err(error), _) => Finding::Bad(format!("database {path}: {error}")),
+                (_, Err(error)) => Finding::Bad(format!("database {path}: {error}")),
             }
         }
         Err(error) => Finding::Bad(format!("database: {error:#}")),
@@ -150,7 +152,7 @@ async fn espeak() -> Finding {
 }
 
 async fn address(app: &App) -> Finding {
-    if let Some(fault) = app.config.listening_fault(&[]) {
+    if let Some(fault) = keys::listening_fault(&app.config, &[]).await {
         return Finding::Bad(fault.to_string());
     }
     match tokio::net::TcpListener::bind(app.config.listen).await {

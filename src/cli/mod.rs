@@ -1,7 +1,9 @@
 //! The commands, one file each: parse, call the app, print.
 
+mod backup;
 mod chat;
 mod doctor;
+mod keys;
 mod models;
 mod output;
 mod pull;
@@ -42,7 +44,10 @@ enum Command {
     Speak(speak::Speak),
     Chat(chat::Chat),
     Talk(talk::Talk),
+    Keys(keys::Keys),
     Doctor(doctor::Doctor),
+    Backup(backup::Backup),
+    Restore(backup::Restore),
 }
 
 impl Cli {
@@ -58,7 +63,7 @@ impl Cli {
             "warn,symphonia=off,symphonia_core=off,hf_hub=off"
         };
         telemetry::logs(self.log.as_deref().unwrap_or(usual), self.log_format)?;
-        let config = self.config()?;
+        let config = self.config().await?;
         match self.command {
             Command::Serve(command) => command.run(config).await,
             Command::Pull(command) => command.run(config).await,
@@ -67,19 +72,25 @@ impl Cli {
             Command::Speak(command) => command.run(config).await,
             Command::Chat(command) => command.run(config).await,
             Command::Talk(command) => command.run(config).await,
+            Command::Keys(command) => command.run(&config).await,
             Command::Doctor(command) => command.run(config).await,
+            Command::Backup(command) => command.run(config).await,
+            Command::Restore(command) => command.run(config).await,
         }
     }
 
     /// The settings, or all that is wrong with them, a line each.
-    fn config(&self) -> anyhow::Result<Config> {
+    async fn config(&self) -> anyhow::Result<Config> {
         let (config, wrong) = Config::read(&self.flags);
         let mut lines: Vec<String> = wrong.iter().map(ToString::to_string).collect();
         if matches!(self.command, Command::Serve(_)) {
-            lines.extend(config.listening_fault(&wrong).map(|error| error.to_string()));
+            lines.extend(keys::listening_fault(&config, &wrong).await.map(|error| error.to_string()));
         }
-        // These two need no model and no device.
-        if !matches!(self.command, Command::Models(_) | Command::Pull(_)) {
+        let needs_models = !matches!(
+            self.command,
+            Command::Models(_) | Command::Pull(_) | Command::Keys(_) | Command::Backup(_) | Command::Restore(_)
+        );
+        if needs_models {
             lines.extend(app::faults(&config, &wrong));
         }
         match lines.as_slice() {

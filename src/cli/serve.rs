@@ -1,27 +1,43 @@
 //! `aichat serve`: the server.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use super::output;
-use crate::api::{self, Access, ApiKey, Limits, PartReport, PartState, State};
+use crate::api::{self, Access, ApiKey, Defaults, Limits, MODEL_SETTINGS, PartReport, PartState, Saved, State, Tls};
 use crate::app::App;
 use crate::config::Config;
 use crate::provider::{Capability, ProviderState, Roster};
 use crate::session::settings::Settings;
 use crate::telemetry;
 
+/// What nobody guesses by asking.
+const LEAST_KEY_BYTES: usize = 16;
+
 /// Serve voice chat over WebSocket
 #[derive(Args, Debug)]
-#[command(after_help = "Example: aichat serve --port 9000 --llm-model qwen3-4b")]
-pub(super) struct Serve {}
+#[command(after_help = "Examples: aichat serve --port 9000 --llm-model qwen3-4b; \
+                        aichat serve --host 0.0.0.0 --tls self-signed")]
+pub(super) struct Serve {
+    /// Speak TLS with a certificate that the server makes itself and keeps in DATA_DIR/tls, instead of TLS_CERT's
+    #[arg(long, value_enum)]
+    tls: Option<OwnTls>,
+}
+
+/// Certificates that need no files.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum OwnTls {
+    SelfSigned,
+}
 
 impl Serve {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
@@ -29,6 +45,8 @@ impl Serve {
         let metrics = telemetry::metrics()?;
         api::describe_metrics();
         tell_unused(&config);
+        tell_weak(&config);
+        let tls = self.tls(&config)?;
         let mut app = App::new(config)?;
         tracing::info!(device = %app.device, reason = app.choice.reason, "profile");
         // Before the models, which take seconds: a port that is taken is told at once.
@@ -38,7 +56,12 @@ impl Serve {
         let address = listener.local_addr()?;
         let store = app.store().await?;
         let ledger = app.keep_books(&store).await?;
+        let saved = Saved::read(store.settings().await?);
+        let models = choose_saved(&mut app, &saved);
         let parts = app.parts(&store).await?;
+        let locked = MODEL_SETTINGS.iter().filter(|(_, capability)| app.is_fixed(*capability)).map(|(name, _)| *name);
+        let settings = Defaults::new(Settings::default(), app.model_shelf()?, models, locked.collect());
+        settings.put(saved)?;
         let roster = app.roster();
         tell_chains(&*roster);
         let (_engines, reports) = watch::channel(part_reports(&*roster, &app));
@@ -49,17 +72,22 @@ impl Serve {
             ledger,
             data_dir: app.config.data_dir.clone(),
             store: store.clone(),
+            recordings: Arc::new(AtomicBool::new(app.config.recordings.unwrap_or_default())),
             engines: reports,
             metrics: Arc::new(move || metrics.render()),
-            settings: Settings::default(),
+            settings,
             access: Access {
                 api_key: app.config.api_key.as_ref().map(|key| ApiKey::new(key.expose_secret())),
                 allowed_origins: app.config.allowed_origins.clone(),
+                allowed_hosts: app.config.allowed_hosts.clone(),
+                rate_limit_per_minute: app.config.rate_limit_per_minute,
             },
+            tls: tls.clone(),
             limits: Limits::default(),
         };
         tracing::info!(seconds = started.elapsed().as_secs_f64(), "ready");
-        output::line(&format!("aichat listens on http://{address} (ws://{address}/ws)"))?;
+        let secure = if tls.is_some() { "s" } else { "" };
+        output::line(&format!("aichat listens on http{secure}://{address} (ws{secure}://{address}/ws)"))?;
         let mut stop = StopSignals::new()?;
         let (told, stopping) = oneshot::channel::<()>();
         // A server that is told to stop a second time does not wait for what is under way.
@@ -81,6 +109,34 @@ impl Serve {
     }
 }
 
+impl Serve {
+    fn tls(&self, config: &Config) -> anyhow::Result<Option<Tls>> {
+        if self.tls.is_some() {
+            let names = api::own_names(config.listen.ip(), &config.allowed_hosts);
+            let tls = Tls::self_signed(&config.data_dir.join("tls"), names)?;
+            tracing::info!(sha256 = tls.fingerprint(), "the certificate is our own; browsers ask before they trust it");
+            return Ok(Some(tls));
+        }
+        let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.key) else { return Ok(None) };
+        Ok(Some(Tls::from_files(certificate, key)?))
+    }
+}
+
+/// Has saved models loaded in the place of the settings' own. Answers those, by the names of their settings.
+fn choose_saved(app: &mut App, saved: &Saved) -> BTreeMap<&'static str, String> {
+    let mut own = BTreeMap::new();
+    for (setting, capability) in MODEL_SETTINGS {
+        let first = app.chain(capability).first().map(ToString::to_string).unwrap_or_default();
+        own.insert(setting, first);
+        if let Some(name) = saved.model(capability)
+            && let Err(reason) = app.choose(capability, name)
+        {
+            tracing::warn!(setting, reason, "a saved model cannot be asked; going on without it");
+        }
+    }
+    own
+}
+
 /// Settings that change nothing.
 fn tell_unused(config: &Config) {
     if !config.unknown.is_empty() {
@@ -91,6 +147,14 @@ fn tell_unused(config: &Config) {
             "HIGGS_MODEL_PATH names the hub's model and chooses nothing: `aichat pull higgs-audio-v2` and \
              TTS_MODEL=higgs-audio-v2 make it speak; a folder in its place does, too"
         );
+    }
+}
+
+/// A key that others can guess.
+fn tell_weak(config: &Config) {
+    let length = config.api_key.as_ref().map(|key| key.expose_secret().len());
+    if !config.listen.ip().is_loopback() && length.is_some_and(|length| length < LEAST_KEY_BYTES) {
+        tracing::warn!("AICHAT_API_KEY is short enough to be guessed; `openssl rand -hex 32` makes a better one");
     }
 }
 

@@ -12,7 +12,7 @@ use super::{output, sound};
 use crate::app::App;
 use crate::audio::Speech;
 use crate::config::Config;
-use crate::provider::SpeakRequest;
+use crate::provider::{SpeakRequest, voices};
 use crate::text;
 
 /// Say a text aloud, into a WAV file
@@ -25,7 +25,7 @@ pub(super) struct Speak {
     /// Where to write; `-` is standard output
     #[arg(short, long, default_value = "speech.wav")]
     output: PathBuf,
-    /// A voice's name
+    /// A voice's name: the engine's own, or one that was made here
     #[arg(long)]
     voice: Option<String>,
     /// As `en-gb`, where the voice speaks several
@@ -45,12 +45,17 @@ pub(super) struct Speak {
 impl Speak {
     pub(super) async fn run(self, config: Config) -> anyhow::Result<()> {
         let text = self.text()?;
-        let speaker = App::new(config)?.speech_synthesizer().await?;
+        let app = App::new(config)?;
+        let mut speaker = app.speech_synthesizer().await?;
         if self.voices {
             for voice in speaker.voices() {
                 output::line(&format!("{}\t{}", voice.name, voice.language))?;
             }
             return Ok(());
+        }
+        // Only a voice that somebody made is in the database.
+        if self.voice.as_deref().is_some_and(|voice| !voices::is_known(&speaker.voices(), voice)) {
+            speaker = app.voiced(speaker, &app.store().await?);
         }
         let started = Instant::now();
         let mut audio = Speech::default();

@@ -58,6 +58,7 @@ impl Talk {
         let opening = Opening {
             conversation_id: None,
             character_ids: Vec::new(),
+            guests: Vec::new(),
             settings,
             paced: false,
             caller: Caller::default(),

@@ -2,7 +2,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, TlsFiles};
 
 /// What stands in examples in the place of a key.
 const PLACEHOLDERS: [&str; 9] =
@@ -52,17 +52,51 @@ impl Config {
         address("OPENAI_BASE_URL", &mut self.openai.base_url, "https://api.openai.com/v1");
         address("OPENROUTER_BASE_URL", &mut self.openrouter.base_url, "https://openrouter.ai/api/v1");
         address("HF_ENDPOINT", &mut self.hub.endpoint, "https://huggingface.co");
+        wrong.extend(self.fault_of_tls());
+        wrong.extend(self.fault_of_hosts());
+        wrong.extend(self.fault_of_origins());
         self
     }
 
-    /// Why this server may not listen where it is told to. A key that is set but wrong is told already.
+    fn fault_of_tls(&mut self) -> Option<ConfigError> {
+        let (name, value, other) = match (&self.tls.certificate, &self.tls.key) {
+            (Some(certificate), None) => ("TLS_CERT", certificate.display().to_string(), "TLS_KEY"),
+            (None, Some(key)) => ("TLS_KEY", key.display().to_string(), "TLS_CERT"),
+            _ => return None,
+        };
+        self.tls = TlsFiles::default();
+        Some(ConfigError::Value { name, value, reason: format!("write {other} too, the other half of it") })
+    }
+
+    fn fault_of_hosts(&mut self) -> Option<ConfigError> {
+        let is_name = |name: &String| name.chars().all(|c| c.is_ascii_alphanumeric() || "-._:[]".contains(c));
+        let value = self.allowed_hosts.iter().find(|name| !is_name(name))?.clone();
+        self.allowed_hosts.retain(is_name);
+        let reason = "must be names or addresses alone, as chat.example.org".to_owned();
+        Some(ConfigError::Value { name: "ALLOWED_HOSTS", value, reason })
+    }
+
+    fn fault_of_origins(&mut self) -> Option<ConfigError> {
+        let is_origin = |origin: &String| {
+            let authority = origin.split_once("://").map(|(_, authority)| authority);
+            origin == "*" || authority.is_some_and(|authority| !authority.is_empty() && !authority.contains('/'))
+        };
+        let value = self.allowed_origins.iter().find(|origin| !is_origin(origin))?.clone();
+        self.allowed_origins.retain(is_origin);
+        let reason = "must be origins as browsers send them, as https://chat.example.org, without a path".to_owned();
+        Some(ConfigError::Value { name: "ALLOWED_ORIGINS", value, reason })
+    }
+
+    /// Why this server may not listen where it is told to, unless the database has an admin key. A key that is set but
+    /// wrong is told already.
     pub fn listening_fault(&self, wrong: &[ConfigError]) -> Option<ConfigError> {
         let is_told = wrong.iter().any(|error| error.name() == Some("AICHAT_API_KEY"));
         if self.listen.ip().is_loopback() || self.api_key.is_some() || is_told {
             return None;
         }
-        let reason = "others could reach the server, and it has no key; write AICHAT_API_KEY=SECRET too (`openssl rand \
-                      -hex 32` makes one), or HOST=127.0.0.1 for this machine only";
+        let reason = "others could reach the server, and it has no key; make one with `aichat keys create NAME --scope \
+                      admin`, or write AICHAT_API_KEY=SECRET too (`openssl rand -hex 32` makes one), or HOST=127.0.0.1 \
+                      for this machine only";
         Some(ConfigError::Value { name: "HOST", value: self.listen.ip().to_string(), reason: reason.to_owned() })
     }
 }

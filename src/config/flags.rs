@@ -14,7 +14,7 @@ use super::environment::is_set;
 #[derive(clap::Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Settings")]
 pub struct Flags {
-    /// Address to listen on; another one than this machine's needs AICHAT_API_KEY [default: 127.0.0.1]
+    /// Address to listen on; another one than this machine's needs a key [default: 127.0.0.1]
     #[arg(long, env = "HOST", global = true, hide_env_values = true)]
     pub host: Option<IpAddr>,
     /// Port to listen on; 0 takes a free one [default: 8000]
@@ -62,6 +62,10 @@ pub struct Flags {
     /// How many sentences may be generated at once [default: 3]
     #[arg(long, env = "MAX_CONCURRENT_TTS", global = true, hide_env_values = true)]
     pub max_concurrent_tts: Option<usize>,
+    /// A local model that nobody has used for so many minutes is unloaded, and loaded again when it is asked; 0 is never
+    /// [default: 0]
+    #[arg(long, env = "MODEL_IDLE_UNLOAD_MINUTES", global = true, hide_env_values = true)]
+    pub model_idle_unload_minutes: Option<u64>,
     /// The most that one request may cost elsewhere, in US dollars [default: any amount]
     #[arg(long, env = "BUDGET_REQUEST_USD", global = true, hide_env_values = true)]
     pub budget_request_usd: Option<f64>,
@@ -80,18 +84,41 @@ pub struct Flags {
     /// A moderation model that judges what is asked and answered, as openai/omni-moderation-latest [default: none]
     #[arg(long, env = "MODERATION_MODEL", global = true, hide_env_values = true)]
     pub moderation_model: Option<String>,
-    /// When set, every request must carry it as `Authorization: Bearer`
+    /// Whether what users and characters say is kept as sound in DATA_DIR: on or off [default: off]
+    #[arg(long, env = "RECORDINGS", global = true, hide_env_values = true)]
+    pub recordings: Option<Switch>,
+    /// A key with all rights; where it is set, or `aichat keys` has made one, every request must carry a key
     #[arg(long, env = "AICHAT_API_KEY", global = true, hide_env_values = true)]
     pub api_key: Option<SecretString>,
     /// Web origins that may connect besides our own, separated by commas
     #[arg(long, env = "ALLOWED_ORIGINS", global = true, hide_env_values = true, value_delimiter = ',')]
     pub allowed_origins: Option<Vec<String>>,
+    /// What clients may call the server in `Host`, beside this machine's names, separated by commas
+    #[arg(long, env = "ALLOWED_HOSTS", global = true, hide_env_values = true, value_delimiter = ',')]
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Requests a minute of a key, and of an address of another machine; 0 is any number [default: 6000]
+    #[arg(long, env = "RATE_LIMIT_PER_MINUTE", global = true, hide_env_values = true)]
+    pub rate_limit_per_minute: Option<u32>,
+    /// A certificate in PEM, with those between it and its authority's: the server then speaks TLS
+    #[arg(long, env = "TLS_CERT", global = true, hide_env_values = true)]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key in PEM
+    #[arg(long, env = "TLS_KEY", global = true, hide_env_values = true)]
+    pub tls_key: Option<PathBuf>,
     /// OpenAI's API, or another that speaks like it, as http://127.0.0.1:8001/v1; OPENAI_API_KEY is its key
     #[arg(long, env = "OPENAI_BASE_URL", global = true, hide_env_values = true)]
     pub openai_base_url: Option<String>,
     /// OpenRouter's API; OPENROUTER_API_KEY is its key
     #[arg(long, env = "OPENROUTER_BASE_URL", global = true, hide_env_values = true)]
     pub openrouter_base_url: Option<String>,
+}
+
+/// A setting that is on or off.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Switch {
+    On,
+    Off,
 }
 
 #[derive(clap::Parser)]
@@ -145,14 +172,20 @@ pub(super) struct File {
     pub(super) embedding_model: Option<String>,
     pub(super) embedding_fallback: Option<Vec<String>>,
     pub(super) max_concurrent_tts: Option<usize>,
+    pub(super) model_idle_unload_minutes: Option<u64>,
     pub(super) budget_request_usd: Option<f64>,
     pub(super) budget_day_usd: Option<f64>,
     pub(super) budget_month_usd: Option<f64>,
     pub(super) prices: Option<PathBuf>,
     pub(super) content_filter_words: Option<PathBuf>,
     pub(super) moderation_model: Option<String>,
+    pub(super) recordings: Option<Switch>,
     pub(super) api_key: Option<String>,
     pub(super) allowed_origins: Option<Vec<String>>,
+    pub(super) allowed_hosts: Option<Vec<String>>,
+    pub(super) rate_limit_per_minute: Option<u32>,
+    pub(super) tls_cert: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
     pub(super) openai_api_key: Option<String>,
     pub(super) openai_base_url: Option<String>,
     pub(super) openrouter_api_key: Option<String>,

@@ -11,13 +11,14 @@ mod flags;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
 pub use environment::load_dotenv;
 use environment::{named, variable};
 use flags::File;
-pub use flags::{Flags, command_line};
+pub use flags::{Flags, Switch, command_line};
 
 /// Where settings may stand besides flags and environment.
 pub const FILE: &str = "aichat.toml";
@@ -37,10 +38,18 @@ pub struct Config {
     pub higgs: Higgs,
     pub embedding: Models,
     pub max_concurrent_tts: usize,
+    /// A local model that nobody has used for so long is unloaded. None: never.
+    pub model_idle: Option<Duration>,
     pub spending: Spending,
     pub filter: Filter,
+    /// What is said is kept as sound. None: as the saved settings say, else it is not.
+    pub recordings: Option<bool>,
     pub api_key: Option<SecretString>,
     pub allowed_origins: Vec<String>,
+    pub allowed_hosts: Vec<String>,
+    /// Of a key, and of an address. 0: any number.
+    pub rate_limit_per_minute: u32,
+    pub tls: TlsFiles,
     pub openai: Service,
     pub openrouter: Service,
     /// Names in `.env` that mean nothing here.
@@ -54,6 +63,8 @@ pub struct Models {
     /// None: the profile's.
     pub first: Option<String>,
     pub fallback: Vec<String>,
+    /// A flag or the environment names the first: nothing else may.
+    pub is_fixed: bool,
 }
 
 /// Where Higgs Audio v2 is, if not among the other models.
@@ -98,6 +109,13 @@ pub struct Spending {
 pub struct Filter {
     pub words: Option<PathBuf>,
     pub moderation_model: Option<String>,
+}
+
+/// A certificate and its key, or neither.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFiles {
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
 }
 
 /// How to reach a service elsewhere. With neither it is not asked.
@@ -161,11 +179,13 @@ impl Config {
         let models = |first: &Option<String>, second: Option<String>, list: &Option<Vec<String>>, other| Models {
             first: named(first.clone().or(second)).map(|name| name.trim().to_owned()),
             fallback: names(list.clone().or(other)),
+            is_fixed: named(first.clone()).is_some(),
         };
         let higgs = Higgs::read(&variable);
         let mut tts = models(&flags.tts_model, file.tts_model.take(), &flags.tts_fallback, file.tts_fallback.take());
         if higgs.model.is_some() {
             tts.first.get_or_insert_with(|| HIGGS[0].to_owned());
+            tts.is_fixed = true;
         }
         let config = Self {
             listen: SocketAddr::new(host, flags.port.or(file.port).unwrap_or(8000)),
@@ -185,6 +205,7 @@ impl Config {
                 file.embedding_fallback.take(),
             ),
             max_concurrent_tts: flags.max_concurrent_tts.or(file.max_concurrent_tts).unwrap_or(3),
+            model_idle: idle(flags.model_idle_unload_minutes.or(file.model_idle_unload_minutes)),
             spending: Spending {
                 request: flags.budget_request_usd.or(file.budget_request_usd),
                 day: flags.budget_day_usd.or(file.budget_day_usd),
@@ -195,8 +216,15 @@ impl Config {
                 words: flags.content_filter_words.clone().or(file.content_filter_words.take()),
                 moderation_model: named(flags.moderation_model.clone().or(file.moderation_model.take())),
             },
+            recordings: flags.recordings.or(file.recordings).map(|switch| switch == Switch::On),
             api_key: flags.api_key.clone().or(named(file.api_key.take()).map(Into::into)),
-            allowed_origins: flags.allowed_origins.clone().or(file.allowed_origins.take()).unwrap_or_default(),
+            allowed_origins: names(flags.allowed_origins.clone().or(file.allowed_origins.take())),
+            allowed_hosts: names(flags.allowed_hosts.clone().or(file.allowed_hosts.take())),
+            rate_limit_per_minute: flags.rate_limit_per_minute.or(file.rate_limit_per_minute).unwrap_or(6000),
+            tls: TlsFiles {
+                certificate: flags.tls_cert.clone().or(file.tls_cert.take()),
+                key: flags.tls_key.clone().or(file.tls_key.take()),
+            },
             openai: Service {
                 key: variable("OPENAI_API_KEY").or(named(file.openai_api_key.take())).map(Into::into),
                 base_url: named(flags.openai_base_url.clone().or(file.openai_base_url.take())),
@@ -224,6 +252,12 @@ impl Config {
         let (config, wrong) = Self::read(flags);
         wrong.into_iter().next().map_or(Ok(config), Err)
     }
+}
+
+/// 0 is never; a year is, too.
+fn idle(minutes: Option<u64>) -> Option<Duration> {
+    const YEAR: u64 = 365 * 24 * 60;
+    minutes.filter(|minutes| (1..YEAR).contains(minutes)).map(Duration::from_mins)
 }
 
 fn names(list: Option<Vec<String>>) -> Vec<String> {

@@ -169,3 +169,27 @@ fn lists_and_files_are_read() {
         lines.contains("MAX_CONCURRENT_TTS=0: must be") && lines.contains("OPENAI_BASE_URL=127.0.0.1:1: must begin")
     );
 }
+
+#[test]
+fn who_may_come_in_is_checked() {
+    let (config, lines, _) = read(
+        "ALLOWED_ORIGINS='https://a.example, *'\nALLOWED_HOSTS='Chat.example.org, [::1]'\nTLS_CERT=a.pem\nTLS_KEY=b.pem\n",
+    );
+    assert!(lines.is_empty(), "{lines:?}");
+    assert_eq!(config.allowed_origins, ["https://a.example", "*"]);
+    assert_eq!(config.allowed_hosts, ["Chat.example.org", "[::1]"]);
+    assert_eq!((config.tls.certificate, config.tls.key), (Some("a.pem".into()), Some("b.pem".into())));
+    assert_eq!(config.rate_limit_per_minute, 6000);
+    for (setting, begins) in [
+        ("TLS_CERT=a.pem", "TLS_CERT=a.pem: write TLS_KEY"),
+        ("TLS_KEY=b.pem", "TLS_KEY=b.pem: write TLS_CERT"),
+        ("ALLOWED_HOSTS=https://chat.example.org", "ALLOWED_HOSTS=https://chat.example.org: must be names"),
+        ("ALLOWED_ORIGINS=chat.example.org", "ALLOWED_ORIGINS=chat.example.org: must be origins"),
+        ("ALLOWED_ORIGINS=https://a.example/", "ALLOWED_ORIGINS=https://a.example/: must be origins"),
+    ] {
+        let (config, lines, _) = read(&format!("{setting}\n"));
+        assert!(lines.len() == 1 && lines[0].starts_with(begins), "{lines:?}");
+        assert!(config.tls.certificate.is_none() && config.tls.key.is_none());
+        assert!(config.allowed_hosts.is_empty() && config.allowed_origins.is_empty());
+    }
+}

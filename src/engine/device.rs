@@ -100,6 +100,18 @@ pub fn memory(choice: DeviceChoice) -> Result<DeviceMemory, EngineError> {
     }
 }
 
+/// Gives back to the system what the models of `choice` took and no longer use: without it a card's memory pool keeps
+/// it for the next model.
+///
+/// # Errors
+/// [`EngineError::Device`] where the card does not answer.
+pub fn give_back(choice: DeviceChoice) -> Result<(), EngineError> {
+    match choice.resolve() {
+        DeviceChoice::Cuda(ordinal) => cuda::give_back(ordinal).map_err(|reason| device_error(choice, reason)),
+        DeviceChoice::Cpu | DeviceChoice::Auto => Ok(()),
+    }
+}
+
 fn device_error(choice: DeviceChoice, reason: String) -> EngineError {
     EngineError::Device { device: choice.to_string(), reason }
 }
@@ -128,6 +140,10 @@ mod cuda {
     }
 
     pub(super) fn memory(_ordinal: usize) -> Result<DeviceMemory, String> {
+        Err(without_cuda())
+    }
+
+    pub(super) fn give_back(_ordinal: usize) -> Result<(), String> {
         Err(without_cuda())
     }
 
@@ -160,6 +176,20 @@ mod cuda {
             .and_then(|context| context.mem_get_info())
             .map_err(|error| format!("the card does not answer: {error:?}"))?;
         Ok(DeviceMemory { free: free as u64, total: total as u64 })
+    }
+
+    #[expect(unsafe_code, reason = "the driver's pools have no safe wrapper in cudarc")]
+    pub(super) fn give_back(ordinal: usize) -> Result<(), String> {
+        let trim = || {
+            let context = CudaContext::new(ordinal)?;
+            context.synchronize()?;
+            let ordinal = i32::try_from(ordinal).unwrap_or(i32::MAX);
+            // SAFETY: as in `prepare`, the device's default pool is valid.
+            unsafe {
+                result::mem_pool::trim_to(result::device::get_default_mem_pool(result::device::get(ordinal)?)?, 0)
+            }
+        };
+        trim().map_err(|error: DriverError| format!("its memory pool cannot be trimmed: {error:?}"))
     }
 
     #[expect(unsafe_code, reason = "the driver's settings have no safe wrapper in cudarc")]

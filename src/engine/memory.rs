@@ -93,13 +93,6 @@ pub struct Reservation {
     entry: u64,
 }
 
-impl Reservation {
-    /// Books the bytes for as long as the process lives.
-    pub fn keep(self) {
-        std::mem::forget(self);
-    }
-}
-
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(account) = self.ledger.accounts().devices.get_mut(&self.device) {

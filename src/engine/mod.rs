@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use crate::nn::decoder::DecoderError;
 use crate::nn::higgs::HiggsError;
+use crate::provider::ProviderError;
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,19 @@ pub enum EngineError {
     Canary { what: String, reason: String },
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+/// Logs an error of `model` and answers the client's version of it. A card that has no memory left says so in words
+/// alone, cuBLAS in others.
+fn failure(model: &str, error: &dyn std::error::Error) -> ProviderError {
+    tracing::error!(%error, model, "a model failed");
+    let what = model.to_owned();
+    let text = error.to_string().to_ascii_lowercase();
+    if ["out of memory", "out_of_memory", "alloc_failed"].iter().any(|words| text.contains(words)) {
+        ProviderError::OutOfMemory { what }
+    } else {
+        ProviderError::Failed { what }
+    }
 }
 
 impl From<DecoderError> for EngineError {

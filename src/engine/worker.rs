@@ -2,18 +2,49 @@
 
 use std::thread;
 
-use tokio::sync::mpsc;
+use futures::future::join_all;
+use tokio::sync::{mpsc, watch};
 
 use super::EngineError;
 
 /// A handle to a model's thread. The thread ends when the last handle is dropped.
 pub struct Worker<C> {
     commands: mpsc::Sender<C>,
+    ended: Ended,
+}
+
+/// Threads that may be waited for: when they have ended, their models' memory is free.
+#[derive(Clone, Debug)]
+pub struct Ended(Vec<watch::Receiver<()>>);
+
+impl Ended {
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// Whether all of them have.
+    pub fn is_now(&self) -> bool {
+        self.0.iter().all(|thread| thread.has_changed().is_err())
+    }
+
+    /// Waits until all of them have.
+    pub async fn wait(self) {
+        // Nothing is ever sent: the sender goes with its thread.
+        join_all(self.0.into_iter().map(|mut thread| async move { while thread.changed().await.is_ok() {} })).await;
+    }
+}
+
+/// What lives on threads of its own.
+pub trait Resident {
+    /// After the last handle was dropped and the last stream was served, its threads end.
+    fn ended(&self) -> Ended;
 }
 
 impl<C> Clone for Worker<C> {
     fn clone(&self) -> Self {
-        Self { commands: self.commands.clone() }
+        Self { commands: self.commands.clone(), ended: self.ended.clone() }
     }
 }
 
@@ -31,6 +62,7 @@ impl<C: Send + 'static> Worker<C> {
     ) -> Result<Self, EngineError> {
         let (commands, inbox) = mpsc::channel(capacity);
         let (loaded, outcome) = std::sync::mpsc::sync_channel(1);
+        let (alive, ended) = watch::channel(());
         let body = move || match load() {
             Ok(model) => {
                 if loaded.send(Ok(())).is_ok() {
@@ -43,17 +75,24 @@ impl<C: Send + 'static> Worker<C> {
             }
         };
         let thread_failed = |reason: String| EngineError::Thread { name: name.to_owned(), reason };
-        let ended = tracing::Span::current();
+        let span = tracing::Span::current();
         let thread_name = name.to_owned();
         thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                ended.in_scope(body);
+                // After the model, also where its thread panics.
+                let _alive = alive;
+                span.in_scope(body);
                 tracing::debug!(thread = thread_name, "model thread ended");
             })
             .map_err(|error| thread_failed(error.to_string()))?;
         outcome.recv().map_err(|_| thread_failed("it panicked while loading".to_owned()))??;
-        Ok(Self { commands })
+        Ok(Self { commands, ended: Ended(vec![ended]) })
+    }
+
+    /// Ends with the last handle, when the thread has served what was asked of it.
+    pub fn ended(&self) -> Ended {
+        self.ended.clone()
     }
 
     /// Hands over a command without waiting.
@@ -73,3 +112,7 @@ impl<C: Send + 'static> Worker<C> {
         self.commands.blocking_send(command).map_err(|error| error.0)
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use super::{
     ChatModel, ChatRequest, Delta, EmbedRequest, Embeddings, FinalTranscript, FinishReason, Flow, ProviderError,
     SpeakRequest, SpeechChunk, SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, Usage, VAD_FRAME,
-    VadStream, VoiceActivity, VoiceInfo, WordMark,
+    VadStream, VoiceActivity, VoiceEngine, VoiceInfo, WordMark,
 };
 use crate::audio::{Mic, Samples, Speech};
 
@@ -115,7 +115,13 @@ impl SpeechSynthesizer for FakeSpeech {
     }
 
     fn voices(&self) -> Vec<VoiceInfo> {
-        vec![VoiceInfo { name: "fake".to_owned(), language: "en".to_owned() }]
+        vec![VoiceInfo {
+            name: "fake".to_owned(),
+            language: "en".to_owned(),
+            engine: VoiceEngine::Kokoro,
+            gender: None,
+            aliases: vec!["alloy".to_owned()],
+        }]
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::task::Task;
 use super::{
     Caller, ChatModel, ChatRequest, Delta, Flow, ProviderError, Role, SpeakRequest, SpeechChunk, SpeechSynthesizer,
-    VoiceInfo,
+    VoiceInfo, VoiceStudio,
 };
 
 /// Judges text.
@@ -273,6 +273,10 @@ impl SpeechSynthesizer for Filtered<dyn SpeechSynthesizer> {
 
     fn voices(&self) -> Vec<VoiceInfo> {
         self.inner.voices()
+    }
+
+    fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
+        self.inner.studio()
     }
 }
 

@@ -26,6 +26,9 @@ pub mod route;
 pub mod speech;
 pub(crate) mod task;
 pub mod transcript;
+pub mod voices;
+
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -38,9 +41,13 @@ pub use chat::{
 };
 pub use embedding::{EmbedRequest, Embeddings};
 pub use error::ProviderError;
-pub use roster::{Capability, ModelCard, ProviderReport, ProviderState, Roster};
-pub use speech::{Language, SpeakRequest, SpeechChunk, Urgency, VoiceInfo, WordMark};
+pub use roster::{
+    Capability, LocalModel, ModelCard, ModelShelf, ModelState, ProviderReport, ProviderState, PullProgress,
+    RemoteModel, Roster, VoiceNames,
+};
+pub use speech::{Gender, Language, SpeakRequest, SpeechChunk, Urgency, VoiceEngine, VoiceInfo, WordMark};
 pub use transcript::{FinalTranscript, Segment, SttOptions, SttTask, Transcript, Word};
+pub use voices::{OwnVoice, VoiceBook, VoiceRecording, VoiceReference, VoiceStudio};
 
 /// A stream of `T` that ends after one terminal item.
 pub type Flow<T> = BoxStream<'static, Result<T, ProviderError>>;
@@ -76,8 +83,13 @@ pub trait SpeechSynthesizer: Send + Sync {
     /// Speaks one sentence or clause. The terminal item is the chunk with `last` set.
     fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk>;
 
-    /// The voices that [`SpeakRequest::voice`] may name.
+    /// The voices that [`SpeakRequest::voice`] may name, beside those that people made.
     fn voices(&self) -> Vec<VoiceInfo>;
+
+    /// Where it learns voices that people made. None: it speaks with its own only.
+    fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
+        None
+    }
 }
 
 /// Places texts in a vector space, so that what means the same is near.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Caller;
+use super::{Caller, OwnVoice};
 use crate::audio::Speech;
 
 /// One sentence or clause to speak. The text is speakable already (`text::speakable`).
@@ -12,6 +12,8 @@ pub struct SpeakRequest {
     pub text: String,
     /// A voice's name. None is the engine's default voice.
     pub voice: Option<String>,
+    /// Who that is, where it is a voice that somebody made. `provider::voices` fills it in.
+    pub own_voice: Option<Arc<OwnVoice>>,
     /// ISO 639-1 with optional region, as `en-gb`. None is the voice's own.
     pub language: Option<Language>,
     /// 1 is natural; 0.5 to 2.
@@ -29,6 +31,7 @@ impl Default for SpeakRequest {
         Self {
             text: String::new(),
             voice: None,
+            own_voice: None,
             language: None,
             speed: 1.0,
             urgency: Urgency::default(),
@@ -70,9 +73,40 @@ pub struct WordMark {
     pub end: Duration,
 }
 
-/// A voice that can be asked for.
+/// A voice that an engine has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VoiceInfo {
     pub name: String,
     pub language: Language,
+    pub engine: VoiceEngine,
+    /// None: neither, or unknown.
+    pub gender: Option<Gender>,
+    /// Other names that it answers to: those of OpenAI's voices that it stands in for.
+    pub aliases: Vec<String>,
+}
+
+/// What speaks with a voice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VoiceEngine {
+    Higgs,
+    Kokoro,
+    /// A service elsewhere.
+    Remote,
+}
+
+impl VoiceEngine {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Higgs => "higgs",
+            Self::Kokoro => "kokoro",
+            Self::Remote => "remote",
+        }
+    }
+}
+
+/// How a voice sounds to most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gender {
+    Female,
+    Male,
 }

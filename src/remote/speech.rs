@@ -10,10 +10,15 @@ use super::body::Body;
 use super::flow::{Outlet, flow, refused};
 use super::service::{Dialect, Service, Target};
 use crate::audio::{SPEECH_HZ, Speech};
-use crate::provider::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, VoiceInfo};
+use crate::provider::{
+    Flow, Gender, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, VoiceEngine, VoiceInfo, voices,
+};
 
 /// OpenAI's voices. All of its speech models have them.
 pub const VOICES: [&str; 6] = ["alloy", "echo", "fable", "onyx", "nova", "shimmer"];
+/// How each of them sounds to most.
+const GENDERS: [Option<Gender>; 6] =
+    [None, Some(Gender::Male), Some(Gender::Male), Some(Gender::Male), Some(Gender::Female), Some(Gender::Female)];
 /// What its newer models have beside them: passed on, not offered.
 const NEWER_VOICES: [&str; 7] = ["ash", "ballad", "cedar", "coral", "marin", "sage", "verse"];
 
@@ -61,6 +66,9 @@ impl RemoteSpeech {
 
 impl SpeechSynthesizer for RemoteSpeech {
     fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk> {
+        if let Some(own) = &request.own_voice {
+            return refused(voices::unavailable(own, &self.voices()));
+        }
         let voice = self.target.admit(&request.caller).and_then(|()| self.voice(request.voice.as_deref()));
         match voice {
             Ok(voice) => {
@@ -73,7 +81,14 @@ impl SpeechSynthesizer for RemoteSpeech {
 
     fn voices(&self) -> Vec<VoiceInfo> {
         // They speak the language of the text; they were trained on English first.
-        VOICES.iter().map(|name| VoiceInfo { name: (*name).to_owned(), language: "en".to_owned() }).collect()
+        let voice = |(name, gender): (&&str, Option<Gender>)| VoiceInfo {
+            name: (*name).to_owned(),
+            language: "en".to_owned(),
+            engine: VoiceEngine::Remote,
+            gender,
+            aliases: Vec::new(),
+        };
+        VOICES.iter().zip(GENDERS).map(voice).collect()
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::record::{Character, MessageStatus};
-use super::settings::{AudioFormat, OutputKind, Settings, SettingsPatch};
+use super::settings::{AudioFormat, Settings, SettingsPatch};
 use crate::audio::{MIC_HZ, Mic, Samples, Speech};
 use crate::provider::{ProviderError, Role, Usage, Word, WordMark};
 
@@ -47,10 +47,14 @@ pub enum Input {
     Text {
         text: String,
         client_message_id: Option<String>,
-        /// For this reply only. None: as the settings say.
-        output: Option<OutputKind>,
+        terms: Terms,
         /// Who answers, in this order. Empty: as the text and the settings say.
         character_ids: Vec<String>,
+    },
+    /// These speak up by themselves, in this order. Empty: whoever would answer.
+    SpeakUp {
+        character_ids: Vec<String>,
+        terms: Terms,
     },
     /// These take part from now on, in this order. At least one.
     Characters {
@@ -75,13 +79,27 @@ pub enum Input {
         item_id: String,
         played_ms: u64,
     },
-    /// Writes an earlier reply again, under the same item.
+    /// Writes an earlier reply again, under the same item; the reply to a message of the user's, where that is named.
+    /// What there was stands until the new one is written.
     Regenerate {
         item_id: String,
-        /// For this reply only.
-        settings: SettingsPatch,
+        terms: Terms,
     },
     Settings(SettingsPatch),
+}
+
+/// What is asked of some replies only, over what holds otherwise.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Terms {
+    pub settings: SettingsPatch,
+    /// The language model. None: the character's own.
+    pub model: Option<String>,
+}
+
+impl From<SettingsPatch> for Terms {
+    fn from(settings: SettingsPatch) -> Self {
+        Self { settings, model: None }
+    }
 }
 
 /// One message to a client.
@@ -144,6 +162,12 @@ pub enum Output {
     },
     /// Who takes part from now on.
     Characters(Vec<Participant>),
+    /// The conversation has this title now.
+    Titled {
+        title: String,
+        /// No better one will be looked for.
+        is_final: bool,
+    },
     /// Who has the floor.
     SpeakerChanged {
         character_id: Option<String>,
@@ -179,6 +203,8 @@ impl Output {
 pub struct Started {
     pub session_id: String,
     pub conversation_id: String,
+    /// It has no title, or one that may become a better one.
+    pub awaits_title: bool,
     pub characters: Vec<Participant>,
     pub settings: Settings,
 }
@@ -314,6 +340,8 @@ pub enum ErrorCode {
     BudgetExceeded,
     Filtered,
     OutOfMemory,
+    /// The disk is full.
+    StorageFull,
     Internal,
 }
 
@@ -331,6 +359,7 @@ impl ErrorCode {
             Self::BudgetExceeded => "budget_exceeded",
             Self::Filtered => "content_filtered",
             Self::OutOfMemory => "out_of_memory",
+            Self::StorageFull => "storage_full",
             Self::Internal => "internal",
         }
     }

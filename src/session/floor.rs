@@ -80,6 +80,12 @@ impl Floor {
         self.replies[speaker] += 1;
     }
 
+    /// Notes a reply from before.
+    pub(super) fn has_spoken(&mut self, speaker: usize) {
+        self.last = Some(speaker);
+        self.replies[speaker] += 1;
+    }
+
     /// Whoever spoke last.
     pub(super) const fn last(&self) -> Option<usize> {
         self.last

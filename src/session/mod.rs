@@ -5,7 +5,6 @@
 //! chunker), `mouth` (speech synthesis, sequence, pace). This module cannot name a model, a socket or a database:
 //! models stand behind `provider`'s traits, the database behind [`record::Records`], the socket behind a [`Handle`].
 
-mod detector;
 mod ear;
 pub mod event;
 mod floor;
@@ -16,6 +15,7 @@ mod mind;
 mod mouth;
 mod outbox;
 pub mod record;
+mod saves;
 pub mod settings;
 mod turn;
 
@@ -31,11 +31,12 @@ use ear::Ear;
 pub use ear::LONGEST_UTTERANCE;
 use event::{Output, Participant, Request, Started};
 use history::History;
-use machine::{Base, Machine, Player};
+use machine::{Base, Machine, Player, Scene};
 use mouth::Voice;
 pub use outbox::Outbox;
 use record::{Character, Conversation, OpenConversation, RecordError, Records};
-use settings::Settings;
+use saves::Saves;
+use settings::{Settings, SettingsPatch};
 
 /// What a session is made of.
 #[derive(Clone)]
@@ -54,6 +55,8 @@ pub struct Opening {
     pub conversation_id: Option<String>,
     /// Empty: the conversation's own, else the default character.
     pub character_ids: Vec<String>,
+    /// They take part too, in this session only.
+    pub guests: Vec<String>,
     pub settings: Settings,
     /// Send audio at the pace of its playback. Without it audio leaves as fast as it is made and taken, for listeners
     /// that keep it: files.
@@ -105,7 +108,10 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     let conversation_id = conversation.conversation.id.clone();
     let history = History::of(&conversation, parts.chat.window());
     let languages = parts.stt.languages();
-    let play = |character: &Character| Player::new(character.clone(), &opening.settings, &languages);
+    let stored = stored_settings(&conversation.conversation, &languages);
+    let base = stored.as_ref().and_then(|patch| opening.settings.patched(patch).ok());
+    let base = base.unwrap_or_else(|| opening.settings.clone());
+    let play = |character: &Character| Player::new(character.clone(), &base, &languages).patched(stored.as_ref());
     let players: Vec<Player> = conversation.characters.iter().map(play).collect();
     let settings = players.first().map(|player| player.settings.clone());
     let settings = settings.ok_or_else(|| StartError::NoCharacter(conversation_id.clone()))?;
@@ -117,6 +123,7 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     let started = Started {
         session_id: new_id(),
         conversation_id: conversation_id.clone(),
+        awaits_title: history.awaits_title(&conversation.conversation.title),
         characters: (0..).zip(&conversation.characters).map(Participant::new).collect(),
         settings: settings.clone(),
     };
@@ -124,19 +131,20 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     let _ = control.try_send(Output::SessionStarted(Box::new(started)).into());
 
     let caller = caller_of(opening.caller.clone(), &conversation.conversation);
-    let ear = Ear::new(Arc::clone(&parts.stt), Arc::clone(&parts.vad), settings.clone(), caller.clone(), new_id);
+    let keeps_recordings = parts.records.keeps_recordings();
+    let (stt, vad) = (Arc::clone(&parts.stt), Arc::clone(&parts.vad));
+    let ear = Ear::new(stt, vad, settings.clone(), caller.clone(), new_id, keeps_recordings);
+    let scene = Scene {
+        conversation_id: conversation_id.clone(),
+        title: conversation.conversation.title.clone(),
+        caller,
+        paced: opening.paced,
+        keeps_recordings,
+    };
     let room = turn::Room {
         ear: Task::spawn("ear", ear.run(requests, events.clone())),
-        machine: Machine::new(
-            conversation_id.clone(),
-            caller,
-            players,
-            Base { settings: opening.settings, languages },
-            opening.paced,
-            history,
-            Box::new(new_id),
-        ),
-        saves: turn::Saves::new(Arc::clone(&parts.records)),
+        machine: Machine::new(scene, players, Base { settings: base, languages }, history, Box::new(new_id)),
+        saves: Saves::new(Arc::clone(&parts.records), conversation_id.clone()),
         late: None,
         alarm: None,
         conversation_id,
@@ -148,7 +156,7 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
         audio,
         reply: None,
         waiting: None,
-        summary: None,
+        note: None,
     };
     // It outlives its client until all is stored.
     let ending = Ending(tokio::spawn(task::named("turn", room.run(happened))));
@@ -156,10 +164,25 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
 }
 
 async fn open(records: &dyn Records, opening: &Opening) -> Result<OpenConversation, StartError> {
-    let character_not_found = |error| match error {
+    let mut conversation = open_alone(records, opening).await?;
+    let takes_part = |id: &String| conversation.characters.iter().any(|character| character.id == *id);
+    let guests: Vec<String> = opening.guests.iter().filter(|id| !takes_part(id)).cloned().collect();
+    if !guests.is_empty() {
+        conversation.characters.extend(records.characters(guests).await.map_err(character_not_found)?);
+    }
+    Ok(conversation)
+}
+
+/// A session needs to know who is unknown.
+fn character_not_found(error: RecordError) -> StartError {
+    match error {
         RecordError::NotFound { id, .. } => StartError::CharacterNotFound(id),
         error => StartError::Records(error),
-    };
+    }
+}
+
+/// Without guests.
+async fn open_alone(records: &dyn Records, opening: &Opening) -> Result<OpenConversation, StartError> {
     let named = opening.character_ids.clone();
     let Some(id) = opening.conversation_id.clone() else {
         let conversation = records.create_conversation(named).await.map_err(character_not_found)?;
@@ -181,6 +204,19 @@ async fn open(records: &dyn Records, opening: &Opening) -> Result<OpenConversati
 fn caller_of(caller: Caller, conversation: &Conversation) -> Caller {
     let conversation_id = Some(conversation.id.as_str().into());
     Caller { private: conversation.private || caller.private, conversation_id, ..caller }
+}
+
+/// What the conversation's sessions begin with, as if a client had set it. Those that are no longer possible are left out.
+fn stored_settings(conversation: &Conversation, languages: &[String]) -> Option<SettingsPatch> {
+    let checked = SettingsPatch::read(&conversation.settings).and_then(|patch| {
+        patch.check_languages(languages)?;
+        Ok(patch)
+    });
+    checked
+        .inspect_err(
+            |error| tracing::warn!(conversation = conversation.id, %error, "its settings are wrong and are ignored"),
+        )
+        .ok()
 }
 
 fn new_id() -> String {

@@ -47,6 +47,8 @@ pub(super) struct Voicing {
     pub(super) format: AudioFormat,
     /// How far audio may run ahead of its playback. None: as far as it is taken.
     pub(super) lead: Option<Duration>,
+    /// Pieces are reported with their audio.
+    pub(super) keeps_audio: bool,
     pub(super) caller: Caller,
 }
 
@@ -97,6 +99,8 @@ pub(super) struct SentPiece {
     pub(super) served_by: Arc<str>,
     /// From asking for the sentence to its first chunk.
     pub(super) first_audio: Duration,
+    /// Where recordings are kept.
+    pub(super) audio: Option<Speech>,
 }
 
 /// Speaks a reply to its end. With a `floor` its first sentence is made ready, and nothing leaves before the floor is
@@ -302,6 +306,7 @@ impl Mouth {
         let pts = self.pts;
         self.pts += length;
         self.buffered = self.buffered.saturating_sub(length);
+        let audio = self.voicing.keeps_audio.then(|| piece.audio.clone());
         if !piece.audio.is_empty() {
             let piece = AudioPiece {
                 turn: self.voicing.turn,
@@ -330,6 +335,7 @@ impl Mouth {
             last,
             served_by,
             first_audio,
+            audio,
         }))
         .await
     }

@@ -20,6 +20,7 @@ fn voicing(lead: Option<Duration>) -> Voicing {
         seed: None,
         format: AudioFormat::Pcm,
         lead,
+        keeps_audio: false,
         caller: Caller::default(),
     }
 }

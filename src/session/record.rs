@@ -3,10 +3,12 @@
 //! These are the session's own records; `store` implements [`Records`] on a database. A save that has answered `Ok`
 //! survives `kill -9`.
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::audio::{Mic, Speech};
 use crate::provider::Role;
 
 /// Where conversations live.
@@ -30,12 +32,43 @@ pub trait Records: Send + Sync {
     /// Inserts the message, or replaces the one with its id. A message whose `client_message_id` the conversation
     /// already holds under another id is not stored again: the answer is the first one's id.
     fn save_message(&self, message: Message) -> BoxFuture<'static, Result<String, RecordError>>;
+    /// Removes a message that was begun and came to nothing. One that is not there is as good as removed.
+    fn forget_message(&self, conversation_id: String, id: String) -> BoxFuture<'static, Result<(), RecordError>>;
+    /// Gives a conversation a title, where it still has the title `instead_of`. Answers whether it did.
+    fn title_conversation(
+        &self,
+        id: String,
+        title: String,
+        instead_of: String,
+    ) -> BoxFuture<'static, Result<bool, RecordError>>;
+
+    /// Whether [`Self::save_recording`] keeps anything.
+    fn keeps_recordings(&self) -> bool {
+        false
+    }
+
+    /// Keeps the sound of a message that is saved, in the place of an earlier one.
+    fn save_recording(&self, _message_id: String, _sound: Recording) -> BoxFuture<'static, Result<(), RecordError>> {
+        async { Ok(()) }.boxed()
+    }
+}
+
+/// What a message sounded like.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recording {
+    /// What the user said.
+    Said(Mic),
+    /// What was heard of a character.
+    Heard(Speech),
 }
 
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RecordError {
     #[error("{what} {id} was not found")]
     NotFound { what: &'static str, id: String },
+    /// Its version is none of those that whoever changes it has seen.
+    #[error("it was changed in the meantime")]
+    Changed,
     /// The disk is full.
     #[error("the database has no space left")]
     Full,
@@ -59,6 +92,8 @@ pub struct Conversation {
     pub character_ids: Vec<String>,
     /// What is said in it stays on this machine.
     pub private: bool,
+    /// What its sessions begin with on top of the server's settings, as `SettingsPatch` reads it.
+    pub settings: Value,
     /// RFC 3339, UTC.
     pub created_at: String,
     pub updated_at: String,

@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::event::{AudioPiece, Complaint, ErrorCode, Input, Transcription, TurnReport};
-use super::record::{Conversation, Message, MessageStatus};
+use super::event::{AudioPiece, Complaint, ErrorCode, Input, Terms, Transcription, TurnReport};
+use super::record::{Conversation, Message, MessageStatus, Recording};
 use super::settings::{OutputKind, SettingsPatch};
 use super::*;
 use crate::audio::{MIC_HZ, Mic, Samples};
@@ -22,6 +22,9 @@ struct Memory {
     messages: Arc<Mutex<Vec<Message>>>,
     delay: Duration,
     is_broken: bool,
+    title: Arc<Mutex<String>>,
+    keeps_recordings: bool,
+    recordings: Arc<Mutex<Vec<(String, Recording)>>>,
 }
 
 impl Memory {
@@ -50,9 +53,10 @@ fn conversation(id: &str, character_ids: Vec<String>) -> Conversation {
     let now = String::new;
     Conversation {
         id: id.to_owned(),
-        title: now(),
+        title: if id == "untitled" { now() } else { "A talk".to_owned() },
         character_ids,
         private: id.starts_with("private"),
+        settings: serde_json::json!({}),
         created_at: now(),
         updated_at: now(),
     }
@@ -74,7 +78,7 @@ impl Records for Memory {
         let all = self.messages.lock().unwrap();
         let messages = all[all.len().saturating_sub(history)..].to_vec();
         async move {
-            if id != "known" && !id.starts_with("private") {
+            if id != "known" && id != "untitled" && !id.starts_with("private") {
                 return Err(RecordError::NotFound { what: "conversation", id });
             }
             let characters = vec![character("default-001")];
@@ -100,6 +104,34 @@ impl Records for Memory {
         ids: Vec<String>,
     ) -> BoxFuture<'static, Result<Vec<Character>, RecordError>> {
         self.characters(ids)
+    }
+
+    fn forget_message(&self, _conversation_id: String, id: String) -> BoxFuture<'static, Result<(), RecordError>> {
+        self.messages.lock().unwrap().retain(|message| message.id != id);
+        async { Ok(()) }.boxed()
+    }
+
+    fn title_conversation(
+        &self,
+        _id: String,
+        title: String,
+        instead_of: String,
+    ) -> BoxFuture<'static, Result<bool, RecordError>> {
+        let mut current = self.title.lock().unwrap();
+        let is_so = *current == instead_of;
+        if is_so {
+            *current = title;
+        }
+        async move { Ok(is_so) }.boxed()
+    }
+
+    fn keeps_recordings(&self) -> bool {
+        self.keeps_recordings
+    }
+
+    fn save_recording(&self, message_id: String, sound: Recording) -> BoxFuture<'static, Result<(), RecordError>> {
+        self.recordings.lock().unwrap().push((message_id, sound));
+        async { Ok(()) }.boxed()
     }
 
     fn save_message(&self, message: Message) -> BoxFuture<'static, Result<String, RecordError>> {
@@ -160,6 +192,7 @@ fn opening() -> Opening {
     Opening {
         conversation_id: None,
         character_ids: Vec::new(),
+        guests: Vec::new(),
         settings: Settings::default(),
         paced: true,
         caller: Caller::default(),
@@ -180,7 +213,7 @@ impl Client {
         self.ask(Input::Text {
             text: text.to_owned(),
             client_message_id: None,
-            output: None,
+            terms: Terms::default(),
             character_ids: Vec::new(),
         })
         .await;
@@ -569,7 +602,12 @@ async fn a_written_reply_makes_no_sound_and_does_not_wait_for_any() {
     let mut client = house.open().await;
     let output = Some(OutputKind::Text);
     client
-        .ask(Input::Text { text: "Write".to_owned(), client_message_id: None, output, character_ids: Vec::new() })
+        .ask(Input::Text {
+            text: "Write".to_owned(),
+            client_message_id: None,
+            terms: SettingsPatch { output, ..SettingsPatch::default() }.into(),
+            character_ids: Vec::new(),
+        })
         .await;
     let all = client.until(is_complete).await;
     assert!(all.last().unwrap().0 < Duration::from_secs(1));
@@ -702,4 +740,62 @@ async fn who_asks_and_which_model_is_meant_ride_with_every_request() {
     assert_eq!(house.speech.asked.lock().unwrap()[0].caller, caller);
     let stored = house.records.message(Role::Assistant);
     assert_eq!(stored.metadata["served_by"]["llm"], "fake-mind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conversation_gets_its_title_in_a_pause() {
+    let house = House::new(&[]);
+    house.chat.say("Knead it well.", Duration::from_millis(10), Duration::from_millis(1));
+    house.chat.say("\"Baking Bread\"", Duration::from_millis(300), Duration::from_millis(1));
+    let untitled = Opening { conversation_id: Some("untitled".to_owned()), ..opening() };
+    let mut client = Client { handle: start(house.parts(), untitled).await.unwrap(), start: Instant::now() };
+    let Output::SessionStarted(started) = client.next().await else { panic!() };
+    assert!(started.awaits_title);
+    client.say("How do I bake bread?").await;
+    let all = client.until(|it| matches!(it, Output::Titled { .. })).await;
+    assert_eq!(*house.records.title.lock().unwrap(), "How do I bake bread?");
+    assert!(all.iter().any(|(_, it)| is_complete(it)), "after the exchange");
+    let all = client.until(|it| matches!(it, Output::Titled { is_final: true, .. })).await;
+    assert!(matches!(&all.last().unwrap().1, Output::Titled { title, .. } if title == "Baking Bread"));
+    assert_eq!(*house.records.title.lock().unwrap(), "Baking Bread");
+    let asked = house.chat.asked.lock().unwrap().last().unwrap().clone();
+    assert_eq!(asked.caller.conversation_id.as_deref(), Some("untitled"));
+    assert!(!asked.caller.private);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_and_heard_is_recorded() {
+    let mut house = House::new(&["Hello."]);
+    house.records = Arc::new(Memory { keeps_recordings: true, ..Memory::default() });
+    house.chat.say("Good morning.", Duration::from_millis(10), Duration::from_millis(1));
+    let mut client = house.open().await;
+    tokio::spawn(speak(client.handle.inbox.clone(), microphone(1000, 1000)));
+    client.until(is_complete).await;
+    drop(client);
+    sleep(Duration::from_secs(1)).await;
+    let recordings = house.records.recordings.lock().unwrap().clone();
+    let [(said_id, Recording::Said(said)), (heard_id, Recording::Heard(heard))] = &recordings[..] else {
+        panic!("{recordings:?}")
+    };
+    assert_eq!(*said_id, house.records.message(Role::User).id);
+    assert_eq!(*heard_id, house.records.message(Role::Assistant).id);
+    assert!((1000..=2000).contains(&said.duration().as_millis()), "{:?}", said.duration());
+    assert_eq!(heard.duration().as_millis(), 60 * "Good morning.".len() as u128);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_takes_part_once() {
+    let house = House::new(&[]);
+    let known = Opening {
+        conversation_id: Some("known".to_owned()),
+        guests: vec!["guest-001".to_owned(), "default-001".to_owned()],
+        ..opening()
+    };
+    let mut client = Client { handle: start(house.parts(), known).await.unwrap(), start: Instant::now() };
+    let Output::SessionStarted(started) = client.next().await else { panic!() };
+    let ids: Vec<_> = started.characters.iter().map(|character| character.id.as_str()).collect();
+    assert_eq!(ids, ["default-001", "guest-001"]);
+    let nobody = Opening { guests: vec!["nobody".to_owned()], ..opening() };
+    let error = start(house.parts(), nobody).await.err();
+    assert_eq!(error, Some(StartError::CharacterNotFound("nobody".to_owned())));
 }

@@ -4,36 +4,29 @@
 //! ear. It stores messages one after another, beside everything else, so that only the word that one is stored waits
 //! for the store. It waits for nobody but the socket; a socket that takes nothing for long ends the session.
 
-use std::collections::VecDeque;
 use std::future::pending;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::Parts;
 use super::event::{AudioPiece, Told, Turn};
-use super::machine::{Effect, Effects, Event, Machine, Save};
+use super::machine::{Effect, Effects, Event, Machine};
 use super::mind::{self, Company, Thought};
 use super::mouth::{self, Progress, Sentence, Voice, Voicing};
-use super::record::RecordError;
-use super::{Parts, record};
+use super::saves::{Errand, Saves};
 use crate::provider::task::Task;
 use crate::provider::{ChatRequest, Language, ProviderError, VoiceInfo};
 
 /// Events that may wait for the machine. Each room waits when it is full; the machine needs microseconds for one.
 pub(super) const INBOX: usize = 128;
-/// Messages that may wait for the store. When it is full, everything waits: better slow than forgotten.
-const UNSAVED: usize = 64;
 /// A socket that takes no message for so long is dead or too slow.
 const LONGEST_SEND: Duration = Duration::from_secs(10);
 /// How long the store may take for what is left when the session ends.
 const LAST_SAVES: Duration = Duration::from_secs(20);
-
-type Saving = BoxFuture<'static, (Box<Save>, Result<String, RecordError>)>;
 
 /// The room's state.
 pub(super) struct Room {
@@ -49,8 +42,8 @@ pub(super) struct Room {
     pub(super) reply: Option<Running>,
     /// The one after it.
     pub(super) waiting: Option<Running>,
-    /// The summary that is being written.
-    pub(super) summary: Option<Task>,
+    /// The note that is being written.
+    pub(super) note: Option<Task>,
     pub(super) saves: Saves,
     /// That a task of the reply has ended, until all that the rooms said before is dealt with.
     pub(super) late: Option<Event>,
@@ -88,12 +81,12 @@ impl Room {
             }
         }
         for effect in self.machine.leave(Instant::now()) {
-            if let Effect::Save(save) = effect {
-                self.saves.push(*save);
+            if let Ok(errand) = Errand::of(effect) {
+                self.saves.push(errand);
             }
         }
         (self.reply, self.waiting) = (None, None);
-        self.summary = None;
+        self.note = None;
         if timeout(LAST_SAVES, self.saves.finish()).await.is_err() {
             tracing::error!("the store did not take a session's last messages");
         }
@@ -108,7 +101,7 @@ impl Room {
         tokio::select! {
             biased;
             () = self.control.closed() => None,
-            (save, outcome) = self.saves.next() => Some(Event::Stored { save, outcome }),
+            event = self.saves.next() => Some(event),
             event = inbox.recv(), if room => event,
             () = sleep_until(self.alarm.unwrap_or_else(Instant::now)), if self.alarm.is_some() => {
                 self.alarm = None;
@@ -128,6 +121,13 @@ impl Room {
 
     async fn perform(&mut self, effects: Effects) -> Result<(), Gone> {
         for effect in effects {
+            let effect = match Errand::of(effect) {
+                Ok(errand) => {
+                    self.saves.push(errand);
+                    continue;
+                }
+                Err(effect) => effect,
+            };
             match effect {
                 Effect::Tell(told) => self.tell(told).await?,
                 Effect::Think { turn, request, voicing, company, waits } => {
@@ -149,15 +149,16 @@ impl Room {
                     }
                 }
                 Effect::Stop => (self.reply, self.waiting) = (None, None),
-                Effect::Save(save) => self.saves.push(*save),
                 Effect::Prepare(request) => self.prepare(*request),
-                Effect::Summarize { number, request } => {
+                Effect::Note { number, request } => {
                     let (chat, events) = (Arc::clone(&self.parts.chat), self.events.clone());
-                    self.summary = Some(Task::spawn("summary", mind::summarize(chat, number, *request, events)));
+                    self.note = Some(Task::spawn("note", mind::note(chat, number, *request, events)));
                 }
                 Effect::Cast { character_ids, reference } => self.cast(character_ids, reference),
                 Effect::WakeAt(instant) => self.alarm = Some(instant),
-                Effect::StopSummary => self.summary = None,
+                Effect::StopNote => self.note = None,
+                // Errands, all of them done above.
+                Effect::Save(_) | Effect::Forget { .. } | Effect::Record { .. } | Effect::Title { .. } => {}
             }
         }
         Ok(())
@@ -279,53 +280,5 @@ async fn ended(task: Option<&mut Task>) {
     match task {
         Some(task) => task.ended().await,
         None => pending().await,
-    }
-}
-
-/// Messages on their way to the store, one at a time and in order: a later state never goes before an earlier one.
-pub(super) struct Saves {
-    records: Arc<dyn record::Records>,
-    waiting: VecDeque<Save>,
-    saving: Option<Saving>,
-}
-
-impl Saves {
-    pub(super) fn new(records: Arc<dyn record::Records>) -> Self {
-        Self { records, waiting: VecDeque::new(), saving: None }
-    }
-
-    fn push(&mut self, save: Save) {
-        self.waiting.push_back(save);
-    }
-
-    fn is_full(&self) -> bool {
-        self.waiting.len() >= UNSAVED
-    }
-
-    /// The next message that was stored, or was not. Waits for ever where there is none. Dropping the future loses
-    /// nothing.
-    async fn next(&mut self) -> (Box<Save>, Result<String, RecordError>) {
-        if self.saving.is_none()
-            && let Some(save) = self.waiting.pop_front()
-        {
-            let saving = self.records.save_message(save.message.clone());
-            self.saving = Some(saving.map(|outcome| (Box::new(save), outcome)).boxed());
-        }
-        match &mut self.saving {
-            Some(saving) => {
-                let stored = saving.await;
-                self.saving = None;
-                stored
-            }
-            None => pending().await,
-        }
-    }
-
-    async fn finish(&mut self) {
-        while self.saving.is_some() || !self.waiting.is_empty() {
-            if let (save, Err(error)) = self.next().await {
-                tracing::error!(%error, message = save.message.id, "a message was not stored");
-            }
-        }
     }
 }

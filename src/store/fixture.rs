@@ -1,15 +1,19 @@
 //! Fresh databases of either kind, for tests of everything that keeps something.
 //!
 //! A test that both databases must pass is a function of a [`TestStore`], and [`on_both_databases`] makes two tests of it:
-//! `on_sqlite::NAME` and `on_postgres::NAME`. PostgreSQL's server is `TEST_DATABASE_URL`; without one its tests fail.
+//! `on_sqlite::NAME` and `on_postgres::NAME`. PostgreSQL's server is `TEST_DATABASE_URL`; without one its tests fail. When
+//! the database ends, every query that ran is planned again, and one that reads a whole table fails the test.
 
 use std::ops::Deref;
 
+use serde_json::json;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::Store;
+use super::{Store, planner_tests};
+use crate::provider::Role;
+use crate::session::record::{Message, MessageStatus};
 use crate::testing;
 
 /// A store on a database of its own, which ends with it.
@@ -45,6 +49,7 @@ pub(crate) use on_both_databases;
 
 /// A new SQLite file, in a folder two levels below a temporary one.
 pub(crate) async fn sqlite() -> TestStore {
+    planner_tests::listen();
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}/deep/er/aichat.db", folder.path().display());
     TestStore { store: Store::open(&url).await.unwrap(), url, _folder: Some(folder), named: None }
@@ -52,6 +57,7 @@ pub(crate) async fn sqlite() -> TestStore {
 
 /// A new database on PostgreSQL's server.
 pub(crate) async fn postgres() -> TestStore {
+    planner_tests::listen();
     let (name, url) = postgres_database().await;
     TestStore { store: Store::open(&url).await.unwrap(), url, _folder: None, named: Some(name) }
 }
@@ -66,6 +72,22 @@ async fn postgres_database() -> (String, String) {
     (name, url)
 }
 
+/// A message that somebody said.
+pub(crate) fn message(id: &str, conversation_id: &str, content: &str) -> Message {
+    Message {
+        id: id.to_owned(),
+        conversation_id: conversation_id.to_owned(),
+        role: Role::User,
+        character_id: None,
+        character_name: None,
+        content: content.to_owned(),
+        status: MessageStatus::Completed,
+        heard_chars: None,
+        metadata: json!({}),
+        client_message_id: None,
+    }
+}
+
 async fn on_server(statement: String) {
     sqlx::any::install_default_drivers();
     let mut connection = AnyConnection::connect(&testing::postgres_url())
@@ -73,6 +95,13 @@ async fn on_server(statement: String) {
         .expect("TEST_DATABASE_URL answers: scripts/postgres start starts a server");
     connection.execute(AssertSqlSafe(statement)).await.unwrap();
     connection.close().await.unwrap();
+}
+
+impl Store {
+    /// Runs a statement of a test's own.
+    pub(crate) async fn execute(&self, statement: &'static str) {
+        sqlx::query(statement).execute(&self.writer).await.unwrap_or_else(|error| panic!("{error}: {statement}"));
+    }
 }
 
 impl TestStore {
@@ -92,14 +121,32 @@ impl Deref for TestStore {
 
 impl Drop for TestStore {
     fn drop(&mut self) {
-        let Some(name) = &self.named else { return };
-        let statement = format!("DROP DATABASE {name} WITH (FORCE)");
+        let (url, named, passed) = (self.url.clone(), self.named.clone(), !std::thread::panicking());
         // This thread may already run a runtime, which cannot wait for another.
-        let dropping = std::thread::spawn(move || {
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(on_server(statement));
+        let ending = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let planned = passed.then(|| {
+                std::panic::catch_unwind(|| {
+                    runtime.block_on(async {
+                        if url.starts_with("sqlite:") {
+                            planner_tests::check_sqlite(&url).await;
+                        } else {
+                            planner_tests::check_postgres(&url).await;
+                        }
+                    });
+                })
+            });
+            if let Some(name) = named {
+                runtime.block_on(on_server(format!("DROP DATABASE {name} WITH (FORCE)")));
+            }
+            if let Some(Err(fault)) = planned {
+                std::panic::resume_unwind(fault);
+            }
         });
-        if dropping.join().is_err() {
-            tracing::error!(name, "a test's database was not dropped");
+        if let Err(fault) = ending.join()
+            && passed
+        {
+            std::panic::resume_unwind(fault);
         }
     }
 }

@@ -6,16 +6,22 @@
 //! cut. Every row has an owner, and whoever reads or writes rows does it through an [`Owned`] handle. Nothing here knows
 //! what a conversation is for.
 
+pub mod backup;
 mod character;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod key;
+mod conversation;
+mod idempotency;
 mod open;
 mod page;
 mod record;
+mod reply;
 mod row;
 mod scope;
 mod settings;
 mod usage;
+mod voice;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,9 +30,20 @@ use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::watch;
 
 pub use character::{CharacterChange, CharacterSort, StoredCharacter};
+pub use conversation::{
+    Archive, Attachment, CastChange, ContentType, ConversationChange, ConversationFilter, ConversationKind,
+    ConversationSort, ConversationStatus, Hit, HitMessage, NewConversation, NewMessage, Saved, Snippet,
+    StoredConversation, StoredMessage, stored_time,
+};
+pub use idempotency::{Answer, Claim};
+pub use key::{Key, KeyError, NewKey, digest, is_well_formed, random_secret};
 pub use page::{Page, PageAsk, Place};
+pub use reply::{ReplyPlace, SavedMessage};
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};
+pub use voice::{
+    Kept, NewVoice, Recordings, StoredRecording, StoredVoice, Upload, VoiceLibrary, VoiceMethod, VoiceSort, VoiceStatus,
+};
 
 /// The owner of whatever is made without a key, with `AICHAT_API_KEY`, or with the first admin key.
 pub const LOCAL_OWNER: &str = "local";
@@ -65,6 +82,8 @@ pub enum StoreError {
         "DATABASE_URL is not understood: {reason}; write it as sqlite://data/aichat.db or postgres://USER@HOST/NAME"
     )]
     BadUrl { reason: String },
+    #[error("there is no database at {}; DATABASE_URL and DATA_DIR say where it is", path.display())]
+    Missing { path: PathBuf },
     #[error("the database's folder {} cannot be made: {cause}", path.display())]
     Folder { path: PathBuf, cause: std::io::Error },
     #[error("{place} is not a sound database ({reason}); restore it from a backup, or move it away to begin a new one")]
@@ -92,6 +111,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; a file that is damaged or was written by a newer program is left as it is.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
+        open::open(url).await
+    }
+
+    /// The same, of a database that must be there already.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] too.
+    pub async fn open_existing(url: &str) -> Result<Self, StoreError> {
+        open::must_exist(url)?;
         open::open(url).await
     }
 
@@ -167,5 +195,7 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+mod planner_tests;
 #[cfg(test)]
 mod tests;

@@ -2,10 +2,11 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use serde_json::{Map, Value};
 use sqlx::{Any, AnyConnection, Row, Transaction};
 use uuid::Uuid;
 
-use super::{Owned, open, row};
+use super::{Owned, open, reply, row};
 use crate::session::record::{Character, Conversation, Message, OpenConversation, RecordError, Records};
 
 impl Records for Owned {
@@ -41,6 +42,21 @@ impl Records for Owned {
         let owned = self.clone();
         async move { save_message(&owned, message).await.map_err(Fault::report) }.boxed()
     }
+
+    fn forget_message(&self, conversation_id: String, id: String) -> BoxFuture<'static, Result<(), RecordError>> {
+        let owned = self.clone();
+        async move { reply::forget_message(&owned, &conversation_id, &id).await.map_err(Fault::report) }.boxed()
+    }
+
+    fn title_conversation(
+        &self,
+        id: String,
+        title: String,
+        instead_of: String,
+    ) -> BoxFuture<'static, Result<bool, RecordError>> {
+        let owned = self.clone();
+        async move { reply::title_conversation(&owned, id, title, instead_of).await.map_err(Fault::report) }.boxed()
+    }
 }
 
 async fn create_conversation(owned: &Owned, mut character_ids: Vec<String>) -> Result<Conversation, Fault> {
@@ -55,6 +71,7 @@ async fn create_conversation(owned: &Owned, mut character_ids: Vec<String>) -> R
         title: String::new(),
         character_ids,
         private: false,
+        settings: Value::Object(Map::new()),
         created_at: now.clone(),
         updated_at: now,
     };
@@ -76,22 +93,22 @@ async fn insert_conversation(lock: &mut Transaction<'_, Any>, owner: &str, new: 
     Ok(())
 }
 
-async fn insert_members(
-    lock: &mut Transaction<'_, Any>,
+pub(super) async fn insert_members(
+    lock: &mut AnyConnection,
     owner: &str,
     conversation_id: &str,
     ids: &[String],
 ) -> Result<Vec<Character>, Fault> {
     let mut members = Vec::with_capacity(ids.len());
     for (position, id) in (0_i64..).zip(ids) {
-        members.push(character(lock, owner, id).await?);
+        members.push(character(&mut *lock, owner, id).await?);
         sqlx::query(
             "INSERT INTO conversation_characters (conversation_id, character_id, position) VALUES ($1, $2, $3)",
         )
         .bind(conversation_id.to_owned())
         .bind(id.clone())
         .bind(position)
-        .execute(&mut **lock)
+        .execute(&mut *lock)
         .await?;
     }
     Ok(members)
@@ -112,7 +129,12 @@ async fn set_characters(owned: &Owned, conversation_id: &str, mut ids: Vec<Strin
 
 /// Notes that a conversation changes. The first statement of a transaction that changes it, since it also locks the row
 /// where transactions run side by side.
-async fn touch(connection: &mut AnyConnection, owner: &str, conversation_id: &str, now: &str) -> Result<(), Fault> {
+pub(super) async fn touch(
+    connection: &mut AnyConnection,
+    owner: &str,
+    conversation_id: &str,
+    now: &str,
+) -> Result<(), Fault> {
     let touched =
         sqlx::query("UPDATE conversations SET updated_at = $1, version = version + 1 WHERE id = $2 AND owner = $3")
             .bind(now.to_owned())
@@ -123,7 +145,7 @@ async fn touch(connection: &mut AnyConnection, owner: &str, conversation_id: &st
     if touched.rows_affected() == 0 { Err(Fault::not_found("conversation", conversation_id)) } else { Ok(()) }
 }
 
-fn once_each(ids: &mut Vec<String>) {
+pub(super) fn once_each(ids: &mut Vec<String>) {
     let mut seen = std::collections::HashSet::new();
     ids.retain(|id| seen.insert(id.clone()));
 }
@@ -132,7 +154,7 @@ fn once_each(ids: &mut Vec<String>) {
 async fn open_conversation(owned: &Owned, id: String, history: usize) -> Result<OpenConversation, Fault> {
     let mut moment = owned.store.read().await?;
     let found = sqlx::query(
-        "SELECT id, title, private, created_at, updated_at FROM conversations
+        "SELECT id, title, private, settings, created_at, updated_at FROM conversations
          WHERE id = $1 AND owner = $2 AND status <> 'deleted'",
     )
     .bind(id.clone())
@@ -145,6 +167,7 @@ async fn open_conversation(owned: &Owned, id: String, history: usize) -> Result<
         id: found.try_get("id")?,
         title: found.try_get("title")?,
         private: found.try_get::<i64, _>("private")? == 1,
+        settings: row::json(&found, "settings")?,
         character_ids: members.iter().map(|member| member.id.clone()).collect(),
         created_at: found.try_get("created_at")?,
         updated_at: found.try_get("updated_at")?,
@@ -213,7 +236,7 @@ async fn character(connection: &mut AnyConnection, owner: &str, id: &str) -> Res
 }
 
 /// The owner's oldest active character: the one that came with the schema, until it is turned off.
-async fn default_character(connection: &mut AnyConnection, owner: &str) -> Result<Character, Fault> {
+pub(super) async fn default_character(connection: &mut AnyConnection, owner: &str) -> Result<Character, Fault> {
     let found = sqlx::query(
         "SELECT id, name, description, system_prompt, personality, voice, languages, parameters, model, talkativeness,
                 is_active

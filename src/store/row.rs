@@ -3,24 +3,40 @@
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::any::AnyRow;
-use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
 
 use crate::provider::Role;
 use crate::session::record::{Character, Message, MessageStatus};
 
 /// Now, as RFC 3339 in UTC with milliseconds: as text, times sort as they pass.
 pub(super) fn now() -> String {
-    let now = OffsetDateTime::now_utc();
+    written(OffsetDateTime::now_utc())
+}
+
+/// The same of another moment, which is in UTC.
+pub(super) fn written(moment: OffsetDateTime) -> String {
     format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        now.year(),
-        u8::from(now.month()),
-        now.day(),
-        now.hour(),
-        now.minute(),
-        now.second(),
-        now.millisecond()
+        moment.year(),
+        u8::from(moment.month()),
+        moment.day(),
+        moment.hour(),
+        moment.minute(),
+        moment.second(),
+        moment.millisecond()
     )
+}
+
+/// A time as [`now`] writes it. None: it is not RFC 3339.
+pub(super) fn time(text: &str) -> Option<String> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?.checked_to_offset(UtcOffset::UTC)?;
+    Some(written(time))
+}
+
+/// A count as the databases hold it.
+pub(super) fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// The columns that [`character`] reads.
@@ -73,13 +89,13 @@ pub(super) fn status_name(status: MessageStatus) -> &'static str {
     }
 }
 
-fn json<T: serde::de::DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error> {
+pub(super) fn json<T: serde::de::DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;
     serde_json::from_str(&text).map_err(|error| undecodable(column, error))
 }
 
 /// A column that holds the bare wire name of an enum.
-fn json_word<T: serde::de::DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error> {
+pub(super) fn json_word<T: serde::de::DeserializeOwned>(row: &AnyRow, column: &str) -> Result<T, sqlx::Error> {
     let text: String = row.try_get(column)?;
     serde_json::from_value(Value::String(text)).map_err(|error| undecodable(column, error))
 }

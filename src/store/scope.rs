@@ -13,3 +13,14 @@ pub enum Scope {
     /// To change settings, models and keys, and to see everybody's usage.
     Admin,
 }
+
+impl Scope {
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::User => "user",
+            Self::Admin => "admin",
+        }
+    }
+}

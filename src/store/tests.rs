@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::json;
 
-use super::fixture::{TestStore, on_both_databases};
+use super::fixture::{TestStore, message, on_both_databases};
 use super::{LOCAL_OWNER, Store};
 use crate::provider::Role;
 use crate::session::record::{Message, MessageStatus, RecordError, Records};
@@ -16,25 +16,11 @@ on_both_databases!(
     what_is_not_there_is_named,
     what_no_database_can_hold_is_replaced,
     a_client_message_is_stored_once,
+    the_same_message_from_many_sides_is_stored_once,
     a_message_cannot_move_to_another_conversation,
     the_latest_of_a_thousand_messages_come_oldest_first,
     many_writers_lose_nothing_and_readers_go_on,
 );
-
-pub(super) fn message(id: &str, conversation_id: &str, content: &str) -> Message {
-    Message {
-        id: id.to_owned(),
-        conversation_id: conversation_id.to_owned(),
-        role: Role::User,
-        character_id: None,
-        character_name: None,
-        content: content.to_owned(),
-        status: MessageStatus::Completed,
-        heard_chars: None,
-        metadata: json!({}),
-        client_message_id: None,
-    }
-}
 
 pub(super) async fn contents(store: &Store, conversation_id: &str, history: usize) -> Vec<String> {
     let opened = store.of(LOCAL_OWNER).open_conversation(conversation_id.to_owned(), history).await.unwrap();
@@ -111,7 +97,10 @@ async fn what_is_not_there_is_named(store: TestStore) {
     assert_eq!(store.of(LOCAL_OWNER).create_conversation(nobody).await, Err(missing("character", "nobody-001")));
     assert_eq!(store.of(LOCAL_OWNER).open_conversation("x".into(), 1).await, Err(missing("conversation", "x")));
     assert_eq!(store.of(LOCAL_OWNER).save_message(message("m", "x", "")).await, Err(missing("conversation", "x")));
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM conversations").fetch_one(&store.readers).await.unwrap();
+    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) /* every row */ FROM conversations")
+        .fetch_one(&store.readers)
+        .await
+        .unwrap();
     assert_eq!(count, 0, "a refused conversation leaves nothing behind");
 }
 
@@ -136,6 +125,23 @@ async fn a_client_message_is_stored_once(store: TestStore) {
         "another conversation, another message"
     );
     assert_eq!(contents(&store, &one, 10).await, ["m1"]);
+}
+
+async fn the_same_message_from_many_sides_is_stored_once(store: TestStore) {
+    let conversation = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
+    let sent = |number: usize| {
+        let message =
+            Message { client_message_id: Some("same".into()), ..message(&format!("m{number}"), &conversation, "once") };
+        let owned = store.of(LOCAL_OWNER);
+        tokio::spawn(async move { owned.save_message(message).await.unwrap() })
+    };
+    let sides: Vec<_> = (0..16).map(sent).collect();
+    let mut answered = HashSet::new();
+    for side in sides {
+        answered.insert(side.await.unwrap());
+    }
+    assert_eq!(answered.len(), 1, "{answered:?}");
+    assert_eq!(contents(&store, &conversation, 100).await, ["once"]);
 }
 
 async fn a_message_cannot_move_to_another_conversation(store: TestStore) {
@@ -164,14 +170,14 @@ async fn the_latest_of_a_thousand_messages_come_oldest_first(store: TestStore) {
 
 async fn many_writers_lose_nothing_and_readers_go_on(store: TestStore) {
     let conversation = store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
-    let writers: Vec<_> = (0..8)
+    let writers: Vec<_> = (0..16)
         .map(|writer| {
             let (store, conversation) = (store.clone(), conversation.clone());
             tokio::spawn(async move {
                 for number in 0..25 {
                     let id = format!("w{writer}-{number}");
                     store.of(LOCAL_OWNER).save_message(message(&id, &conversation, &id)).await.unwrap();
-                    assert!(contents(&store, &conversation, 200).await.contains(&id), "readers see what was saved");
+                    assert!(contents(&store, &conversation, 400).await.contains(&id), "readers see what was saved");
                 }
             })
         })
@@ -180,8 +186,8 @@ async fn many_writers_lose_nothing_and_readers_go_on(store: TestStore) {
         writer.await.unwrap();
     }
     let all = contents(&store, &conversation, 1_000).await;
-    assert_eq!(all.iter().collect::<HashSet<_>>().len(), 200);
-    for writer in 0..8 {
+    assert_eq!(all.iter().collect::<HashSet<_>>().len(), 400);
+    for writer in 0..16 {
         let own: Vec<_> = all.iter().filter(|id| id.starts_with(&format!("w{writer}-"))).collect();
         assert_eq!(
             own,

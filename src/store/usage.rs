@@ -11,7 +11,7 @@ use serde::Serialize;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 use uuid::Uuid;
 
-use super::{Store, row};
+use super::{LOCAL_OWNER, Store, row};
 use crate::provider::ProviderError;
 use crate::provider::account::{Entry, Reservation, UsageLedger, Usd};
 
@@ -143,13 +143,21 @@ impl StoredLedger {
         Ok(reports)
     }
 
-    /// What was used from the day `since` to the day `until`, both included, by group, the dearest first.
+    /// What was used from the day `since` to the day `until`, both included, by group, the dearest first: an owner's
+    /// share of it, or everybody's.
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn sums(&self, by: GroupBy, since: &str, until: &str) -> Result<Vec<UsageSum>, sqlx::Error> {
+    pub async fn sums(
+        &self,
+        by: GroupBy,
+        since: &str,
+        until: &str,
+        owner: Option<&str>,
+    ) -> Result<Vec<UsageSum>, sqlx::Error> {
         let column = by.column();
         let order = if by == GroupBy::Day { "1" } else { "11 DESC, 2 DESC, 1" };
+        let whose = if owner.is_some() { "owner = $3 AND " } else { "" };
         // PostgreSQL adds up in decimal numbers, which `Any` cannot read.
         let sum = |column| format!("CAST(SUM({column}) AS BIGINT)");
         let mean = |column| format!("CAST(AVG({column}) AS DOUBLE PRECISION)");
@@ -168,14 +176,14 @@ impl StoredLedger {
         // Nothing of a client's is in it.
         let query = format!(
             "SELECT {column}, COUNT(*), {} \
-             FROM usage WHERE day >= $1 AND day <= $2 AND state <> 'reserved' GROUP BY {column} ORDER BY {order}",
+             FROM usage WHERE {whose}day >= $1 AND day <= $2 AND state <> 'reserved' GROUP BY {column} ORDER BY {order}",
             columns.join(", ")
         );
-        let rows = sqlx::query(AssertSqlSafe(query))
-            .bind(since.to_owned())
-            .bind(until.to_owned())
-            .fetch_all(&self.store.readers)
-            .await?;
+        let mut query = sqlx::query(AssertSqlSafe(query)).bind(since.to_owned()).bind(until.to_owned());
+        if let Some(owner) = owner {
+            query = query.bind(owner.to_owned());
+        }
+        let rows = query.fetch_all(&self.store.readers).await?;
         let read = |row: sqlx::any::AnyRow| {
             let milliseconds = |at| row.try_get::<i64, _>(at).map(|ms| ms as f64 / 1000.0);
             Ok(UsageSum {
@@ -212,7 +220,7 @@ impl StoredLedger {
             // Written so that no sum can overflow.
             let changed = sqlx::query(
                 "UPDATE spending SET reserved_nanousd = reserved_nanousd + $1 \
-                 WHERE period = $2 AND spent_nanousd + reserved_nanousd <= $3 - $1",
+                 WHERE period = $2 AND spent_nanousd + reserved_nanousd <= CAST($3 AS BIGINT) - $1",
             )
             .bind(most.as_billionths())
             .bind(period.to_owned())
@@ -237,13 +245,14 @@ impl StoredLedger {
             insert(&mut lock, &Uuid::now_v7().to_string(), &today(), "settled", Usd::ZERO, entry).await?;
             return lock.commit().await;
         };
-        let found = sqlx::query("SELECT day, reserved_nanousd FROM usage WHERE id = $1 AND state = 'reserved'")
-            .bind(id.clone())
-            .fetch_optional(&mut *lock)
-            .await?;
+        // One statement, so that of two that settle the same one only one finds it.
+        let found =
+            sqlx::query("DELETE FROM usage WHERE id = $1 AND state = 'reserved' RETURNING day, reserved_nanousd")
+                .bind(id.clone())
+                .fetch_optional(&mut *lock)
+                .await?;
         let Some(found) = found else { return lock.rollback().await };
         let (day, reserved): (String, i64) = (found.try_get(0)?, found.try_get(1)?);
-        sqlx::query("DELETE FROM usage WHERE id = $1").bind(id.clone()).execute(&mut *lock).await?;
         insert(&mut lock, &id, &day, "settled", Usd::billionths(reserved), entry).await?;
         spend(&mut lock, &day, reserved, entry.cost.as_billionths()).await?;
         lock.commit().await?;
@@ -312,8 +321,8 @@ async fn insert(
     sqlx::query(
         "INSERT INTO usage (id, state, day, created_at, capability, model, provider, conversation_id, key_name, \
          request_id, outcome, prompt_tokens, cached_tokens, completion_tokens, characters, audio_ms, first_item_ms, \
-         total_ms, device_ms, reserved_nanousd, cost_nanousd, estimated) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, \
-         $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
+         total_ms, device_ms, reserved_nanousd, cost_nanousd, estimated, owner) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, \
+         $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
     )
     .bind(id.to_owned())
     .bind(state)
@@ -337,6 +346,7 @@ async fn insert(
     .bind(reserved.as_billionths())
     .bind(entry.cost.as_billionths())
     .bind(i64::from(entry.estimated))
+    .bind(entry.caller.owner.as_deref().unwrap_or(LOCAL_OWNER).to_owned())
     .execute(&mut **lock)
     .await?;
     Ok(())
@@ -360,18 +370,16 @@ async fn spend(lock: &mut Transaction<'_, Any>, day: &str, reserved: i64, cost: 
 
 async fn close_lost(store: &Store) -> Result<usize, sqlx::Error> {
     let mut lock = store.write().await?;
-    let lost =
-        sqlx::query("SELECT day, reserved_nanousd FROM usage WHERE state = 'reserved'").fetch_all(&mut *lock).await?;
+    let lost = sqlx::query(
+        "UPDATE usage SET state = 'lost', outcome = 'failed', cost_nanousd = reserved_nanousd, estimated = 1 \
+         WHERE state = 'reserved' RETURNING day, reserved_nanousd",
+    )
+    .fetch_all(&mut *lock)
+    .await?;
     for row in &lost {
         let (day, reserved): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
         spend(&mut lock, &day, reserved, reserved).await?;
     }
-    sqlx::query(
-        "UPDATE usage SET state = 'lost', outcome = 'failed', cost_nanousd = reserved_nanousd, estimated = 1 \
-         WHERE state = 'reserved'",
-    )
-    .execute(&mut *lock)
-    .await?;
     lock.commit().await?;
     Ok(lost.len())
 }

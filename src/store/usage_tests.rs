@@ -76,7 +76,7 @@ async fn what_a_crash_cut_off_counts_as_spent(store: TestStore) {
     let again = StoredLedger::new(ledger.store.clone(), Budgets::default());
     again.recover().await;
     assert_eq!(spent(&again).await, [(cents(5), Usd::ZERO); 2]);
-    let sums = again.sums(GroupBy::Model, "2000-01-01", "9999-01-01").await.unwrap();
+    let sums = again.sums(GroupBy::Model, "2000-01-01", "9999-01-01", None).await.unwrap();
     assert_eq!((sums[0].requests, sums[0].failed, sums[0].cost_usd), (1, 1, cents(5)));
 }
 
@@ -105,7 +105,7 @@ async fn sums_are_by_group_and_leave_out_what_is_under_way(store: TestStore) {
     let groups = |sums: Vec<UsageSum>| -> Vec<(Option<String>, i64, Usd, f64)> {
         sums.into_iter().map(|sum| (sum.group, sum.requests, sum.cost_usd, sum.device_seconds)).collect()
     };
-    let by = async |by| groups(ledger.sums(by, &today(), &today()).await.unwrap());
+    let by = async |by| groups(ledger.sums(by, &today(), &today(), None).await.unwrap());
     let two = |remote: &str, local: &str| {
         [(Some(remote.to_owned()), 2, cents(7), 0.0), (Some(local.to_owned()), 1, Usd::ZERO, 0.5)]
     };
@@ -114,5 +114,5 @@ async fn sums_are_by_group_and_leave_out_what_is_under_way(store: TestStore) {
     assert_eq!(by(GroupBy::Key).await, [(None, 3, cents(7), 0.5)]);
     assert_eq!(by(GroupBy::Conversation).await, [(Some("c".into()), 3, cents(7), 0.5)]);
     assert_eq!(by(GroupBy::Day).await, [(Some(today()), 3, cents(7), 0.5)]);
-    assert!(ledger.sums(GroupBy::Day, "2000-01-01", "2000-01-02").await.unwrap().is_empty());
+    assert!(ledger.sums(GroupBy::Day, "2000-01-01", "2000-01-02", None).await.unwrap().is_empty());
 }

@@ -6,6 +6,7 @@ mod abbreviation;
 pub mod backchannel;
 pub mod chunk;
 mod english;
+mod headline;
 mod markdown;
 pub mod mention;
 pub mod outlook;
@@ -16,5 +17,6 @@ pub mod speakable;
 pub mod subtitle;
 
 pub use chunk::{Chunker, Piece};
+pub use headline::headline;
 pub use mention::mentioned;
 pub use speakable::speakable;

@@ -27,7 +27,7 @@ fn complaint(output: &Output) -> String {
 #[test]
 fn every_command_has_help_with_an_example() {
     let folder = tempfile::tempdir().unwrap();
-    for command in ["serve", "pull", "models", "transcribe", "speak", "chat", "talk", "doctor"] {
+    for command in ["serve", "pull", "models", "transcribe", "speak", "chat", "talk", "keys", "doctor"] {
         let help = stdout(&aichat(folder.path(), &[command, "--help"]));
         assert!(help.contains("Example"), "{command}: {help}");
     }
@@ -44,7 +44,7 @@ fn a_wrong_setting_is_named() {
 }
 
 /// Every setting there is, set to nothing.
-const EMPTY: [&str; 35] = [
+const EMPTY: [&str; 40] = [
     "HOST",
     "PORT",
     "DATABASE_URL",
@@ -67,6 +67,7 @@ const EMPTY: [&str; 35] = [
     "HIGGS_MODEL_PATH",
     "HIGGS_TOKENIZER_PATH",
     "MAX_CONCURRENT_TTS",
+    "MODEL_IDLE_UNLOAD_MINUTES",
     "BUDGET_REQUEST_USD",
     "BUDGET_DAY_USD",
     "BUDGET_MONTH_USD",
@@ -75,6 +76,10 @@ const EMPTY: [&str; 35] = [
     "MODERATION_MODEL",
     "AICHAT_API_KEY",
     "ALLOWED_ORIGINS",
+    "ALLOWED_HOSTS",
+    "RATE_LIMIT_PER_MINUTE",
+    "TLS_CERT",
+    "TLS_KEY",
     "LOG",
     "LOG_FORMAT",
     "HF_ENDPOINT",

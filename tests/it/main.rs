@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says why and stops")]
 
 mod command_line;
+mod keys;
+mod kill;
 mod server;
 mod tidy;
 mod voice_turn;

@@ -26,7 +26,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(settings: &[(&str, &str)]) -> Self {
-        let data = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), settings).await
+    }
+
+    /// On what another one left behind.
+    pub(crate) async fn start_in(data: TempDir, settings: &[(&str, &str)]) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_aichat"))
             .args(["serve", "--port", "0"])
             .arg("--data-dir")

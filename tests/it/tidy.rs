@@ -121,8 +121,8 @@ const ROOMS: &[Room] = &[
     },
     Room {
         module: "store",
-        ours: &["session", "provider"],
-        outside: &["sqlx", "tokio", "futures", "serde_json", "sha2", "uuid", "time", "unicode_normalization"],
+        ours: &["session", "provider", "audio"],
+        outside: &["sqlx", "tokio", "futures", "serde_json", "sha2", "rand", "uuid", "time", "unicode_normalization"],
     },
     Room {
         module: "api",

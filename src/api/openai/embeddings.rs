@@ -41,6 +41,7 @@ struct Embeddings {
 }
 
 #[derive(Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "the API's own name")]
 struct Embedding {
     object: &'static str,
     index: usize,

@@ -28,6 +28,7 @@ use super::House;
 use super::problem::Problem;
 use crate::provider::{Capability, ProviderError};
 pub(super) use error::reshape;
+pub(super) use stream::COMMENT_EVERY;
 
 /// OpenAI's names for what every server has, and what they are asked for.
 const ALIASES: &[(&str, Capability)] = &[

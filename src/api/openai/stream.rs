@@ -12,7 +12,7 @@ use super::refusal;
 use super::replies::{Replies, Step, TokenUsage};
 
 /// A comment keeps proxies from closing a stream in which nothing happens for so long.
-const COMMENT_EVERY: Duration = Duration::from_secs(15);
+pub(in crate::api) const COMMENT_EVERY: Duration = Duration::from_secs(15);
 const DONE: &str = "[DONE]";
 
 /// How an endpoint tells of its choices.

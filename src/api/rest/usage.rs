@@ -13,9 +13,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::House;
+use crate::api::asker::Asker;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::provider::account::Usd;
-use crate::store::{BudgetReport, GroupBy, UsageSum};
+use crate::store::{BudgetReport, GroupBy, Scope, UsageSum};
 
 /// Days of the answer where none are asked for: a month.
 const DAYS: i64 = 31;
@@ -43,7 +44,9 @@ struct Report {
     group_by: &'static str,
     since: String,
     until: String,
+    /// With an admin key everybody's, otherwise the asker's own.
     items: Vec<Sum>,
+    /// Empty without an admin key.
     budgets: Vec<Budget>,
 }
 
@@ -74,8 +77,9 @@ struct Sum {
 /// One period's budget.
 #[derive(Serialize, ToSchema)]
 struct Budget {
+    #[serde(rename = "budget")]
     #[schema(example = "daily")]
-    budget: &'static str,
+    name: &'static str,
     /// `2026-11-21` or `2026-11`, in UTC.
     period: String,
     /// Null: any amount.
@@ -112,7 +116,7 @@ impl From<UsageSum> for Sum {
 impl From<BudgetReport> for Budget {
     fn from(report: BudgetReport) -> Self {
         let BudgetReport { budget, period, limit_usd, spent_usd, reserved_usd, nearly_used_up } = report;
-        Self { budget, period, limit_usd, spent_usd, reserved_usd, nearly_used_up }
+        Self { name: budget, period, limit_usd, spent_usd, reserved_usd, nearly_used_up }
     }
 }
 
@@ -130,6 +134,7 @@ impl From<BudgetReport> for Budget {
 )]
 async fn usage(
     Extract(house): Extract<Arc<House>>,
+    asker: Asker,
     asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<Report>, Problem> {
     let Query(asked) = asked.map_err(|error| Problem::bad_field("group_by", error.body_text()))?;
@@ -143,8 +148,11 @@ async fn usage(
         tracing::error!(%error, "usage could not be read");
         Problem::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "database_failed", "the database does not answer")
     };
-    let items = ledger.sums(by, &since, &until).await.map_err(failed)?;
-    let budgets = ledger.budgets().await.map_err(failed)?;
+    // What others spent is for whoever runs the server.
+    let is_admin = asker.needs(Scope::Admin).is_ok();
+    let owner = (!is_admin).then_some(&*asker.identity.owner);
+    let items = ledger.sums(by, &since, &until, owner).await.map_err(failed)?;
+    let budgets = if is_admin { ledger.budgets().await.map_err(failed)? } else { Vec::new() };
     let items = items.into_iter().map(Sum::from).collect();
     let budgets = budgets.into_iter().map(Budget::from).collect();
     Ok(Json(Report { group_by: by.as_str(), since, until, items, budgets }))

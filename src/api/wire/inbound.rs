@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::Refusal;
 use crate::audio::wav::WireFormat;
-use crate::session::event::Input;
+use crate::session::event::{Input, Terms};
 use crate::session::settings::{OutputKind, SettingsPatch};
 
 /// What a client's own id of a message may measure, in bytes: it is kept and indexed.
@@ -25,6 +25,7 @@ pub(in crate::api) struct Inbound {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, moved once")]
 pub(in crate::api) enum ClientMessage {
     /// Still at the client's rate.
     Audio(AudioChunk),
@@ -77,7 +78,9 @@ fn read_message(fields: &Fields<'_>) -> Result<ClientMessage, Refusal> {
             Input::PlaybackAck { item_id: fields.text("item_id")?, played_ms: fields.count("played_ms")? }
         }
         "regenerate" => {
-            Input::Regenerate { item_id: fields.text("item_id")?, settings: read_settings(fields, &["item_id"])? }
+            let settings = read_settings(fields, &["item_id", "model"])?;
+            let terms = Terms { settings, model: fields.optional_text("model")? };
+            Input::Regenerate { item_id: fields.text("item_id")?, terms }
         }
         "settings" => Input::Settings(read_settings(fields, &[])?),
         other => return Err(Refusal::new("unknown_type", format!("there is no message type \"{other}\" here"))),
@@ -136,7 +139,8 @@ fn read_text(fields: &Fields<'_>) -> Result<Input, Refusal> {
         Some("text") => Some(OutputKind::Text),
         Some(_) => return Err(bad_field("output", "must be \"audio\" or \"text\"")),
     };
-    Ok(Input::Text { text, client_message_id, output, character_ids })
+    let terms = Terms::from(SettingsPatch { output, ..SettingsPatch::default() });
+    Ok(Input::Text { text, client_message_id, terms, character_ids })
 }
 
 /// Settings stand beside the message's own fields, which `others` names.

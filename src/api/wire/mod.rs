@@ -7,7 +7,7 @@ mod inbound;
 mod outbound;
 
 pub(super) use inbound::{AudioChunk, ClientMessage, Inbound, read};
-pub(super) use outbound::{Encoder, Notice};
+pub(super) use outbound::{AudioBody, Encoder, Notice};
 
 /// Why a message was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use std::time::Duration;
 
+use utoipa::ToSchema;
+
 use super::Refusal;
 use crate::audio::{SPEECH_HZ, wav};
 use crate::provider::{Role, Usage, Word, WordMark};
@@ -86,7 +88,8 @@ impl Encoder {
             Output::Audio(piece) => Body::AudioChunk(AudioBody::of(piece)),
             Output::Duck { item_id } => Body::Duck { item_id },
             Output::Unduck { item_id } => Body::Unduck { item_id },
-            Output::Characters(characters) => Body::ConversationUpdated { characters },
+            Output::Characters(characters) => Body::ConversationUpdated { characters: Some(characters), title: None },
+            Output::Titled { title, .. } => Body::ConversationUpdated { characters: None, title: Some(title) },
             Output::SpeakerChanged { character_id } => Body::SpeakerChanged { character_id: character_id.as_deref() },
             Output::Interrupted { turn, item_id, heard_text, heard } => {
                 Body::Interrupted { item_id, heard_text, heard_ms: millis(*heard), turn: turn.0 }
@@ -195,7 +198,10 @@ enum Body<'a> {
         from_seq: u64,
     },
     ConversationUpdated {
-        characters: &'a [Participant],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        characters: Option<&'a [Participant]>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        title: Option<&'a str>,
     },
     Duck {
         item_id: &'a str,
@@ -266,8 +272,10 @@ struct AudioShape {
     channels: u8,
 }
 
-#[derive(Serialize)]
-struct AudioBody<'a> {
+/// A piece of a reply's sound.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AudioChunk)]
+pub(in crate::api) struct AudioBody<'a> {
     character_id: &'a str,
     audio_data: String,
     sequence_number: u64,
@@ -280,7 +288,7 @@ struct AudioBody<'a> {
 }
 
 impl<'a> AudioBody<'a> {
-    fn of(piece: &'a AudioPiece) -> Self {
+    pub(in crate::api) fn of(piece: &'a AudioPiece) -> Self {
         Self {
             character_id: &piece.character_id,
             audio_data: match piece.format {
@@ -298,7 +306,7 @@ impl<'a> AudioBody<'a> {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct TimedWord<'a> {
     text: &'a str,
     start_ms: u64,

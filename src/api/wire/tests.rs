@@ -8,7 +8,7 @@ use crate::audio::wav::WireFormat;
 use crate::audio::{Samples, Speech};
 use crate::provider::{ProviderError, Role, Usage, Word, WordMark};
 use crate::session::event::{
-    AudioPiece, Complaint, Input, Output, ServedBy, Timings, Told, Transcription, Turn, TurnReport,
+    AudioPiece, Complaint, Input, Output, ServedBy, Terms, Timings, Told, Transcription, Turn, TurnReport,
 };
 use crate::session::record::MessageStatus;
 use crate::session::settings::{AudioFormat, OutputKind, Settings, SettingsPatch};
@@ -32,7 +32,7 @@ fn every_message_of_the_protocol_is_read() {
     let input = Input::Text {
         text: " hi ".into(),
         client_message_id: Some("c".into()),
-        output: Some(OutputKind::Text),
+        terms: SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() }.into(),
         character_ids: Vec::new(),
     };
     assert_eq!(message(&text), ClientMessage::Session(input));
@@ -49,10 +49,13 @@ fn every_message_of_the_protocol_is_read() {
             Input::PlaybackAck { item_id: "i".into(), played_ms: 0 },
         ),
         (
-            json!({"type": "regenerate", "item_id": "i", "temperature": 0.5}),
+            json!({"type": "regenerate", "item_id": "i", "temperature": 0.5, "model": "m"}),
             Input::Regenerate {
                 item_id: "i".into(),
-                settings: SettingsPatch { temperature: Some(0.5), ..SettingsPatch::default() },
+                terms: Terms {
+                    settings: SettingsPatch { temperature: Some(0.5), ..SettingsPatch::default() },
+                    model: Some("m".into()),
+                },
             },
         ),
         (

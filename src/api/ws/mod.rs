@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use super::access::{Identity, Share};
 use super::asker::Asker;
 use super::problem::Problem;
 use super::wire::{Encoder, Notice, Refusal};
@@ -62,6 +63,8 @@ enum Ending {
     TooLarge,
     TooSlow,
     Overloaded,
+    /// The key was revoked or is over, or the browser has logged out.
+    AuthEnded,
     NotFound,
     Silent,
 }
@@ -77,6 +80,7 @@ impl Ending {
             Self::TooLarge => Some((1009, "the message is too large")),
             Self::TooSlow => Some((1013, "too slow")),
             Self::Overloaded => Some((1013, "overloaded")),
+            Self::AuthEnded => Some((4401, "the key or the login has ended")),
             Self::NotFound => Some((4404, "not found")),
             Self::Silent => Some((4408, "silent for too long")),
         }
@@ -131,7 +135,8 @@ impl Connect {
         Ok(Opening {
             conversation_id: self.conversation_id.filter(|id| !id.is_empty()),
             character_ids: ids.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect(),
-            settings: house.state.settings.clone(),
+            guests: Vec::new(),
+            settings: house.state.settings.session(),
             paced: true,
             caller: asker.caller.clone(),
         })
@@ -144,7 +149,7 @@ async fn run(socket: WebSocket, house: Arc<House>, asker: Asker, opening: Openin
     let mut writer = Writer::new(sink, Encoder::new(Uuid::new_v4().to_string()), &house.state.limits);
     let (ending, seats) = match admit(&house, &asker, opening).await {
         Ok((Handle { inbox, outbox, ending: session }, seats)) => {
-            let ending = converse(&mut stream, &mut writer, inbox, outbox, &house).await;
+            let ending = converse(&mut stream, &mut writer, inbox, outbox, &house, &asker.identity).await;
             writer.close(ending).await;
             (ending, Some((seats, session)))
         }
@@ -166,7 +171,7 @@ async fn run(socket: WebSocket, house: Arc<House>, asker: Asker, opening: Openin
 }
 
 /// A place among the sessions, and one among those of the key.
-type Seats = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>, meter::OpenSession);
+type Seats = (OwnedSemaphorePermit, Option<Share<Arc<str>>>, meter::OpenSession);
 
 async fn admit(house: &Arc<House>, asker: &Asker, opening: Opening) -> Result<(Handle, Seats), (Refusal, Ending)> {
     let full = |limit: usize| {
@@ -179,10 +184,10 @@ async fn admit(house: &Arc<House>, asker: &Asker, opening: Opening) -> Result<(H
     }
     let limits = &house.state.limits;
     let seat = Arc::clone(&house.sessions).try_acquire_owned().map_err(|_| full(limits.sessions))?;
-    let keyed_seat = match house.state.access.api_key {
-        Some(_) => {
-            let seat = Arc::clone(&house.keyed_sessions).try_acquire_owned();
-            Some(seat.map_err(|_| full(limits.sessions_per_key))?)
+    let keyed_seat = match &asker.identity.proof {
+        Some(proof) => {
+            let seat = house.entrance.seats.take(Arc::clone(&proof.key), limits.sessions_per_key);
+            Some(seat.ok_or_else(|| full(limits.sessions_per_key))?)
         }
         None => None,
     };
@@ -208,6 +213,7 @@ async fn converse(
     inbox: mpsc::Sender<Request>,
     mut outbox: Outbox,
     house: &House,
+    identity: &Identity,
 ) -> Ending {
     let (say, mut notices) = mpsc::channel(NOTICES);
     let cut_off = cut_off(inbox.clone(), house.draining.clone(), house.state.limits.drain);
@@ -217,6 +223,7 @@ async fn converse(
         ending = reader.run() => ending,
         ending = cut_off => ending,
         ending = budgets => ending,
+        () = house.entrance.keys.ended(identity) => Ending::AuthEnded,
         ending = writer.run(&mut outbox, &mut notices, house.draining.clone()) => ending,
     };
     if ending == Ending::SessionFailed {

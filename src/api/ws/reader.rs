@@ -109,13 +109,18 @@ impl<'a> Reader<'a> {
     /// Only what costs a reply or a write is counted: an acknowledgement every 250 ms is how clients should be.
     fn allow(&mut self, input: Input) -> Result<Input, Refusal> {
         match input {
-            Input::Text { .. } | Input::NextSpeaker { .. } | Input::Regenerate { .. } | Input::Commit
+            Input::Text { .. }
+            | Input::NextSpeaker { .. }
+            | Input::SpeakUp { .. }
+            | Input::Regenerate { .. }
+            | Input::Commit
                 if self.draining.has_begun() =>
             {
                 Err(Refusal::new("session_limit_reached", "the server is shutting down").retryable())
             }
             Input::Text { .. }
             | Input::NextSpeaker { .. }
+            | Input::SpeakUp { .. }
             | Input::Characters { .. }
             | Input::Regenerate { .. }
             | Input::Settings(_)

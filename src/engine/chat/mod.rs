@@ -30,7 +30,7 @@ use self::serve::Command;
 use super::EngineError;
 use super::device::{self, DeviceChoice};
 use super::precedence::Precedence;
-use super::worker::Worker;
+use super::worker::{Ended, Resident, Worker};
 use crate::provider::{ChatModel, ChatRequest, Delta, Flow, ProviderError, Sampling, ToolChoice};
 
 /// Replies under way and waiting, together. One that waits behind this many would come too late for a conversation.
@@ -124,6 +124,12 @@ impl ChatEngine {
             what: self.name.to_string(),
             remedy: "its thread has ended; see the log and restart the server".to_owned(),
         }
+    }
+}
+
+impl Resident for ChatEngine {
+    fn ended(&self) -> Ended {
+        self.worker.ended()
     }
 }
 

@@ -10,6 +10,7 @@ use super::constraint::{Constraint, Progress};
 use super::filter::{ReplyText, Shown};
 use super::probability;
 use super::prompt::Language;
+use crate::engine::failure;
 use crate::nn::sampling::{Sampler, SamplingOptions};
 use crate::provider::{ChatRequest, Delta, FinishReason, ProviderError, Sampling, Usage};
 
@@ -121,7 +122,7 @@ impl Reply {
         if let Some(adjustment) = &self.adjustment {
             adjustment.apply(logits, language.tokenizer.ends(), self.written);
         }
-        let token = self.sampler.choose(logits, so_far).map_err(|error| failed(model, &error))?;
+        let token = self.sampler.choose(logits, so_far).map_err(|error| failure(model, &error))?;
         self.written += 1;
         if let Some(adjustment) = &mut self.adjustment {
             adjustment.count(token);
@@ -231,15 +232,4 @@ pub(super) fn sampling_options(settings: &Sampling) -> SamplingOptions {
 /// A reader that has gone is found at the next step.
 fn give(out: &Listener, item: Result<Delta, ProviderError>) {
     let _ = out.try_send(item);
-}
-
-/// What the listener is told of `error`; the log has the rest.
-pub(super) fn failed(model: &str, error: &dyn std::error::Error) -> ProviderError {
-    tracing::error!(model, %error, "the language model failed");
-    let what = model.to_owned();
-    if error.to_string().to_lowercase().contains("out of memory") {
-        ProviderError::OutOfMemory { what }
-    } else {
-        ProviderError::Failed { what }
-    }
 }

@@ -11,8 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::model::Model;
 use super::prompt::Language;
-use super::reply::{Reply, ReplyOrder, Written, failed};
+use super::reply::{Reply, ReplyOrder, Written};
 use crate::engine::batch::{Batch, Copying, Ticket, Turn};
+use crate::engine::failure;
 use crate::engine::precedence::Precedence;
 use crate::nn::decoder::{Span, Wants};
 use crate::provider::{ChatRequest, ProviderError};
@@ -164,7 +165,7 @@ impl Desk {
             wants: if turn.last { Wants::Last } else { Wants::Nothing },
         };
         let spans: Vec<Span<'_>> = turns.iter().map(span).collect();
-        let logits = guarded(name, move || decoder.forward(cache, &spans).map_err(|error| failed(name, &error)))?;
+        let logits = guarded(name, move || decoder.forward(cache, &spans).map_err(|error| failure(name, &error)))?;
         let mut rows = (0..logits.rows()).map(|row| logits.row(row));
         for turn in turns {
             self.batch.read(*turn);

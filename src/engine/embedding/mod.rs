@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::EngineError;
 use super::precedence::Precedence;
-use super::worker::Worker;
+use super::worker::{Ended, Resident, Worker};
 use crate::nn::bert::{Config, SentenceEncoder};
 use crate::provider::{EmbedRequest, Embeddings, ProviderError, TextEmbedder};
 
@@ -69,6 +69,12 @@ impl BertEngine {
         let tokens = longest_text(directory, &config)?;
         let texts = BATCH_TOKENS.div_ceil(tokens);
         Ok(SentenceEncoder::weight_bytes(&config) + SentenceEncoder::activation_bytes(&config, texts, tokens))
+    }
+}
+
+impl Resident for BertEngine {
+    fn ended(&self) -> Ended {
+        self.worker.ended()
     }
 }
 

@@ -30,8 +30,9 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::audio::{SPEECH_HZ, Speech};
 use crate::engine::EngineError;
 use crate::engine::precedence::{Hurry, Precedence};
-use crate::engine::worker::Worker;
+use crate::engine::worker::{Ended, Resident, Worker};
 use crate::nn::kokoro;
+use crate::provider::voices::unavailable;
 use crate::provider::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo};
 use english::English;
 use phonemes::{Phonemes, Tongue, Writer};
@@ -54,6 +55,8 @@ pub struct KokoroEngine {
     name: Arc<str>,
     voices: Arc<Voices>,
     front: Worker<Order>,
+    /// The model's thread, which the front's thread commands.
+    model: Ended,
     precedence: Precedence,
 }
 
@@ -94,6 +97,7 @@ impl KokoroEngine {
             },
         );
         let (model, english) = (model?, english?);
+        let ended = model.ended();
         let writer = Writer { english, vocabulary, name: Arc::clone(&name) };
         let front = Worker::spawn(
             &format!("{name}-text"),
@@ -101,7 +105,7 @@ impl KokoroEngine {
             move || Ok(writer),
             move |writer, inbox| write_orders(&writer, inbox, &model),
         )?;
-        Ok(Self { name, voices, front, precedence })
+        Ok(Self { name, voices, front, model: ended, precedence })
     }
 
     /// Bytes that the model in `dir` needs once loaded: its weights as f32 and the largest utterance's activations.
@@ -121,6 +125,9 @@ impl KokoroEngine {
         }
         if request.text.len() > LONGEST_TEXT {
             return Err(invalid("text", format!("it is longer than {LONGEST_TEXT} bytes; send it in parts")));
+        }
+        if let Some(own) = &request.own_voice {
+            return Err(unavailable(own, &self.voices.list()));
         }
         let (voice, tongue) = self.voices.choose(request.voice.as_deref(), request.language.as_deref(), &self.name)?;
         let (out, pieces) = mpsc::channel(PIECES_AHEAD);
@@ -142,6 +149,12 @@ fn refusal<T>(name: &str, error: &TrySendError<T>) -> ProviderError {
             ProviderError::Overloaded { what: name.to_owned(), retry_after: Duration::from_secs(2) }
         }
         TrySendError::Closed(_) => ProviderError::Failed { what: name.to_owned() },
+    }
+}
+
+impl Resident for KokoroEngine {
+    fn ended(&self) -> Ended {
+        self.front.ended().and(self.model.clone())
     }
 }
 

@@ -12,7 +12,7 @@ use super::pieces::Piece;
 use super::queue::Job;
 use super::render;
 use super::voices::Voices;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, failure};
 use crate::nn::kokoro::{Kokoro, Noise, Style, Utterance};
 use crate::provider::{ProviderError, SpeechChunk};
 
@@ -57,26 +57,14 @@ impl Speaker {
         let ids: Vec<u32> = piece.symbols.iter().map(|symbol| symbol.id).collect();
         // Every piece of a request hisses differently, and the same again for the same seed.
         let noise = Noise::Seeded(job.seed.wrapping_add(job.spoken.wrapping_mul(0xD1B5_4A32_D192_ED03)));
-        let style = self.style(&job.voice, ids.len()).map_err(|error| self.report(&error))?;
+        let style = self.style(&job.voice, ids.len()).map_err(|error| failure(&self.name, &error))?;
         let utterance = self.model.speak(&ids, &style, job.speed, noise, may_go_on);
-        let Some(utterance) = utterance.map_err(|error| self.report(&EngineError::from(error)))? else {
+        let Some(utterance) = utterance.map_err(|error| failure(&self.name, &error))? else {
             return Ok(None);
         };
         let rendered = render::render(piece, &utterance, self.model.config().samples_per_frame(), job.position);
         let samples = rendered.len();
         Ok(Some((rendered.chunks(job.position, last, &job.served_by), samples)))
-    }
-
-    /// Logs an error and answers the client's version of it.
-    fn report(&self, error: &EngineError) -> ProviderError {
-        tracing::error!(%error, model = self.name, "speech failed");
-        let what = self.name.clone();
-        let text = error.to_string().to_ascii_lowercase();
-        if text.contains("out of memory") || text.contains("out_of_memory") {
-            ProviderError::OutOfMemory { what }
-        } else {
-            ProviderError::Failed { what }
-        }
     }
 
     /// The voice's style for an utterance of `symbols` symbols.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::phonemes::Tongue;
 use crate::engine::EngineError;
-use crate::provider::{ProviderError, VoiceInfo};
+use crate::provider::{Gender, ProviderError, VoiceEngine, VoiceInfo};
 
 /// The voice of a request that names neither voice nor language, where it is there.
 const DEFAULT: &str = "af_heart";
@@ -56,7 +56,17 @@ impl Voices {
     }
 
     pub(super) fn list(&self) -> Vec<VoiceInfo> {
-        let info = |name: &String| VoiceInfo { name: name.clone(), language: language_of(name).to_owned() };
+        let aliases = |name: &str| {
+            let stands_in = |theirs: &&str| self.stand_in(theirs) == Some(name);
+            STAND_INS.iter().map(|(theirs, _)| *theirs).filter(stands_in).map(str::to_owned).collect()
+        };
+        let info = |name: &String| VoiceInfo {
+            name: name.clone(),
+            language: language_of(name).to_owned(),
+            engine: VoiceEngine::Kokoro,
+            gender: gender_of(name),
+            aliases: aliases(name),
+        };
         self.0.keys().map(info).collect()
     }
 
@@ -146,6 +156,15 @@ pub(super) fn language_of(voice: &str) -> &'static str {
         Some(b'p') => "pt-br",
         Some(b'z') => "zh",
         _ => "und",
+    }
+}
+
+/// Its second letter is its gender.
+fn gender_of(voice: &str) -> Option<Gender> {
+    match voice.as_bytes().get(1) {
+        Some(b'f') => Some(Gender::Female),
+        Some(b'm') => Some(Gender::Male),
+        _ => None,
     }
 }
 

@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 
 use super::EngineError;
 use super::precedence::Precedence;
-use super::worker::Worker;
+use super::worker::{Ended, Resident, Worker};
 use crate::audio::Mic;
 use crate::nn::whisper::{Config, MelFrontEnd, Whisper};
 use crate::provider::{Flow, ProviderError, SpeechToText, SttOptions, Transcript, VoiceActivity};
@@ -119,6 +119,12 @@ impl WhisperEngine {
             })
         })?;
         Ok(items)
+    }
+}
+
+impl Resident for WhisperEngine {
+    fn ended(&self) -> Ended {
+        self.worker.ended()
     }
 }
 

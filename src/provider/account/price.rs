@@ -99,6 +99,12 @@ impl PriceList {
         self
     }
 
+    /// The models that have a price of their own.
+    pub fn models(&self) -> impl Iterator<Item = (&str, Price)> {
+        let own = self.0.iter().filter(|(name, _)| !name.ends_with("/*"));
+        own.map(|(name, price)| (name.as_str(), *price))
+    }
+
     /// The price of a model, or its service's for models without one.
     pub fn price(&self, model: &str) -> Option<Price> {
         let service = || model.split_once('/').map(|(service, _)| format!("{service}/*"));

@@ -6,7 +6,7 @@ use super::books::Link;
 use super::watch::{Tally, watch};
 use super::{Usd, Used};
 use crate::audio::{SPEECH_HZ, Samples};
-use crate::provider::{Flow, SpeakRequest, SpeechChunk, SpeechSynthesizer, VoiceInfo};
+use crate::provider::{Flow, SpeakRequest, SpeechChunk, SpeechSynthesizer, VoiceInfo, VoiceStudio};
 
 /// No voice takes longer for a character: digits and symbols are read as words.
 const LONGEST_PER_CHARACTER: std::time::Duration = std::time::Duration::from_secs(1);
@@ -28,6 +28,10 @@ impl SpeechSynthesizer for CountedSpeech {
 
     fn voices(&self) -> Vec<VoiceInfo> {
         self.door.voices()
+    }
+
+    fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
+        self.door.studio()
     }
 }
 

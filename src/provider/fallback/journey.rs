@@ -28,6 +28,8 @@ pub(super) struct Question<D: ?Sized, T> {
     pub(super) is_last: fn(&T) -> bool,
     /// The request names the first of them: that it does not know the model is the answer.
     pub(super) is_named: bool,
+    /// The request's voice is one that somebody made: who cannot speak with it passes it on.
+    pub(super) is_own_voice: bool,
     /// Told when the first item is out: nobody else will be asked.
     pub(super) settled: Box<dyn FnOnce() + Send>,
 }
@@ -112,12 +114,14 @@ where
                 Err(error) => error,
             };
             let is_unknown = matches!(error, ProviderError::UnknownModel { .. });
-            let is_theirs = is_unknown && !(self.question.is_named && self.walk.is_at_first());
+            let is_voiceless = self.question.is_own_voice && matches!(error, ProviderError::VoiceUnavailable { .. });
+            let is_theirs = is_voiceless || is_unknown && !(self.question.is_named && self.walk.is_at_first());
             if !error.is_fault() && !is_theirs {
                 return Err(error);
             }
             // A full house of our own is in order; whoever is elsewhere and full may be so for long.
-            if current.turn.remote || !matches!(error, ProviderError::Overloaded { .. }) {
+            let is_full = matches!(error, ProviderError::Overloaded { .. });
+            if !is_voiceless && (current.turn.remote || !is_full) {
                 current.turn.pass.failed();
             }
             self.walk.failed(&current.turn.name, error);

@@ -138,7 +138,16 @@ impl<D: ?Sized> Walk<D> {
 
     /// Why nobody answered: the one reason there is, or all of them.
     pub(super) fn nothing_left(&mut self) -> ProviderError {
-        let failures = std::mem::take(&mut self.failures);
+        let mut failures = std::mem::take(&mut self.failures);
+        // That others have not the voice says less than why those who have it failed, unless these are not here at all.
+        let is_voiceless = |error: &ProviderError| matches!(error, ProviderError::VoiceUnavailable { .. });
+        let is_absent = |error: &ProviderError| matches!(error, ProviderError::Unavailable { .. });
+        if let Some(voiceless) = failures.iter().find(|error| is_voiceless(error)) {
+            if failures.iter().all(|error| is_voiceless(error) || is_absent(error)) {
+                return voiceless.clone();
+            }
+            failures.retain(|error| !is_voiceless(error));
+        }
         let shortest = |error: &ProviderError| match error {
             ProviderError::Overloaded { retry_after, .. } => Some(*retry_after),
             _ => None,

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 
 use super::{
     Caller, ChatModel, ChatRequest, Delta, EmbedRequest, Embeddings, Flow, ProviderError, SpeakRequest, SpeechChunk,
-    SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo,
+    SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo, VoiceStudio,
 };
 use crate::audio::Mic;
 use journey::{Ask, Overdue, Question, flow};
@@ -61,10 +61,16 @@ impl<D: Send + Sync + ?Sized + 'static> Fallback<D> {
     /// The same with `first` before all others. A request names it: that it does not know the model is the answer.
     #[must_use]
     pub(super) fn led_by(&self, first: Link<D>) -> Self {
+        Self { is_named: true, ..self.headed_by(first) }
+    }
+
+    /// The same with `first` before all others.
+    #[must_use]
+    pub(super) fn headed_by(&self, first: Link<D>) -> Self {
         let mut links = vec![first];
         let others = self.links.iter().filter(|link| link.name != links[0].name).cloned().collect::<Vec<_>>();
         links.extend(others);
-        Self { what: self.what, links: links.into_iter().collect(), is_named: true }
+        Self { links: links.into_iter().collect(), ..self.clone() }
     }
 
     pub fn links(&self) -> &[Link<D>] {
@@ -87,6 +93,7 @@ impl<D: Send + Sync + ?Sized + 'static> Fallback<D> {
             last_deadline: Some(LAST),
             is_last,
             is_named: self.is_named,
+            is_own_voice: false,
             settled: Box::new(|| {}),
         }
     }
@@ -117,8 +124,9 @@ impl ChatModel for Fallback<dyn ChatModel> {
 impl SpeechSynthesizer for Fallback<dyn SpeechSynthesizer> {
     fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk> {
         let walk = self.walk(&request.caller);
+        let is_own_voice = request.own_voice.is_some();
         let ask: Ask<dyn SpeechSynthesizer, SpeechChunk> = Box::new(move |door| Some(door.speak(request.clone())));
-        flow(walk, self.question(FIRST_AUDIO, ask, |chunk| chunk.last))
+        flow(walk, Question { is_own_voice, ..self.question(FIRST_AUDIO, ask, |chunk| chunk.last) })
     }
 
     fn voices(&self) -> Vec<VoiceInfo> {
@@ -129,6 +137,11 @@ impl SpeechSynthesizer for Fallback<dyn SpeechSynthesizer> {
             }
         }
         all
+    }
+
+    /// Of the first that has one.
+    fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
+        self.doors().find_map(|door| door.studio())
     }
 }
 

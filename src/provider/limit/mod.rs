@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use self::meter::{Generating, Meter, Waiting};
 use super::task::Task;
-use super::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo};
+use super::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo, VoiceStudio};
 
 /// So many requests may wait for each permit: more would wait longer than anybody listens to silence.
 const WAITING_PER_PERMIT: usize = 8;
@@ -71,6 +71,10 @@ impl SpeechSynthesizer for LimitedSpeech {
 
     fn voices(&self) -> Vec<VoiceInfo> {
         self.inner.voices()
+    }
+
+    fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
+        self.inner.studio()
     }
 }
 

@@ -5,7 +5,7 @@
 
 mod lazy;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use futures::future::{self, BoxFuture};
 use futures::stream::BoxStream;
@@ -14,10 +14,10 @@ use futures::{FutureExt, StreamExt, stream};
 use super::fallback::{Fallback, Link};
 use super::{
     ChatModel, ChatRequest, Delta, EmbedRequest, Embeddings, Flow, ProviderError, SpeakRequest, SpeechChunk,
-    SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo,
+    SpeechSynthesizer, SpeechToText, SttOptions, TextEmbedder, Transcript, VoiceInfo, VoiceNames, VoiceStudio,
 };
 use crate::audio::Mic;
-pub use lazy::Lazy;
+pub use lazy::{Facts, Known, Lazy};
 
 /// Names that are kept. Requests choose them, so there must be a bound.
 const NAMES: usize = 64;
@@ -39,22 +39,49 @@ pub struct Routed<D: ?Sized> {
     models: Arc<dyn Models<D>>,
     /// The latest last.
     named: Mutex<Vec<(String, Link<D>)>>,
+    wishes: RwLock<Wishes<D>>,
+}
+
+/// What was wished for while the server runs.
+struct Wishes<D: ?Sized> {
+    /// Asked before the server's chain.
+    first: Option<Link<D>>,
+    voices: VoiceNames,
 }
 
 impl<D: Send + Sync + ?Sized + 'static> Routed<D> {
     /// `own` is the server's chain.
     pub fn new(own: Fallback<D>, models: Arc<dyn Models<D>>) -> Self {
-        Self { own, models, named: Mutex::default() }
+        let wishes = Wishes { first: None, voices: VoiceNames::default() };
+        Self { own, models, named: Mutex::default(), wishes: RwLock::new(wishes) }
     }
 
-    /// The server's chain.
-    pub fn own(&self) -> &Fallback<D> {
-        &self.own
+    /// The chain of requests that name no model.
+    pub fn own(&self) -> Fallback<D> {
+        let wishes = self.wishes.read().unwrap_or_else(PoisonError::into_inner);
+        wishes.first.clone().map_or_else(|| self.own.clone(), |first| self.own.headed_by(first))
+    }
+
+    /// Puts a model before the server's chain.
+    ///
+    /// # Errors
+    /// [`ProviderError::UnknownModel`].
+    pub fn prefer(&self, name: &str) -> Result<(), ProviderError> {
+        let link = self.link(name)?;
+        let is_first = self.own.links().first().is_some_and(|first| first.name == link.name);
+        let mut wishes = self.wishes.write().unwrap_or_else(PoisonError::into_inner);
+        wishes.first = (!is_first).then_some(link);
+        Ok(())
+    }
+
+    /// What names of voices mean.
+    pub fn name_voices(&self, names: VoiceNames) {
+        self.wishes.write().unwrap_or_else(PoisonError::into_inner).voices = names;
     }
 
     fn chain(&self, model: Option<&str>) -> Result<Fallback<D>, ProviderError> {
         match model {
-            None => Ok(self.own.clone()),
+            None => Ok(self.own()),
             Some(name) => Ok(self.own.led_by(self.link(name)?)),
         }
     }
@@ -91,6 +118,28 @@ fn refuse<T: Send + 'static>(error: ProviderError) -> Flow<T> {
     stream::once(future::ready(Err(error))).boxed()
 }
 
+impl Routed<dyn SpeechSynthesizer> {
+    /// The voice that a request means. One that nobody here has is left to the engine.
+    fn voice(&self, request: &SpeakRequest) -> Option<String> {
+        let names = self.wishes.read().unwrap_or_else(PoisonError::into_inner).voices.clone();
+        let meant = match &request.voice {
+            None => names.default.as_ref(),
+            Some(name) => names.openai.get(name),
+        };
+        // A model that the request names has voices of its own.
+        let Some(meant) = meant.filter(|_| request.model.is_none()) else { return request.voice.clone() };
+        let tongue = |language: &str| language.split('-').next().unwrap_or_default().to_owned();
+        let voices = self.voices();
+        let known = voices.iter().find(|voice| voice.name == *meant);
+        // A default voice does not speak a language that is not its own.
+        let speaks = |voice: &VoiceInfo| match &request.language {
+            Some(language) if request.voice.is_none() => tongue(language) == tongue(&voice.language),
+            _ => true,
+        };
+        known.filter(|voice| speaks(voice)).map(|voice| voice.name.clone()).or_else(|| request.voice.clone())
+    }
+}
+
 impl ChatModel for Routed<dyn ChatModel> {
     fn reply(&self, request: ChatRequest) -> Flow<Delta> {
         match self.chain(request.model.as_deref()) {
@@ -107,7 +156,7 @@ impl ChatModel for Routed<dyn ChatModel> {
     }
 
     fn window(&self) -> Option<usize> {
-        self.own.window()
+        self.own().window()
     }
 }
 
@@ -120,12 +169,13 @@ impl SpeechToText for Routed<dyn SpeechToText> {
     }
 
     fn languages(&self) -> Vec<String> {
-        self.own.languages()
+        self.own().languages()
     }
 }
 
 impl SpeechSynthesizer for Routed<dyn SpeechSynthesizer> {
-    fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk> {
+    fn speak(&self, mut request: SpeakRequest) -> Flow<SpeechChunk> {
+        request.voice = self.voice(&request);
         match self.chain(request.model.as_deref()) {
             Ok(chain) => chain.speak(request),
             Err(error) => refuse(error),
@@ -133,7 +183,11 @@ impl SpeechSynthesizer for Routed<dyn SpeechSynthesizer> {
     }
 
     fn voices(&self) -> Vec<VoiceInfo> {
-        self.own.voices()
+        self.own().voices()
+    }
+
+    fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
+        self.own().studio()
     }
 }
 

@@ -75,6 +75,54 @@ async fn a_named_model_that_fails_is_stood_in_for_by_the_servers_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_model_that_is_preferred_goes_before_the_servers_own() {
+    let (routed, own, shelf) = routed();
+    assert!(routed.prefer("banana").is_err());
+    routed.prefer("m1").unwrap();
+    let door = Arc::clone(&shelf.doors.lock().unwrap()[0].1);
+    door.say("I am one.", Duration::ZERO, Duration::ZERO);
+    assert_eq!(text(&routed, None).await.unwrap(), "I am one.");
+    door.fail(ProviderError::Failed { what: "m1".into() });
+    own.say("I stand in.", Duration::ZERO, Duration::ZERO);
+    assert_eq!(text(&routed, None).await.unwrap(), "I stand in.");
+    routed.prefer("own").unwrap();
+    own.say("I am here.", Duration::ZERO, Duration::ZERO);
+    assert_eq!(text(&routed, None).await.unwrap(), "I am here.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_of_voices_mean_what_was_said_of_them() {
+    struct Nobody;
+    impl Models<dyn SpeechSynthesizer> for Nobody {
+        fn link(&self, name: &str) -> Result<Link<dyn SpeechSynthesizer>, ProviderError> {
+            Err(ProviderError::UnknownModel { model: name.to_owned(), remedy: String::new() })
+        }
+    }
+    let speech = Arc::new(crate::provider::fake::FakeSpeech::default());
+    let links = [Link::new("own", false, Arc::clone(&speech) as Arc<dyn SpeechSynthesizer>)];
+    let routed = Routed::new(Fallback::new("speech", links), Arc::new(Nobody));
+    let meant = |voice: Option<&str>, language: Option<&str>| {
+        let voice = voice.map(str::to_owned);
+        routed.voice(&SpeakRequest { voice, language: language.map(str::to_owned), ..SpeakRequest::default() })
+    };
+    assert_eq!(meant(None, None), None);
+    let names = |default: &str, echo: &str| VoiceNames {
+        default: Some(default.to_owned()),
+        openai: [("echo".to_owned(), echo.to_owned())].into(),
+    };
+    routed.name_voices(names("fake", "fake"));
+    assert_eq!(meant(None, None).as_deref(), Some("fake"));
+    assert_eq!(meant(None, Some("en-gb")).as_deref(), Some("fake"));
+    assert_eq!(meant(None, Some("fr")), None, "it does not speak French");
+    assert_eq!(meant(Some("echo"), Some("fr")).as_deref(), Some("fake"));
+    assert_eq!(meant(Some("alloy"), None).as_deref(), Some("alloy"));
+    // A voice that is gone with its model.
+    routed.name_voices(names("gone", "gone"));
+    assert_eq!(meant(None, None), None);
+    assert_eq!(meant(Some("echo"), None).as_deref(), Some("echo"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unknown_name_is_an_error_with_the_known_ones() {
     let (routed, own, _) = routed();
     let error = text(&routed, Some("banana")).await.unwrap_err().to_string();
@@ -116,7 +164,7 @@ async fn a_lazy_door_is_built_once_and_after_its_first_caller_has_left() {
             .boxed()
         }
     };
-    let lazy = Lazy::<dyn ChatModel>::new("m", build);
+    let lazy = Lazy::<dyn ChatModel>::new("m", None, build);
     assert!(lazy.reply(ChatRequest::default()).next().await.unwrap().is_err());
     drop(lazy.reply(ChatRequest::default()));
     let (one, two) = (lazy.reply(ChatRequest::default()), lazy.reply(ChatRequest::default()));

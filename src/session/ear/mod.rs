@@ -6,7 +6,9 @@
 //! waited out depends on the words. Positions are counted in samples received. What is not for the ear goes on to
 //! `turn`, in order.
 
+mod detector;
 mod endpoint;
+mod hallucination;
 mod utterance;
 
 use std::sync::Arc;
@@ -17,11 +19,12 @@ use futures::stream::{self, BoxStream, SelectAll};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use self::detector::Detector;
 pub use self::endpoint::LONGEST_UTTERANCE;
 use self::endpoint::{Endpoint, Step};
-use self::utterance::{Awaited, End, Open, expected, utterance, was_said};
-use super::detector::Detector;
-use super::event::{Complaint, ErrorCode, Input, Request, Transcription};
+use self::hallucination::was_said;
+use self::utterance::{Awaited, End, Open, expected, utterance};
+use super::event::{Complaint, ErrorCode, Input, Request, Terms, Transcription};
 use super::guard::guarded;
 use super::machine::Event;
 use super::settings::Settings;
@@ -45,6 +48,7 @@ const NOTHING_TO_COMMIT: &str = "there is no audio to commit: nothing was said s
 
 /// What the ear tells.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "few of them, each moved once")]
 pub(super) enum Heard {
     /// Somebody began to speak.
     Began {
@@ -91,6 +95,8 @@ pub(super) struct Utterance {
     /// From that decision to the transcript.
     pub(super) stt: Duration,
     pub(super) served_by: Arc<str>,
+    /// Where recordings are kept.
+    pub(super) audio: Option<Mic>,
 }
 
 /// The room's state.
@@ -100,6 +106,8 @@ pub(super) struct Ear {
     settings: Settings,
     caller: Caller,
     new_id: fn() -> String,
+    /// Utterances are told with their audio.
+    keeps_audio: bool,
     endpoint: Endpoint,
     /// All that was received, but for `rest`.
     received: Samples<MIC_HZ>,
@@ -123,6 +131,7 @@ impl Ear {
         settings: Settings,
         caller: Caller,
         new_id: fn() -> String,
+        keeps_audio: bool,
     ) -> Self {
         Self {
             stt,
@@ -131,6 +140,7 @@ impl Ear {
             settings,
             caller,
             new_id,
+            keeps_audio,
             received: Samples(0),
             rest: Vec::new(),
             recent: Vec::new(),
@@ -171,7 +181,10 @@ impl Ear {
                     self.refuse(ErrorCode::BadAudio, NOTHING_TO_COMMIT.to_owned(), request.reference);
                 }
             }
-            Input::Settings(patch) | Input::Regenerate { settings: patch, .. }
+            Input::Settings(patch)
+            | Input::Regenerate { terms: Terms { settings: patch, .. }, .. }
+            | Input::Text { terms: Terms { settings: patch, .. }, .. }
+            | Input::SpeakUp { terms: Terms { settings: patch, .. }, .. }
                 if let Err(error) = patch.check_languages(&self.stt.languages()) =>
             {
                 self.refuse(ErrorCode::LanguageUnsupported, error.to_string(), request.reference);
@@ -282,7 +295,7 @@ impl Ear {
         }
         let (frames, wanted) = self.listen(item_id.clone());
         self.awaited.push(Awaited::new(item_id.clone(), wanted));
-        self.open = Some(Open::new(item_id.clone(), frames));
+        self.open = Some(Open::new(item_id.clone(), frames, self.keeps_audio));
         let since = self.received.saturating_sub(at).as_usize().min(self.recent.len());
         let beginning = self.recent[self.recent.len() - since..].to_vec();
         self.feed(&beginning);
@@ -341,6 +354,7 @@ impl Ear {
         let Some(open) = self.open.take() else { return };
         let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == open.item_id) else { return };
         awaited.end = Some(End { decided: Instant::now(), endpoint });
+        awaited.audio = open.audio;
         if let Some(early) = awaited.early.take() {
             self.deliver(&open.item_id, early);
         }
@@ -420,7 +434,7 @@ impl Ear {
         let Some(awaited) = self.no_longer(item_id) else { return };
         self.told.push(match outcome {
             Ok(transcript) if was_said(&transcript) => {
-                Heard::Final(Box::new(utterance(&awaited, transcript, self.received)))
+                Heard::Final(Box::new(utterance(awaited, transcript, self.received)))
             }
             Ok(_) => Heard::Nothing { item_id: awaited.item_id, at: self.received },
             Err(error) => Heard::Failed { item_id: awaited.item_id, error },

@@ -46,7 +46,7 @@ async fn converse(
     inputs: Vec<Input>,
 ) -> (Vec<Heard>, Arc<FakeHearing>) {
     let stt = Arc::new(stt);
-    let ear = Ear::new(Arc::<FakeHearing>::clone(&stt), activity, settings, Caller::default(), new_id);
+    let ear = Ear::new(Arc::<FakeHearing>::clone(&stt), activity, settings, Caller::default(), new_id, false);
     let (inbox, requests) = mpsc::channel(8);
     let (turn, mut events) = mpsc::channel(8);
     let task = tokio::spawn(ear.run(requests, turn));
@@ -208,7 +208,7 @@ async fn the_second_utterance_does_not_wait_for_the_firsts_transcript() {
     let stt_delay = Duration::from_secs(2);
     let mut stt = FakeHearing::new(&["First.", "Second."]);
     stt.delay = stt_delay;
-    let ear = Ear::new(Arc::new(stt), Arc::new(FakeActivity), Settings::default(), Caller::default(), new_id);
+    let ear = Ear::new(Arc::new(stt), Arc::new(FakeActivity), Settings::default(), Caller::default(), new_id, false);
     let (inbox, requests) = mpsc::channel(64);
     let (turn, mut events) = mpsc::channel(64);
     let task = Task::spawn("ear", ear.run(requests, turn));
@@ -264,7 +264,7 @@ async fn a_language_that_nobody_understands_is_refused_by_name() {
     };
     let inputs = vec![
         Input::Settings(patch(&["en", "xx"])),
-        Input::Regenerate { item_id: "m1".to_owned(), settings: patch(&["yy"]) },
+        Input::Regenerate { item_id: "m1".to_owned(), terms: patch(&["yy"]).into() },
         audio(&[loud(400), quiet(600)]),
         Input::Settings(patch(&["de"])),
         audio(&[loud(400), quiet(600)]),
@@ -331,7 +331,8 @@ async fn a_recogniser_that_fails_panics_or_sleeps_is_told_of_once() {
         let mut stt = FakeHearing::new(&[]);
         stt.texts.lock().unwrap().push_back(text);
         stt.delay = delay;
-        let ear = Ear::new(Arc::new(stt), Arc::new(FakeActivity), Settings::default(), Caller::default(), new_id);
+        let ear =
+            Ear::new(Arc::new(stt), Arc::new(FakeActivity), Settings::default(), Caller::default(), new_id, false);
         let (inbox, requests) = mpsc::channel(8);
         let (turn, mut events) = mpsc::channel(8);
         let _task = Task::spawn("ear", ear.run(requests, turn));
@@ -375,7 +376,12 @@ async fn settings_count_from_where_they_stand() {
 #[tokio::test(start_paused = true)]
 async fn what_is_not_for_the_ear_goes_on_in_order() {
     let interrupt = Input::Interrupt { item_id: None, played_ms: Some(3) };
-    let text = Input::Text { text: "Hi".to_owned(), client_message_id: None, output: None, character_ids: Vec::new() };
+    let text = Input::Text {
+        text: "Hi".to_owned(),
+        client_message_id: None,
+        terms: Terms::default(),
+        character_ids: Vec::new(),
+    };
     let (told, _) = hear(Settings::default(), &[], vec![interrupt.clone(), text.clone()]).await;
     assert_eq!(names(&told), [format!("asked {interrupt:?}"), format!("asked {text:?}")]);
 }

@@ -9,8 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::Utterance;
+use super::hallucination::was_said;
 use crate::audio::{MIC_HZ, Mic, Samples};
-use crate::provider::{FinalTranscript, ProviderError, Segment};
+use crate::provider::{FinalTranscript, ProviderError};
 use crate::session::event::Transcription;
 use crate::text::outlook::{Outlook, outlook};
 use crate::text::promise::Promise;
@@ -23,6 +24,8 @@ const LONGEST_REPEATED: Samples<MIC_HZ> = Samples::from_millis(28_000);
 pub(super) struct Open {
     pub(super) item_id: String,
     pub(super) length: Samples<MIC_HZ>,
+    /// Where it is kept.
+    pub(super) audio: Option<Mic>,
     /// None: the recogniser was told that this was all.
     frames: Option<mpsc::Sender<Mic>>,
     /// All of it; None of a long one.
@@ -33,9 +36,16 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn new(item_id: String, frames: mpsc::Sender<Mic>) -> Self {
-        let (promise, text) = (Promise::default(), String::new());
-        Self { item_id, length: Samples(0), frames: Some(frames), spoken: Some(Vec::new()), promise, text }
+    pub(super) fn new(item_id: String, frames: mpsc::Sender<Mic>, keeps_audio: bool) -> Self {
+        Self {
+            item_id,
+            length: Samples(0),
+            audio: keeps_audio.then(Mic::default),
+            frames: Some(frames),
+            spoken: Some(Vec::new()),
+            promise: Promise::default(),
+            text: String::new(),
+        }
     }
 
     pub(super) fn feed(&mut self, samples: &[f32]) {
@@ -46,9 +56,13 @@ impl Open {
         if let Some(spoken) = &mut self.spoken {
             spoken.extend_from_slice(samples);
         }
+        let samples = Mic::new(samples.to_vec());
+        if let Some(audio) = &mut self.audio {
+            audio.extend(&samples);
+        }
         if let Some(frames) = &self.frames {
             // The channel holds the longest utterance; a recogniser that has given up has told why.
-            let _ = frames.try_send(Mic::new(samples.to_vec()));
+            let _ = frames.try_send(samples);
         }
     }
 
@@ -92,6 +106,8 @@ pub(super) struct Awaited {
     pub(super) end: Option<End>,
     /// It came in a pause, before the end was decided.
     pub(super) early: Option<Result<FinalTranscript, ProviderError>>,
+    /// Once it has ended, where it is kept.
+    pub(super) audio: Option<Mic>,
     wanted: oneshot::Sender<()>,
 }
 
@@ -104,7 +120,7 @@ pub(super) struct End {
 
 impl Awaited {
     pub(super) fn new(item_id: String, wanted: oneshot::Sender<()>) -> Self {
-        Self { item_id, end: None, early: None, wanted }
+        Self { item_id, end: None, early: None, audio: None, wanted }
     }
 
     /// Drops the request for another one.
@@ -115,11 +131,11 @@ impl Awaited {
 }
 
 /// What was said, known at `at`.
-pub(super) fn utterance(awaited: &Awaited, transcript: FinalTranscript, at: Samples<MIC_HZ>) -> Utterance {
+pub(super) fn utterance(awaited: Awaited, transcript: FinalTranscript, at: Samples<MIC_HZ>) -> Utterance {
     let end = awaited.end.unwrap_or(End { decided: Instant::now(), endpoint: Duration::ZERO });
     Utterance {
         transcription: Transcription {
-            item_id: awaited.item_id.clone(),
+            item_id: awaited.item_id,
             is_final: true,
             stable_chars: transcript.text.chars().count(),
             text: transcript.text,
@@ -131,6 +147,7 @@ pub(super) fn utterance(awaited: &Awaited, transcript: FinalTranscript, at: Samp
         endpoint: end.endpoint,
         stt: end.decided.elapsed(),
         served_by: transcript.served_by,
+        audio: awaited.audio,
     }
 }
 
@@ -149,43 +166,6 @@ pub(super) fn expected(transcript: &FinalTranscript) -> Outlook {
         return Outlook::Unfinished;
     }
     outlook(&transcript.text, &transcript.language)
-}
-
-/// What Whisper writes for silence and noise, having learned from subtitles.
-const HALLUCINATIONS: [&str; 8] = [
-    "thank you",
-    "thanks for watching",
-    "thank you for watching",
-    "thank you very much",
-    "please subscribe",
-    "bye",
-    "you",
-    "so",
-];
-/// From this probability of no speech on, such a text is not believed.
-const DOUBTFUL_NO_SPEECH: f32 = 0.3;
-/// Below this mean log probability neither.
-const DOUBTFUL_LOG_PROBABILITY: f32 = -1.0;
-/// From this probability of no speech on, no unlikely text is: Whisper's own rule.
-const NO_SPEECH: f32 = 0.6;
-
-/// Whether a transcript is what somebody said.
-pub(super) fn was_said(transcript: &FinalTranscript) -> bool {
-    if !transcript.text.chars().any(char::is_alphanumeric) {
-        return false;
-    }
-    let kept = |char: &char| char.is_alphanumeric() || *char == ' ';
-    let plain: String = transcript.text.chars().flat_map(char::to_lowercase).filter(kept).collect();
-    let suspect = HALLUCINATIONS.contains(&plain.trim());
-    let doubtful = |segment: &Segment| {
-        let unlikely = segment.log_probability < DOUBTFUL_LOG_PROBABILITY;
-        if suspect {
-            unlikely || segment.no_speech > DOUBTFUL_NO_SPEECH
-        } else {
-            unlikely && segment.no_speech > NO_SPEECH
-        }
-    };
-    transcript.segments.is_empty() || !transcript.segments.iter().all(doubtful)
 }
 
 #[cfg(test)]

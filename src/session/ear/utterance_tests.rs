@@ -1,4 +1,5 @@
 use super::*;
+use crate::provider::Segment;
 
 fn transcript(text: &str, no_speech: f32, log_probability: f32) -> FinalTranscript {
     FinalTranscript {

@@ -6,11 +6,13 @@
 //! messages in a few sentences.
 
 mod summary;
+mod title;
 
 use std::borrow::Cow;
 use std::iter::successors;
 
 pub(super) use self::summary::Fold;
+pub(super) use self::title::clean_title;
 use super::record::{Message, OpenConversation};
 use crate::provider::{ChatMessage, Role};
 
@@ -84,6 +86,13 @@ impl History {
         self.shorten();
     }
 
+    /// Puts back what an entry was, where there still is one.
+    pub(super) fn restore(&mut self, entry: Entry) {
+        if let Some(now) = self.entries.iter_mut().find(|now| now.id == entry.id) {
+            *now = entry;
+        }
+    }
+
     pub(super) fn stored(&mut self, id: &str) {
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) {
             entry.is_stored = true;
@@ -97,6 +106,21 @@ impl History {
 
     pub(super) fn reply(&self, id: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.id == id && entry.role == Role::Assistant)
+    }
+
+    pub(super) fn is_users(&self, id: &str) -> bool {
+        self.entries.iter().any(|entry| entry.id == id && entry.role == Role::User)
+    }
+
+    /// The first answer to a user's message.
+    pub(super) fn reply_to(&self, id: &str) -> Option<&Entry> {
+        let after = self.entries.iter().skip_while(|entry| entry.id != id).skip(1);
+        after.take_while(|entry| entry.role != Role::User).find(|entry| entry.role == Role::Assistant)
+    }
+
+    /// Whose replies these are, oldest first.
+    pub(super) fn speakers(&self) -> impl Iterator<Item = &Speaker> {
+        self.entries.iter().filter_map(|entry| entry.speaker.as_ref())
     }
 
     /// The messages of a request: the prompt, then what was said, or what was said before the message `until`. Roles

@@ -36,6 +36,7 @@ fn a_reply_is_told_as_far_as_it_was_heard() {
                 title: String::new(),
                 character_ids: Vec::new(),
                 private: false,
+                settings: serde_json::json!({}),
                 created_at: String::new(),
                 updated_at: String::new(),
             },

@@ -32,6 +32,12 @@ impl Player {
         let settings = settings_of(&character, settings.clone(), languages);
         Self { character, settings }
     }
+
+    /// With a patch on top, unless it is out of range.
+    pub(in crate::session) fn patched(self, patch: Option<&SettingsPatch>) -> Self {
+        let settings = patch.and_then(|patch| self.settings.patched(patch).ok());
+        Self { settings: settings.unwrap_or(self.settings), character: self.character }
+    }
 }
 
 /// The server's settings with the character's own on top.
@@ -110,6 +116,13 @@ impl Cast {
     /// Whom a reply calls on.
     pub(super) fn follow(&mut self, policy: TurnTaking, speaker: usize, text: &str) -> Option<usize> {
         self.floor.follow(policy, speaker, text)
+    }
+
+    /// Notes that a character spoke before this session.
+    pub(super) fn has_spoken(&mut self, character_id: &str) {
+        if let Some(speaker) = self.find(character_id) {
+            self.floor.has_spoken(speaker);
+        }
     }
 
     pub(super) fn takes_floor(&mut self, speaker: usize) {

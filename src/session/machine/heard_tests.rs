@@ -19,6 +19,7 @@ fn speak(ledger: &mut Ledger, sequence_number: u64, spoken: &str, words: &[WordM
             words: if last { Vec::new() } else { words.iter().cloned().map(shift).collect() },
             last,
             served_by: "fake".into(),
+            audio: None,
             first_audio: ms(80),
         });
     }

@@ -8,10 +8,10 @@
 mod barge_in;
 mod cast;
 mod heard;
+mod notes;
 mod reply;
 mod requests;
 mod speaking;
-mod summary;
 
 use std::collections::{HashSet, VecDeque};
 
@@ -21,17 +21,17 @@ use tokio::time::Instant;
 use self::barge_in::Doubts;
 use self::cast::Cast;
 pub(super) use self::cast::{Base, Player};
+use self::notes::{Notes, Title};
 use self::reply::{Cause, Reply};
-use self::summary::Summaries;
 use crate::audio::{MIC_HZ, Samples};
 use crate::provider::{Caller, ChatMessage, ChatRequest, ProviderError, Role};
 use crate::session::ear::{Heard, Utterance};
-use crate::session::event::{Complaint, ErrorCode, Output, Request, Told, Transcription, Turn};
+use crate::session::event::{Complaint, ErrorCode, Output, Request, Terms, Told, Transcription, Turn};
 use crate::session::history::{Entry, History};
 use crate::session::mind::{self, Company, Thought};
 use crate::session::mouth::{Progress, Sentence, Voicing};
-use crate::session::record::{Character, Message, MessageStatus, RecordError};
-use crate::session::settings::{BadField, Settings, SettingsPatch};
+use crate::session::record::{Character, Message, MessageStatus, RecordError, Recording};
+use crate::session::settings::{BadField, Settings};
 
 /// What happens to a session.
 #[derive(Clone, Debug)]
@@ -49,7 +49,14 @@ pub(super) enum Event {
         save: Box<Save>,
         outcome: Result<String, RecordError>,
     },
-    Summarized {
+    /// The answer to [`Effect::Title`].
+    Titled {
+        title: String,
+        instead_of: String,
+        outcome: Result<bool, RecordError>,
+    },
+    /// The answer to [`Effect::Note`].
+    Noted {
         number: u64,
         outcome: Result<String, ProviderError>,
     },
@@ -94,6 +101,20 @@ pub(super) enum Effect {
     /// Drop every reply and all that is under way for it.
     Stop,
     Save(Box<Save>),
+    /// A message that was begun is nothing after all.
+    Forget {
+        message_id: String,
+    },
+    /// What a message sounded like.
+    Record {
+        message_id: String,
+        sound: Box<Recording>,
+    },
+    /// Give the conversation a title, unless somebody else has meanwhile.
+    Title {
+        title: String,
+        instead_of: String,
+    },
     /// A reply to what follows these messages may be asked soon.
     Prepare(Box<ChatRequest>),
     /// Make these the characters of the conversation.
@@ -103,13 +124,13 @@ pub(super) enum Effect {
     },
     /// Step with [`Event::Woken`] then.
     WakeAt(Instant),
-    /// Write a summary, after a pause.
-    Summarize {
+    /// Write a note, after a pause.
+    Note {
         number: u64,
         request: Box<ChatRequest>,
     },
-    /// Drop the summary that is being written.
-    StopSummary,
+    /// Drop the note that is being written.
+    StopNote,
 }
 
 /// A message to store, and which request it answers.
@@ -121,16 +142,27 @@ pub(super) struct Save {
 
 pub(super) type Effects = Vec<Effect>;
 
+/// Where a session plays.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scene {
+    pub(super) conversation_id: String,
+    /// The conversation's. Empty: it has none.
+    pub(super) title: String,
+    /// Rides with every request to a model.
+    pub(super) caller: Caller,
+    /// Audio leaves at the pace of its playback.
+    pub(super) paced: bool,
+    /// What is said is kept as sound.
+    pub(super) keeps_recordings: bool,
+}
+
 /// The state of a session.
 pub(super) struct Machine {
-    conversation_id: String,
-    /// Rides with every request to a model.
-    caller: Caller,
+    scene: Scene,
     cast: Cast,
     /// The server's settings and what the client has changed.
     base: Base,
     settings: Settings,
-    paced: bool,
     history: History,
     new_id: Box<dyn FnMut() -> String + Send>,
     turn: Turn,
@@ -149,30 +181,32 @@ pub(super) struct Machine {
     floor: Option<usize>,
     /// Who speaks after them.
     queue: VecDeque<usize>,
-    summaries: Summaries,
+    title: Title,
+    notes: Notes,
     effects: Effects,
 }
 
 impl Machine {
     /// `players` is not empty.
     pub(super) fn new(
-        conversation_id: String,
-        caller: Caller,
+        scene: Scene,
         players: Vec<Player>,
         base: Base,
-        paced: bool,
         history: History,
         new_id: Box<dyn FnMut() -> String + Send>,
     ) -> Self {
         // The first one's count for the whole session.
         let settings = players.first().map_or_else(|| base.settings.clone(), |player| player.settings.clone());
+        let mut cast = Cast::new(players);
+        for speaker in history.speakers() {
+            cast.has_spoken(&speaker.id);
+        }
         Self {
-            conversation_id,
-            caller,
-            cast: Cast::new(players),
+            title: Title::of(&scene.title, &history),
+            scene,
+            cast,
             base,
             settings,
-            paced,
             history,
             new_id,
             turn: Turn::default(),
@@ -184,7 +218,7 @@ impl Machine {
             deferred: None,
             floor: None,
             queue: VecDeque::new(),
-            summaries: Summaries::default(),
+            notes: Notes::default(),
             effects: Vec::new(),
         }
     }
@@ -192,7 +226,7 @@ impl Machine {
     /// The session begins.
     pub(super) fn open(&mut self) -> Effects {
         self.prepare();
-        self.summarize_when_idle();
+        self.note_when_idle();
         std::mem::take(&mut self.effects)
     }
 
@@ -203,11 +237,12 @@ impl Machine {
             Event::Thought { turn, thought } => self.thought(now, turn, thought),
             Event::Progress { turn, progress } => self.progress(now, turn, progress),
             Event::Stored { save, outcome } => self.stored(*save, outcome),
-            Event::Summarized { number, outcome } => self.summarized(number, outcome),
+            Event::Titled { title, instead_of, outcome } => self.titled(title, &instead_of, &outcome),
+            Event::Noted { number, outcome } => self.noted(number, outcome),
             Event::Woken => self.woken(now),
             Event::Cast { reference, outcome } => self.recast(now, reference, outcome),
         }
-        self.summarize_when_idle();
+        self.note_when_idle();
         std::mem::take(&mut self.effects)
     }
 
@@ -279,10 +314,14 @@ impl Machine {
     }
 
     fn said(&mut self, now: Instant, utterance: Utterance) {
-        let Utterance { transcription, ended, endpoint, stt, served_by } = utterance;
+        let Utterance { transcription, ended, endpoint, stt, served_by, audio } = utterance;
         let item_id = transcription.item_id.clone();
         let metadata = json!({ "spoken": true, "language": transcription.language, "served_by": served_by.as_ref() });
         self.user_message(item_id.clone(), transcription.text.clone(), None, metadata, None);
+        if let Some(audio) = audio {
+            let sound = Box::new(Recording::Said(audio));
+            self.effects.push(Effect::Record { message_id: item_id.clone(), sound });
+        }
         let speakers = self.cast.answer(self.settings.turn_taking, &transcription.text);
         self.tell(Output::Transcription(transcription));
         self.owed = Some(Cause {
@@ -290,7 +329,7 @@ impl Machine {
             endpoint: Some(endpoint),
             stt: Some(stt),
             stt_served_by: Some(served_by),
-            patch: SettingsPatch::default(),
+            terms: Terms::default(),
             speakers: speakers.into(),
             again: None,
         });
@@ -327,7 +366,7 @@ impl Machine {
         self.history.put(entry);
         let message = Message {
             id,
-            conversation_id: self.conversation_id.clone(),
+            conversation_id: self.scene.conversation_id.clone(),
             role: Role::User,
             character_id: None,
             character_name: None,
@@ -377,7 +416,7 @@ impl Machine {
             messages,
             sampling: settings.sampling(),
             model: character.model.clone(),
-            caller: self.caller.clone(),
+            caller: self.scene.caller.clone(),
             ..ChatRequest::default()
         }
     }
@@ -386,6 +425,8 @@ impl Machine {
         let Save { message, reference } = save;
         let Message { id, client_message_id, role, status, .. } = message;
         match outcome {
+            // It is only begun, and may still be taken back.
+            Ok(_) if status == MessageStatus::Pending => {}
             Ok(message_id) => {
                 self.history.stored(&id);
                 self.tell_to(Output::MessageSaved { message_id, client_message_id, role, status }, reference);
@@ -393,7 +434,8 @@ impl Machine {
             Err(error) => {
                 let message = format!("the message could not be saved: {error}");
                 let retryable = error == RecordError::Failed;
-                let complaint = Complaint { code: ErrorCode::Internal, message, retryable, item_id: Some(id) };
+                let code = if error == RecordError::Full { ErrorCode::StorageFull } else { ErrorCode::Internal };
+                let complaint = Complaint { code, message, retryable, item_id: Some(id) };
                 self.complain(complaint, reference);
             }
         }
@@ -422,5 +464,7 @@ fn bad_field(error: &BadField) -> Complaint {
     Complaint { code: ErrorCode::BadField, message: error.to_string(), retryable: false, item_id: None }
 }
 
+#[cfg(test)]
+mod property_tests;
 #[cfg(test)]
 mod tests;

@@ -7,14 +7,19 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::Scene;
 use super::cast::Player;
 use super::heard::Ledger;
-use crate::provider::{Caller, Role, Usage};
-use crate::session::event::{Output, ServedBy, Timings, Turn, TurnReport};
-use crate::session::history::Speaker;
+use crate::audio::{SPEECH_HZ, Samples, Speech};
+use crate::provider::{Role, Usage};
+use crate::session::event::{Output, ServedBy, Terms, Timings, Turn, TurnReport};
+use crate::session::history::{Entry, Speaker};
 use crate::session::mouth::{SentPiece, Voicing};
 use crate::session::record::{Character, Message, MessageStatus};
-use crate::session::settings::{OutputKind, Settings, SettingsPatch};
+use crate::session::settings::{OutputKind, Settings};
+
+/// A reply that is longer is recorded up to here: more than ten minutes of samples are not kept in memory.
+const LONGEST_RECORDING: Samples<SPEECH_HZ> = Samples::from_millis(600_000);
 
 /// What a reply answers.
 #[derive(Clone, Debug)]
@@ -26,7 +31,7 @@ pub(super) struct Cause {
     pub(super) stt: Option<Duration>,
     pub(super) stt_served_by: Option<Arc<str>>,
     /// What is asked for these replies only. It was checked.
-    pub(super) patch: SettingsPatch,
+    pub(super) terms: Terms,
     /// Who answers, in this order.
     pub(super) speakers: VecDeque<usize>,
     /// The reply to write again. None: a new one.
@@ -41,7 +46,7 @@ impl Cause {
             endpoint: None,
             stt: None,
             stt_served_by: None,
-            patch: SettingsPatch::default(),
+            terms: Terms::default(),
             speakers: VecDeque::new(),
             again: None,
         }
@@ -49,7 +54,7 @@ impl Cause {
 
     /// Of the reply that follows one with this cause.
     pub(super) fn to_follow(&self, now: Instant) -> Self {
-        Self { patch: self.patch.clone(), ..Self::new(now) }
+        Self { terms: self.terms.clone(), ..Self::new(now) }
     }
 }
 
@@ -59,6 +64,10 @@ pub(super) struct Part {
     /// The player's place in the cast.
     pub(super) speaker: usize,
     pub(super) settings: Settings,
+    /// The earlier version, which stands until this one is written.
+    pub(super) replaces: Option<Entry>,
+    /// Its sound is kept.
+    pub(super) is_recorded: bool,
 }
 
 #[derive(Debug)]
@@ -69,6 +78,8 @@ pub(super) struct Reply {
     pub(super) speaker: usize,
     pub(super) settings: Settings,
     pub(super) cause: Cause,
+    /// The earlier version, which stands until this one is written.
+    pub(super) replaces: Option<Entry>,
     /// What is told when it has the floor. None: it has.
     pub(super) held: Option<Vec<Output>>,
     asked: Instant,
@@ -82,6 +93,8 @@ pub(super) struct Reply {
     /// That its voice failed was told.
     pub(super) is_voice_broken: bool,
     pub(super) ledger: Ledger,
+    /// What was sent of its sound. None: it is not kept.
+    recording: Option<Speech>,
     /// What the client says it has played.
     pub(super) acknowledged: Option<Duration>,
     timings: Timings,
@@ -98,7 +111,7 @@ impl Reply {
         now: Instant,
         first_sentence: u64,
     ) -> Self {
-        let Part { player, speaker, settings } = part;
+        let Part { player, speaker, settings, replaces, is_recorded } = part;
         let timings =
             Timings { endpoint_ms: cause.endpoint.map(millis), stt_ms: cause.stt.map(millis), ..Timings::default() };
         let served_by = ServedBy { stt: cause.stt_served_by.clone(), ..ServedBy::default() };
@@ -112,6 +125,7 @@ impl Reply {
             failure: None,
             is_voice_broken: false,
             ledger: Ledger::default(),
+            recording: is_recorded.then(Speech::default),
             acknowledged: None,
             timings,
             served_by,
@@ -120,6 +134,7 @@ impl Reply {
             speaker,
             settings,
             cause,
+            replaces,
             held: None,
         }
     }
@@ -127,6 +142,11 @@ impl Reply {
     /// Some of it was sent to be heard.
     pub(super) fn is_audible(&self) -> bool {
         self.is_spoken && !self.ledger.sent().is_zero()
+    }
+
+    /// Nothing of it is kept, where it ends as it is now: the earlier version stands.
+    pub(super) fn is_void(&self) -> bool {
+        self.replaces.is_some() && (self.failure.is_some() || self.ledger.text().is_empty())
     }
 
     pub(super) fn character(&self) -> &Character {
@@ -139,7 +159,7 @@ impl Reply {
     }
 
     /// How to speak it. None: it is only written.
-    pub(super) fn voicing(&self, paced: bool, caller: &Caller) -> Option<Box<Voicing>> {
+    pub(super) fn voicing(&self, scene: &Scene) -> Option<Box<Voicing>> {
         let (settings, character) = (&self.settings, self.character());
         self.is_spoken.then(|| {
             Box::new(Voicing {
@@ -151,8 +171,9 @@ impl Reply {
                 speed: settings.speed,
                 seed: settings.seed,
                 format: settings.audio_format,
-                lead: paced.then(|| Duration::from_millis(settings.lead_ms)),
-                caller: caller.clone(),
+                lead: scene.paced.then(|| Duration::from_millis(settings.lead_ms)),
+                keeps_audio: self.recording.is_some(),
+                caller: scene.caller.clone(),
             })
         })
     }
@@ -171,7 +192,12 @@ impl Reply {
     }
 
     /// Takes in that a piece of audio was sent.
-    pub(super) fn send(&mut self, now: Instant, piece: SentPiece) {
+    pub(super) fn send(&mut self, now: Instant, mut piece: SentPiece) {
+        if let (Some(recording), Some(audio)) = (&mut self.recording, piece.audio.take())
+            && recording.len() < LONGEST_RECORDING
+        {
+            recording.extend(&audio);
+        }
         if self.served_by.tts.is_none() {
             self.served_by.tts = Some(Arc::clone(&piece.served_by));
             self.timings.tts_first_audio_ms = Some(millis(piece.first_audio));
@@ -188,6 +214,14 @@ impl Reply {
     pub(super) fn played(&self, now: Instant, says: Option<Duration>) -> Duration {
         let played = says.or(self.acknowledged).unwrap_or_else(|| self.ledger.played_by(now));
         played.min(self.ledger.sent())
+    }
+
+    /// The sound of it that is kept: what was `heard`, or all of it. None where nothing is.
+    pub(super) fn recording(&mut self, heard: Option<Duration>) -> Option<Speech> {
+        let all = self.recording.take()?;
+        let end = heard.map_or(all.len(), |heard| Samples::from_millis(millis(heard)));
+        let kept = all.slice(Samples(0), end.min(all.len()));
+        (!kept.is_empty()).then_some(kept)
     }
 
     pub(super) fn message(&self, conversation_id: &str, status: MessageStatus, heard_chars: Option<usize>) -> Message {

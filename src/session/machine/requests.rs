@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use super::reply::Cause;
 use super::{Effect, Machine, Player, bad_field};
 use crate::provider::Role;
-use crate::session::event::{Complaint, ErrorCode, Input, Output, Participant, Request};
+use crate::session::event::{Complaint, ErrorCode, Input, Output, Participant, Request, Terms};
 use crate::session::history::Entry;
 use crate::session::record::{Character, MessageStatus, RecordError};
-use crate::session::settings::{BadField, SettingsPatch};
+use crate::session::settings::BadField;
 
 /// Requests that wait for the database to look up characters. More come only from who does not wait for anything.
 const DEFERRED: usize = 64;
@@ -31,16 +31,24 @@ impl Machine {
         }
         let Request { input, reference } = request;
         match input {
-            Input::Text { text, client_message_id, output, character_ids } => {
-                match self.speakers(&character_ids, &text) {
-                    Ok(speakers) => {
-                        let patch = SettingsPatch { output, ..SettingsPatch::default() };
-                        let cause = Cause { patch, speakers, ..Cause::new(now) };
-                        self.text(now, text, client_message_id, cause, reference);
-                    }
+            Input::Text { text, client_message_id, terms, character_ids } => {
+                match self.cause(now, terms, &character_ids, &text) {
+                    Ok(cause) => self.text(now, text, client_message_id, cause, reference),
                     Err(complaint) => self.complain(complaint, reference),
                 }
             }
+            Input::SpeakUp { character_ids, terms } => match self.cause(now, terms, &character_ids, "") {
+                Ok(cause) if cause.speakers.is_empty() => {
+                    let error = BadField::new("character_ids", "must say who speaks, where turns are given by hand");
+                    self.complain(bad_field(&error), reference);
+                }
+                Ok(cause) => {
+                    self.interrupt(now, None);
+                    self.owed = None;
+                    self.begin(now, cause);
+                }
+                Err(complaint) => self.complain(complaint, reference),
+            },
             Input::Characters { character_ids } => {
                 self.deferred = Some(Vec::new());
                 self.effects.push(Effect::Cast { character_ids, reference });
@@ -66,7 +74,7 @@ impl Machine {
                     reply.acknowledged = reply.acknowledged.max(Some(Duration::from_millis(played_ms)));
                 }
             }
-            Input::Regenerate { item_id, settings } => self.regenerate(now, item_id, settings, reference),
+            Input::Regenerate { item_id, terms } => self.regenerate(now, item_id, terms, reference),
             Input::Settings(patch) => match self.settings.patched(&patch).and_then(|settings| {
                 let base = self.base.settings.patched(&patch)?;
                 self.cast.patch(&patch)?;
@@ -113,9 +121,16 @@ impl Machine {
         self.begin(now, cause);
     }
 
-    fn regenerate(&mut self, now: Instant, item_id: String, patch: SettingsPatch, reference: Option<String>) {
-        if let Err(error) = self.settings.patched(&patch) {
+    fn regenerate(&mut self, now: Instant, mut item_id: String, terms: Terms, reference: Option<String>) {
+        if let Err(error) = self.settings.patched(&terms.settings) {
             return self.complain(bad_field(&error), reference);
+        }
+        if self.history.is_users(&item_id) {
+            let Some(reply) = self.history.reply_to(&item_id) else {
+                let error = BadField::new("item_id", "nobody has answered this message");
+                return self.complain(bad_field(&error), reference);
+            };
+            item_id.clone_from(&reply.id);
         }
         let current = self.replies.front().filter(|reply| reply.item_id == item_id).map(|reply| reply.speaker);
         let said = || self.history.reply(&item_id).map(|entry| self.speaker_of(entry));
@@ -127,7 +142,7 @@ impl Machine {
         };
         self.interrupt(now, None);
         self.owed = None;
-        let cause = Cause { patch, speakers: [speaker].into(), again: Some(item_id), ..Cause::new(now) };
+        let cause = Cause { terms, speakers: [speaker].into(), again: Some(item_id), ..Cause::new(now) };
         self.begin(now, cause);
     }
 
@@ -182,6 +197,13 @@ impl Machine {
         entry.speaker.as_ref().and_then(|speaker| self.cast.find(&speaker.id)).unwrap_or(0)
     }
 
+    /// What a text or a wish to hear somebody comes to.
+    fn cause(&mut self, now: Instant, terms: Terms, character_ids: &[String], text: &str) -> Result<Cause, Complaint> {
+        self.settings.patched(&terms.settings).map_err(|error| bad_field(&error))?;
+        let speakers = self.speakers(character_ids, text)?;
+        Ok(Cause { terms, speakers, ..Cause::new(now) })
+    }
+
     /// Who answers a text: those whom its message names, else those whom it addresses.
     fn speakers(&mut self, character_ids: &[String], text: &str) -> Result<VecDeque<usize>, Complaint> {
         if character_ids.is_empty() {
@@ -195,7 +217,7 @@ impl Machine {
 fn no_recast(error: &RecordError) -> Complaint {
     let (code, retryable) = match error {
         RecordError::NotFound { .. } => (ErrorCode::CharacterNotFound, false),
-        RecordError::Full | RecordError::Failed => (ErrorCode::Internal, true),
+        RecordError::Changed | RecordError::Full | RecordError::Failed => (ErrorCode::Internal, true),
     };
     Complaint { code, message: error.to_string(), retryable, item_id: None }
 }

@@ -15,7 +15,7 @@ use crate::session::event::{Complaint, Output, Turn};
 use crate::session::history::Entry;
 use crate::session::mind::{Company, Thought};
 use crate::session::mouth::{Progress, Sentence};
-use crate::session::record::MessageStatus;
+use crate::session::record::{MessageStatus, Recording};
 use crate::session::settings::OutputKind;
 
 /// The reply that is audible; the next one comes after it.
@@ -35,18 +35,25 @@ impl Machine {
         self.turn = self.turn.next();
         let player = self.cast.player(speaker);
         // A patch was checked when it came.
-        let settings = player.settings.patched(&cause.patch).unwrap_or_else(|_| player.settings.clone());
+        let settings = player.settings.patched(&cause.terms.settings).unwrap_or_else(|_| player.settings.clone());
         let item_id = cause.again.clone().unwrap_or_else(|| (self.new_id)());
         let others = self.cast.others(speaker);
-        let request = Box::new(self.request(&player.character, &settings, cause.again.as_deref(), &others));
+        let mut request = Box::new(self.request(&player.character, &settings, cause.again.as_deref(), &others));
+        if let Some(model) = &cause.terms.model {
+            request.model = Some(model.clone());
+        }
         let waits = !self.replies.is_empty();
-        let part = Part { player, speaker, settings };
+        let replaces = self.history.reply(&item_id).cloned();
+        let part = Part { player, speaker, settings, replaces, is_recorded: self.scene.keeps_recordings };
         let mut reply = Reply::new(self.turn, item_id, part, cause, now, self.sequence_number + 1);
         reply.held = waits.then(Vec::new);
-        let voicing = reply.voicing(self.paced, &self.caller);
+        let voicing = reply.voicing(&self.scene);
         let name = reply.character().name.clone();
         let company = (!others.is_empty()).then_some(Company { name, others });
         self.replies.push_back(reply);
+        if !waits {
+            self.save_progress();
+        }
         self.effects.push(Effect::Think { turn: self.turn, request, voicing, company, waits });
     }
 
@@ -82,6 +89,10 @@ impl Machine {
                     self.effects.push(Effect::Speak { turn, sentence });
                 }
             }
+            Thought::Done { .. } if reply.replaces.is_some() && reply.ledger.text().is_empty() => {
+                let error = ProviderError::Failed { what: "the language model".to_owned() };
+                self.thought(now, turn, Thought::Failed(error));
+            }
             Thought::Done { usage } => {
                 reply.usage = usage;
                 let (character_id, item_id) = (reply.character().id.clone(), reply.item_id.clone());
@@ -106,7 +117,7 @@ impl Machine {
         let is_audible = reply.held.is_none();
         self.tell_of(at, Output::TextChunk { turn, character_id, item_id, sequence_number, text });
         if is_first && is_audible {
-            self.save_reply(MessageStatus::Processing, None);
+            self.save_progress();
         }
     }
 
@@ -145,9 +156,10 @@ impl Machine {
     fn complete(&mut self, now: Instant) {
         let Some(reply) = self.replies.front() else { return };
         let status = if reply.failure.is_some() { MessageStatus::Failed } else { MessageStatus::Completed };
-        let (id, text) = (reply.item_id.clone(), reply.ledger.text().to_owned());
-        self.save_reply(status, None);
-        self.remember(AUDIBLE, id, text.clone());
+        let text = reply.ledger.text().to_owned();
+        if !reply.is_void() {
+            self.keep_reply(status, text.clone(), None, None);
+        }
         self.unduck();
         let Some(reply) = self.replies.pop_front() else { return };
         self.effects.push(Effect::End);
@@ -188,7 +200,7 @@ impl Machine {
         for output in held {
             self.tell(output);
         }
-        self.save_reply(MessageStatus::Processing, None);
+        self.save_progress();
         self.effects.push(Effect::GiveFloor { turn });
         if is_over {
             self.complete(now);
@@ -207,9 +219,18 @@ impl Machine {
         let heard = reply.played(now, played);
         let is_read = reply.settings.output == OutputKind::Text;
         let heard_text = if is_read { reply.ledger.text() } else { reply.ledger.heard(heard) }.to_owned();
-        let id = reply.item_id.clone();
-        self.save_reply(MessageStatus::Completed, (!is_read).then(|| heard_text.chars().count()));
-        self.remember(AUDIBLE, id, heard_text.clone());
+        let is_unheard = heard_text.is_empty();
+        let stands = reply.is_void() || reply.replaces.is_some() && (is_read || is_unheard);
+        let earlier = reply.replaces.clone().filter(|_| stands);
+        let told_text = earlier.as_ref().map_or_else(|| heard_text.clone(), |entry| entry.text.clone());
+        if let Some(earlier) = earlier {
+            self.history.restore(earlier);
+        } else if reply.ledger.text().is_empty() {
+            self.effects.push(Effect::Forget { message_id: reply.item_id.clone() });
+        } else {
+            let heard_chars = (!is_read).then(|| heard_text.chars().count());
+            self.keep_reply(MessageStatus::Completed, heard_text, heard_chars, Some(heard));
+        }
         let Reply { turn, item_id, speaker, cause, .. } = self.replies.pop_front()?;
         let mut speakers = VecDeque::from([speaker]);
         if let Some(waiting) = self.replies.pop_front() {
@@ -217,27 +238,49 @@ impl Machine {
             speakers.push_back(waiting.speaker);
         }
         speakers.append(&mut self.queue);
-        let is_unheard = heard_text.is_empty();
-        self.tell(Output::Interrupted { turn, item_id, heard_text, heard });
+        self.tell(Output::Interrupted { turn, item_id, heard_text: told_text, heard });
         self.has_floor(None);
         is_unheard.then_some(Cause { speakers, ..cause })
     }
 
     fn remember(&mut self, at: usize, id: String, text: String) {
         let reply = &self.replies[at];
-        // What was never begun is not kept: an earlier version of it stands.
-        if !reply.ledger.text().is_empty() {
+        if !reply.ledger.text().is_empty() && !reply.is_void() {
             let speaker = Some(reply.speaker_name());
             let entry = Entry { id, role: Role::Assistant, speaker, text, client_message_id: None, is_stored: false };
             self.history.put(entry);
         }
     }
 
+    /// Stores how far the audible reply is. What it replaces stands until its end.
+    fn save_progress(&mut self) {
+        let Some(reply) = self.replies.front().filter(|reply| reply.replaces.is_none()) else { return };
+        let is_begun = !reply.ledger.text().is_empty();
+        self.save_reply(if is_begun { MessageStatus::Processing } else { MessageStatus::Pending }, None);
+    }
+
+    /// Stores the audible reply as it is in the end, its `heard_text` and the sound that was `heard`.
+    fn keep_reply(
+        &mut self,
+        status: MessageStatus,
+        heard_text: String,
+        heard_chars: Option<usize>,
+        heard: Option<Duration>,
+    ) {
+        self.save_reply(status, heard_chars);
+        let Some(reply) = self.replies.front_mut() else { return };
+        let id = reply.item_id.clone();
+        if let Some(sound) = reply.recording(heard) {
+            let sound = Box::new(Recording::Heard(sound));
+            self.effects.push(Effect::Record { message_id: id.clone(), sound });
+        }
+        self.remember(AUDIBLE, id, heard_text);
+        self.give_title();
+    }
+
     fn save_reply(&mut self, status: MessageStatus, heard_chars: Option<usize>) {
-        if let Some(reply) = self.replies.front()
-            && !reply.ledger.text().is_empty()
-        {
-            let message = reply.message(&self.conversation_id, status, heard_chars);
+        if let Some(reply) = self.replies.front() {
+            let message = reply.message(&self.scene.conversation_id, status, heard_chars);
             self.effects.push(Effect::Save(Box::new(Save { message, reference: None })));
         }
     }

@@ -1,21 +1,15 @@
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures::FutureExt;
-use proptest::prelude::*;
-use tokio::sync::mpsc;
-
 use super::*;
-use crate::audio::{Samples, Speech};
+use crate::audio::{Mic, Samples, Speech};
 use crate::provider::fake::marks;
 use crate::provider::{ProviderError, Usage};
-use crate::session::event::{AudioPiece, Input, Request};
+use crate::session::event::{Input, Request, Terms};
 use crate::session::mouth::SentPiece;
-use crate::session::outbox::{AUDIO_LANE, Outbox};
 use crate::session::record::{Conversation, OpenConversation};
-use crate::session::settings::{AudioFormat, OutputKind, SettingsPatch, TurnTaking};
+use crate::session::settings::{OutputKind, SettingsPatch, TurnTaking};
 
-fn character() -> Character {
+pub(super) fn character() -> Character {
     Character {
         id: "olivia-001".to_owned(),
         name: "Olivia".to_owned(),
@@ -31,7 +25,7 @@ fn character() -> Character {
     }
 }
 
-fn company() -> [Character; 3] {
+pub(super) fn company() -> [Character; 3] {
     let named = |id: &str, name: &str| Character {
         id: id.to_owned(),
         name: name.to_owned(),
@@ -51,6 +45,16 @@ pub(super) fn machine_for(window: Option<usize>) -> Machine {
 }
 
 pub(super) fn machine_of(players: &[Character], window: Option<usize>) -> Machine {
+    machine_with(players, window, "A talk", Vec::new())
+}
+
+/// In a conversation of this title that holds these messages.
+pub(super) fn machine_with(
+    players: &[Character],
+    window: Option<usize>,
+    title: &str,
+    messages: Vec<Message>,
+) -> Machine {
     let mut count = 0;
     let new_id = move || {
         count += 1;
@@ -58,30 +62,39 @@ pub(super) fn machine_of(players: &[Character], window: Option<usize>) -> Machin
     };
     let conversation = Conversation {
         id: "c1".to_owned(),
-        title: String::new(),
+        title: title.to_owned(),
         character_ids: Vec::new(),
         private: false,
+        settings: serde_json::json!({}),
         created_at: String::new(),
         updated_at: String::new(),
     };
-    let history = History::of(&OpenConversation { conversation, characters: Vec::new(), messages: Vec::new() }, window);
+    let scene =
+        Scene { conversation_id: "c1".to_owned(), title: conversation.title.clone(), paced: true, ..Scene::default() };
+    let history = History::of(&OpenConversation { conversation, characters: Vec::new(), messages }, window);
     let players =
         players.iter().map(|character| Player { character: character.clone(), settings: Settings::default() });
     let base = Base { settings: Settings::default(), languages: vec!["en".to_owned()] };
-    Machine::new("c1".to_owned(), Caller::default(), players.collect(), base, true, history, Box::new(new_id))
+    Machine::new(scene, players.collect(), base, history, Box::new(new_id))
 }
 
-fn ms(millis: u64) -> Duration {
+pub(super) fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
 pub(super) fn text(text: &str) -> Event {
     Event::Heard(Heard::Asked(
-        Input::Text { text: text.to_owned(), client_message_id: None, output: None, character_ids: Vec::new() }.into(),
+        Input::Text {
+            text: text.to_owned(),
+            client_message_id: None,
+            terms: Terms::default(),
+            character_ids: Vec::new(),
+        }
+        .into(),
     ))
 }
 
-fn asked(input: Input) -> Event {
+pub(super) fn asked(input: Input) -> Event {
     Event::Heard(Heard::Asked(input.into()))
 }
 
@@ -89,7 +102,7 @@ pub(super) fn began(item_id: &str) -> Event {
     Event::Heard(Heard::Began { item_id: item_id.to_owned(), at: Samples(0) })
 }
 
-fn said(item_id: &str, text: &str, ended: Instant) -> Event {
+pub(super) fn said(item_id: &str, text: &str, ended: Instant) -> Event {
     Event::Heard(Heard::Final(Box::new(Utterance {
         transcription: Transcription {
             item_id: item_id.to_owned(),
@@ -104,6 +117,7 @@ fn said(item_id: &str, text: &str, ended: Instant) -> Event {
         endpoint: ms(320),
         stt: ms(50),
         served_by: "ear".into(),
+        audio: None,
     })))
 }
 
@@ -123,7 +137,7 @@ pub(super) fn nothing(item_id: &str) -> Event {
     Event::Heard(Heard::Nothing { item_id: item_id.to_owned(), at: Samples(0) })
 }
 
-fn thought(turn: u64, thought: Thought) -> Event {
+pub(super) fn thought(turn: u64, thought: Thought) -> Event {
     Event::Thought { turn: Turn(turn), thought }
 }
 
@@ -131,7 +145,7 @@ pub(super) fn wrote(turn: u64, sentence: u64, text: &str) -> Event {
     thought(turn, Thought::Text { sentence, text: text.to_owned() })
 }
 
-fn whole(turn: u64, sentence: u64, text: &str) -> Event {
+pub(super) fn whole(turn: u64, sentence: u64, text: &str) -> Event {
     thought(turn, Thought::Sentence { sentence, speakable: text.to_owned() })
 }
 
@@ -139,12 +153,12 @@ pub(super) fn done(turn: u64) -> Event {
     thought(turn, Thought::Done { usage: Usage::default() })
 }
 
-fn progress(turn: u64, progress: Progress) -> Event {
+pub(super) fn progress(turn: u64, progress: Progress) -> Event {
     Event::Progress { turn: Turn(turn), progress }
 }
 
 /// A whole sentence in one piece, played from `plays_at`.
-fn sent(turn: u64, sequence_number: u64, pts: Duration, text: &str, plays_at: Instant) -> Event {
+pub(super) fn sent(turn: u64, sequence_number: u64, pts: Duration, text: &str, plays_at: Instant) -> Event {
     let words = marks(text).into_iter().map(|mut word| {
         word.start += pts;
         word.end += pts;
@@ -161,6 +175,7 @@ fn sent(turn: u64, sequence_number: u64, pts: Duration, text: &str, plays_at: In
             last: true,
             served_by: "voice".into(),
             first_audio: ms(90),
+            audio: None,
         }),
     )
 }
@@ -189,6 +204,7 @@ pub(super) fn line(effect: &Effect) -> String {
             Output::SettingsApplied(_) => "settings_applied".to_owned(),
             Output::Duck { item_id } => format!("duck {item_id}"),
             Output::Unduck { item_id } => format!("unduck {item_id}"),
+            Output::Titled { title, is_final } => format!("titled {title:?} {is_final}"),
             Output::Error(complaint) => format!("error {} {:?}", complaint.code, complaint.item_id),
             output => format!("{output:?}"),
         },
@@ -211,8 +227,14 @@ pub(super) fn line(effect: &Effect) -> String {
         Effect::WakeAt(_) => "wake_at".to_owned(),
         Effect::Cast { character_ids, .. } => format!("cast {character_ids:?}"),
         Effect::Prepare(_) => "prepare".to_owned(),
-        Effect::Summarize { number, .. } => format!("summarize {number}"),
-        Effect::StopSummary => "stop_summary".to_owned(),
+        Effect::Note { number, .. } => format!("note {number}"),
+        Effect::StopNote => "stop_note".to_owned(),
+        Effect::Forget { message_id } => format!("forget {message_id}"),
+        Effect::Title { title, instead_of } => format!("title {title:?} {instead_of:?}"),
+        Effect::Record { message_id, sound } => match &**sound {
+            Recording::Said(audio) => format!("record {message_id} said {}", audio.duration().as_millis()),
+            Recording::Heard(audio) => format!("record {message_id} heard {}", audio.duration().as_millis()),
+        },
         Effect::Save(save) => {
             let Message { id, content, status, heard_chars, .. } = &save.message;
             format!("save {id} {content:?} {status:?} {heard_chars:?}")
@@ -248,6 +270,7 @@ fn a_spoken_turn_from_onset_to_its_end() {
         "save u1 \"Hello there.\" Completed None",
         "transcription u1 \"Hello there.\"",
         "speaker_changed Some(\"olivia-001\")",
+        "save m1 \"\" Pending None",
         "think 1 aloud [\"Hello there.\"]",
         "text_chunk 1 m1 1 \"Hi. \"",
         "save m1 \"Hi. \" Processing None",
@@ -415,7 +438,7 @@ fn while_one_character_speaks_the_next_one_is_made_ready() {
     let effects = run(&mut machine, now, vec![text("Max and Olivia, hello.")]);
     assert_eq!(effects[1], "speaker_changed Some(\"max-001\")");
     assert_eq!(
-        [&effects[0], &effects[2]],
+        [&effects[0], &effects[3]],
         ["save m1 \"Max and Olivia, hello.\" Completed None", "think 1 aloud [\"Max and Olivia, hello.\"]"]
     );
     let events = vec![wrote(1, 0, "I am Max."), whole(1, 0, "I am Max."), done(1)];
@@ -469,7 +492,8 @@ fn what_is_asked_while_characters_are_looked_up_comes_after_them() {
     let mut machine = machine_of(&company()[..1], None);
     let now = Instant::now();
     let ids = || vec!["max-001".to_owned()];
-    let to_max = Input::Text { text: "Hi.".to_owned(), client_message_id: None, output: None, character_ids: ids() };
+    let to_max =
+        Input::Text { text: "Hi.".to_owned(), client_message_id: None, terms: Terms::default(), character_ids: ids() };
     let effects = run(&mut machine, now, vec![asked(Input::Characters { character_ids: ids() }), asked(to_max)]);
     assert_eq!(effects, ["cast [\"max-001\"]"]);
     let [olivia, max, _] = company();
@@ -491,8 +515,8 @@ fn an_interruption_takes_back_the_one_who_waits_without_a_trace() {
     );
     assert!(run(&mut machine, now, vec![wrote(2, 0, " And more."), done(2)]).is_empty());
     let effects = run(&mut machine, now, vec![text("Go on, Max."), wrote(4, 0, "So")]);
-    assert_eq!(effects[2], "think 4 aloud [\"Max and Olivia, hello.\", \"I am\", \"Go on, Max.\"]");
-    assert_eq!(effects[3], "text_chunk 4 m5 2 \"So\"");
+    assert_eq!(effects[3], "think 4 aloud [\"Max and Olivia, hello.\", \"I am\", \"Go on, Max.\"]");
+    assert_eq!(effects[4], "text_chunk 4 m5 2 \"So\"");
 }
 
 #[test]
@@ -503,14 +527,14 @@ fn a_message_sent_twice_is_stored_and_answered_once() {
         let input = Input::Text {
             text: "Hello".to_owned(),
             client_message_id: Some("mine".to_owned()),
-            output: Some(OutputKind::Text),
+            terms: SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() }.into(),
             character_ids: Vec::new(),
         };
         Event::Heard(Heard::Asked(Request { input, reference: Some("r".to_owned()) }))
     };
     let effects = machine.step(now, again());
     assert_eq!(told(&effects)[0], "save m1 \"Hello\" Completed None");
-    assert_eq!(told(&effects)[2], "think 1 silently [\"Hello\"]");
+    assert_eq!(told(&effects)[3], "think 1 silently [\"Hello\"]");
     assert_eq!(told(&machine.step(now, again())), [""; 0]);
     let Effect::Save(save) = effects[0].clone() else { panic!() };
     let stored = machine.step(now, Event::Stored { save, outcome: Ok("m1".to_owned()) });
@@ -527,7 +551,8 @@ fn a_reply_can_be_written_again() {
     let silently = SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() };
     run(&mut machine, now, vec![asked(Input::Settings(silently.clone())), text("Hello"), wrote(1, 0, "Hi."), done(1)]);
     run(&mut machine, now, vec![text("And?"), wrote(2, 0, "So."), done(2)]);
-    let again = |item_id: &str| asked(Input::Regenerate { item_id: item_id.to_owned(), settings: silently.clone() });
+    let again =
+        |item_id: &str| asked(Input::Regenerate { item_id: item_id.to_owned(), terms: silently.clone().into() });
     assert_eq!(run(&mut machine, now, vec![again("m9")]), ["error item_not_found Some(\"m9\")"]);
     let effects = run(&mut machine, now, vec![again("m2"), wrote(3, 0, "Hey."), done(3)]);
     assert_eq!(effects[1], "think 3 silently [\"Hello\"]");
@@ -561,293 +586,172 @@ fn failures_are_told_once_and_the_session_goes_on() {
     // The disk is full.
     let Effect::Save(save) = machine.step(now, text("Keep this"))[0].clone() else { panic!() };
     let effects = machine.step(now, Event::Stored { save, outcome: Err(RecordError::Full) });
-    assert_eq!(told(&effects), ["error internal Some(\"m5\")"]);
+    assert_eq!(told(&effects), ["error storage_full Some(\"m5\")"]);
     assert_eq!(run(&mut machine, now, vec![text("  ")]), ["error bad_field None"]);
 }
 
-/// One of the things that can happen, as numbers.
-#[derive(Clone, Copy, Debug)]
-struct Happening {
-    kind: u8,
-    /// Which turn, utterance or item, from the newest.
-    which: usize,
-    number: u64,
+fn silently() -> Terms {
+    SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() }.into()
 }
 
-fn happenings() -> impl Strategy<Value = Vec<Happening>> {
-    let one = (0_u8..26, prop_oneof![4 => Just(0_usize), 1 => 1_usize..4], 0_u64..1500);
-    prop::collection::vec(one.prop_map(|(kind, which, number)| Happening { kind, which, number }), 1..80)
+fn failed() -> ProviderError {
+    ProviderError::Failed { what: "it".to_owned() }
 }
 
-/// A reply, as its mind and mouth see it.
-struct Played {
-    turn: u64,
-    /// The number of its first sentence.
-    first: u64,
-    /// So many of its sentences have text.
-    sentences: u64,
-    sent: Duration,
-    /// It has, or had, the floor.
-    is_begun: bool,
+/// A written exchange: the user's message is m1, the reply m2.
+fn exchange(machine: &mut Machine, reply: &str) {
+    let question = Input::Text {
+        text: "How do I bake bread?".to_owned(),
+        client_message_id: None,
+        terms: silently(),
+        character_ids: Vec::new(),
+    };
+    run(machine, Instant::now(), vec![asked(question), wrote(1, 0, reply), done(1)]);
 }
 
-/// A session played with the machine and a real outbox, and what must hold.
-struct World {
-    machine: Machine,
-    outbox: Outbox,
-    control: mpsc::Sender<Told>,
-    audio: mpsc::Sender<AudioPiece>,
-    now: Instant,
-    utterances: Vec<String>,
-    replies: Vec<Played>,
-    items: Vec<String>,
-    #[expect(clippy::vec_box, reason = "they go back as they came")]
-    saves: Vec<Box<Save>>,
-    running: Option<Turn>,
-    waiting: Option<Turn>,
-    summary: Option<u64>,
-    speaker: Option<String>,
-    last_turn: Turn,
-    sequence_number: u64,
-    ends: BTreeMap<Turn, usize>,
-    gone: BTreeSet<Turn>,
-    /// What was last stored as heard of a reply that was cut short.
-    heard: BTreeMap<String, Option<String>>,
+#[test]
+fn a_reply_is_stored_from_its_beginning() {
+    let mut machine = machine();
+    let now = Instant::now();
+    let effects = run(&mut machine, now, vec![text("Hello")]);
+    assert_eq!(effects[2], "save m2 \"\" Pending None");
+    // That it began is told to nobody: it may come to nothing.
+    let pending = machine.step(now, began("u1"));
+    assert!(told(&pending).contains(&"forget m2".to_owned()), "{:?}", told(&pending));
+    assert!(!told(&pending).iter().any(|it| it.starts_with("save")), "{:?}", told(&pending));
+    let effects = run(&mut machine, now, vec![nothing("u1")]);
+    assert_eq!(effects[2..], ["save m3 \"\" Pending None", "think 3 aloud [\"Hello\"]"]);
+    // One that fails at once is stored as failed.
+    let effects = run(&mut machine, now, vec![thought(3, Thought::Failed(failed())), progress(3, Progress::Finished)]);
+    assert!(effects.contains(&"save m3 \"\" Failed None".to_owned()), "{effects:?}");
 }
 
-impl World {
-    fn new(cast: usize, turn_taking: TurnTaking) -> Self {
-        let mut machine = machine_of(&company()[..cast], Some(64));
-        machine.settings.turn_taking = turn_taking;
-        machine.settings.summarize_history = true;
-        let (control, control_lane) = mpsc::channel(512);
-        let (audio, audio_lane) = mpsc::channel(AUDIO_LANE);
-        Self {
-            machine,
-            outbox: Outbox::new(control_lane, audio_lane),
-            control,
-            audio,
-            now: Instant::now(),
-            utterances: Vec::new(),
-            replies: Vec::new(),
-            items: Vec::new(),
-            saves: Vec::new(),
-            running: None,
-            waiting: None,
-            summary: None,
-            speaker: None,
-            last_turn: Turn(0),
-            sequence_number: 0,
-            ends: BTreeMap::new(),
-            gone: BTreeSet::new(),
-            heard: BTreeMap::new(),
-        }
-    }
-
-    fn event(&mut self, it: Happening) -> Option<Event> {
-        let reply =
-            self.replies.iter().rev().nth(it.which).map(|reply| (reply.turn, reply.sentences.saturating_sub(1)));
-        let item = self.items.iter().rev().nth(it.which).cloned().unwrap_or_else(|| "unknown".to_owned());
-        let utterance = (!self.utterances.is_empty()).then(|| it.number as usize % self.utterances.len());
-        Some(match it.kind {
-            0 | 1 => {
-                let id = format!("u{}-{}", it.number, self.now.elapsed().as_nanos());
-                self.utterances.push(id.clone());
-                began(&id)
-            }
-            2 | 3 => {
-                let text = ["Hello.", "Max and Zoe, hello.", "Mhm.", "one two"][it.which % 4];
-                said(&self.utterances.remove(utterance?), text, self.now)
-            }
-            4 => nothing(&self.utterances.remove(utterance?)),
-            5 => {
-                let error = ProviderError::Failed { what: "ear".to_owned() };
-                Event::Heard(Heard::Failed { item_id: self.utterances.remove(utterance?), error })
-            }
-            6 => Event::Heard(Heard::Committed),
-            7 | 8 => {
-                let client_message_id = (it.number.is_multiple_of(3)).then(|| format!("client-{}", it.number % 5));
-                let output = (it.number.is_multiple_of(4)).then_some(OutputKind::Text);
-                asked(Input::Text { text: "Hello".to_owned(), client_message_id, output, character_ids: Vec::new() })
-            }
-            9 => asked(Input::Interrupt { item_id: (it.which > 0).then_some(item), played_ms: Some(it.number) }),
-            10 => asked(Input::PlaybackAck { item_id: item, played_ms: it.number }),
-            11 => asked(Input::Regenerate { item_id: item, settings: SettingsPatch::default() }),
-            12 if it.which == 2 => Event::Woken,
-            12 if it.which == 3 => {
-                let all = company().into_iter().cycle().skip(it.number as usize % 3);
-                let outcome = Ok(all.take(1 + it.number as usize % 2).collect());
-                Event::Cast { reference: None, outcome }
-            }
-            12 if it.which == 1 => asked(Input::NextSpeaker {
-                character_id: ["olivia-001", "max-001", "nobody"][it.number as usize % 3].to_owned(),
-            }),
-            12 => asked(Input::Settings(SettingsPatch { lead_ms: Some(it.number), ..SettingsPatch::default() })),
-            13..=15 => {
-                let reply = self.replies.iter_mut().rev().nth(it.which)?;
-                reply.sentences += u64::from(reply.sentences == 0 || it.number.is_multiple_of(3));
-                let text = if it.number.is_multiple_of(5) { "Zoe, two " } else { "one two " };
-                wrote(reply.turn, reply.sentences - 1, text)
-            }
-            16 => whole(reply?.0, reply?.1, "one two"),
-            17 => done(reply?.0),
-            18 => thought(reply?.0, Thought::Failed(ProviderError::Failed { what: "mind".to_owned() })),
-            19..=21 => {
-                let reply = self.replies.iter_mut().rev().nth(it.which).filter(|reply| reply.is_begun)?;
-                let (turn, pts) = (reply.turn, reply.sent);
-                let number = reply.first + reply.sentences.saturating_sub(1);
-                reply.sent += ms(60 * 7);
-                self.push_audio(Turn(turn));
-                sent(turn, number, pts, "one two", self.now)
-            }
-            22 => progress(reply?.0, Progress::Finished),
-            23 | 24 => {
-                let number = self.summary?.saturating_sub(it.which as u64);
-                self.summary = self.summary.filter(|summary| *summary != number);
-                let failed = ProviderError::Failed { what: "mind".to_owned() };
-                let outcome = if it.number.is_multiple_of(3) { Err(failed) } else { Ok("They talked.".to_owned()) };
-                Event::Summarized { number, outcome }
-            }
-            _ => {
-                if self.saves.is_empty() {
-                    return None;
-                }
-                let save = self.saves.remove(0);
-                let id = save.message.id.clone();
-                let outcome = if it.number.is_multiple_of(7) { Err(RecordError::Failed) } else { Ok(id) };
-                Event::Stored { save, outcome }
-            }
-        })
-    }
-
-    /// A mouth that does not know yet that its reply has ended still sends; one that has finished does not.
-    fn push_audio(&mut self, turn: Turn) {
-        let completed = self.ends.contains_key(&turn) && !self.gone.contains(&turn);
-        if !completed {
-            let _ = self.audio.try_send(AudioPiece {
-                turn,
-                character_id: "c".to_owned(),
-                item_id: "i".to_owned(),
-                sequence_number: 1,
-                pts: Duration::ZERO,
-                audio: Speech::silence(Samples::from_millis(20)),
-                words: Vec::new(),
-                format: AudioFormat::Pcm,
-            });
-        }
-    }
-
-    fn perform(&mut self, effects: Effects) {
-        for effect in effects {
-            match effect {
-                Effect::Think { turn, request, waits, .. } => {
-                    assert_eq!(self.running.is_some(), waits, "a reply began while another went on");
-                    assert_eq!(self.waiting, None, "two replies wait");
-                    assert_eq!(self.summary, None, "a reply began while a summary was written");
-                    assert!(turn > self.last_turn, "a turn that does not grow");
-                    self.last_turn = turn;
-                    *(if waits { &mut self.waiting } else { &mut self.running }) = Some(turn);
-                    let first = self.sequence_number + 1;
-                    let is_begun = !waits;
-                    self.replies.push(Played { turn: turn.0, first, sentences: 0, sent: Duration::ZERO, is_begun });
-                    let roles: Vec<_> = request.messages.iter().map(|message| message.role).collect();
-                    assert_eq!(roles[0], Role::System);
-                    let expected = [Role::User, Role::Assistant].into_iter().cycle().take(roles.len() - 1);
-                    assert_eq!(roles[1..], expected.collect::<Vec<_>>());
-                }
-                Effect::Stop => (self.running, self.waiting) = (None, None),
-                Effect::End => assert!(self.running.take().is_some()),
-                Effect::GiveFloor { turn } => {
-                    assert_eq!((self.running, self.waiting.take()), (None, Some(turn)));
-                    self.running = Some(turn);
-                    self.replies.iter_mut().rfind(|reply| reply.turn == turn.0).unwrap().is_begun = true;
-                }
-                Effect::Summarize { number, request } => {
-                    assert_eq!((self.running, self.summary), (None, None), "the model is not idle");
-                    assert_eq!(request.messages.len(), 2);
-                    self.summary = Some(number);
-                }
-                Effect::StopSummary => self.summary = None,
-                Effect::WakeAt(_) | Effect::Cast { .. } => {}
-                Effect::Prepare(request) => assert_eq!(request.messages[0].role, Role::System),
-                Effect::Speak { turn, .. } | Effect::Spoken { turn } => {
-                    assert!([self.running, self.waiting].contains(&Some(turn)));
-                }
-                Effect::Save(save) => {
-                    if save.message.role == Role::Assistant && !self.items.contains(&save.message.id) {
-                        self.items.push(save.message.id.clone());
-                    }
-                    if save.message.status != MessageStatus::Processing {
-                        let heard =
-                            save.message.heard_chars.map(|chars| save.message.content.chars().take(chars).collect());
-                        self.heard.insert(save.message.id.clone(), heard);
-                    }
-                    self.saves.push(save);
-                }
-                Effect::Tell(told) => self.control.try_send(told).unwrap(),
-            }
-        }
-        self.listen();
-    }
-
-    /// What the client sees of it.
-    fn listen(&mut self) {
-        while let Some(Some(told)) = self.outbox.recv().now_or_never() {
-            if let Some(turn) = told.output.turn() {
-                assert!(!self.ends.contains_key(&turn), "{:?} came after its end", told.output);
-                assert!(self.ends.last_key_value().is_none_or(|(ended, _)| turn > *ended), "an old turn spoke");
-            }
-            match told.output {
-                Output::TextChunk { sequence_number, .. } => {
-                    let next = self.sequence_number..=self.sequence_number + 1;
-                    assert!(next.contains(&sequence_number), "sentence numbers grow by one");
-                    self.sequence_number = sequence_number;
-                }
-                Output::Interrupted { turn, item_id, heard_text, .. } => {
-                    *self.ends.entry(turn).or_default() += 1;
-                    self.gone.insert(turn);
-                    if let Some(Some(heard)) = self.heard.get(&item_id).filter(|_| !heard_text.is_empty()) {
-                        assert_eq!(*heard, heard_text, "what is told and what is stored as heard");
-                    }
-                }
-                Output::TurnComplete(report) => *self.ends.entry(report.turn).or_default() += 1,
-                Output::SpeakerChanged { character_id } => {
-                    assert_ne!(character_id, self.speaker, "the floor went to who had it");
-                    self.speaker = character_id;
-                }
-                _ => {}
-            }
-        }
+#[test]
+fn that_a_reply_is_pending_is_not_told() {
+    let mut machine = machine();
+    let now = Instant::now();
+    for (status, lines) in [(MessageStatus::Pending, 0), (MessageStatus::Processing, 1), (MessageStatus::Failed, 1)] {
+        let effects = machine.step(now, text("Hello"));
+        let save = effects.into_iter().filter_map(|it| if let Effect::Save(save) = it { Some(save) } else { None });
+        let mut save = save.last().unwrap();
+        save.message.status = status;
+        let stored = machine.step(now, Event::Stored { save, outcome: Ok("m2".to_owned()) });
+        assert_eq!(told(&stored).len(), lines, "{status:?}");
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+#[test]
+fn what_is_written_again_stands_until_it_is_written() {
+    let mut machine = machine();
+    let now = Instant::now();
+    exchange(&mut machine, "Knead it.");
+    let again = |item_id: &str| asked(Input::Regenerate { item_id: item_id.to_owned(), terms: silently() });
+    let saves = |effects: &[String]| effects.iter().filter(|it| it.starts_with("save")).cloned().collect::<Vec<_>>();
+    // It fails, it is stopped, it says nothing.
+    let effects = run(&mut machine, now, vec![again("m2"), wrote(2, 0, "Bake"), thought(2, Thought::Failed(failed()))]);
+    assert_eq!(saves(&effects), [""; 0]);
+    assert!(effects.contains(&"error provider_failed Some(\"m2\")".to_owned()), "{effects:?}");
+    let stop = asked(Input::Interrupt { item_id: None, played_ms: None });
+    let effects = run(&mut machine, now, vec![again("m2"), wrote(3, 0, "Bake"), stop]);
+    assert_eq!(saves(&effects), [""; 0]);
+    assert!(effects.contains(&"interrupted 3 m2 \"Knead it.\" 0".to_owned()), "{effects:?}");
+    let effects = run(&mut machine, now, vec![again("m2"), done(5)]);
+    assert_eq!(saves(&effects), [""; 0]);
+    assert!(effects.contains(&"error provider_failed Some(\"m2\")".to_owned()), "{effects:?}");
+    // The user's message means the reply to it.
+    let effects = run(&mut machine, now, vec![again("m1"), wrote(6, 0, "Bake it."), done(6)]);
+    assert_eq!(effects[1], "think 6 silently [\"How do I bake bread?\"]");
+    assert_eq!(saves(&effects), ["save m2 \"Bake it.\" Completed None"]);
+    let effects = run(&mut machine, now, vec![text("And?")]);
+    assert!(effects.last().unwrap().contains("\"Bake it.\""), "{effects:?}");
+    // Nobody has answered this one.
+    let effects = run(&mut machine, now, vec![asked(Input::Interrupt { item_id: None, played_ms: None }), again("m3")]);
+    assert_eq!(effects.last().unwrap(), "error bad_field None");
+}
 
-    /// Whatever happens in whatever order: never two audible turns, every reply ends exactly once, nothing of a turn
-    /// after its end, the floor is taken and given alternately, and nobody has it in the end.
-    #[test]
-    fn every_reply_ends_once_and_is_then_silent(
-        happenings in happenings(),
-        cast in 1_usize..4,
-        turn_taking in prop_oneof![
-            Just(TurnTaking::All), Just(TurnTaking::Natural), Just(TurnTaking::Mention), Just(TurnTaking::Manual)
-        ],
-    ) {
-        let mut world = World::new(cast, turn_taking);
-        for it in happenings {
-            world.now += ms(it.number % 97);
-            if let Some(event) = world.event(it) {
-                let effects = world.machine.step(world.now, event);
-                world.perform(effects);
-            }
-        }
-        let effects = world.machine.leave(world.now);
-        world.perform(effects);
-        prop_assert_eq!(world.running, None);
-        prop_assert_eq!(world.speaker, None);
-        let begun = world.replies.iter().filter(|reply| reply.is_begun).map(|reply| (Turn(reply.turn), 1));
-        let begun: Vec<_> = begun.collect();
-        prop_assert_eq!(world.ends.into_iter().collect::<Vec<_>>(), begun);
-    }
+#[test]
+fn characters_speak_up_by_themselves_and_on_terms() {
+    let mut machine = machine_of(&company(), None);
+    let now = Instant::now();
+    let speak_up = |ids: &[&str]| {
+        let model = Some("openai/gpt-4o".to_owned());
+        let character_ids = ids.iter().map(|id| (*id).to_owned()).collect();
+        asked(Input::SpeakUp { character_ids, terms: Terms { model, ..silently() } })
+    };
+    let effects = machine.step(now, speak_up(&["max-001", "zoe-001"]));
+    let request =
+        effects.iter().find_map(|it| if let Effect::Think { request, .. } = it { Some(request) } else { None });
+    assert_eq!(request.unwrap().model.as_deref(), Some("openai/gpt-4o"));
+    assert_eq!(told(&effects)[0], "speaker_changed Some(\"max-001\")");
+    let effects = run(&mut machine, now, vec![wrote(1, 0, "Well."), done(1)]);
+    assert!(effects.contains(&"speaker_changed Some(\"zoe-001\")".to_owned()), "{effects:?}");
+    run(&mut machine, now, vec![wrote(2, 0, "So."), done(2)]);
+    assert_eq!(run(&mut machine, now, vec![speak_up(&["nobody"])]), ["error character_not_found None"]);
+    // Olivia has said least.
+    let effects = run(&mut machine, now, vec![speak_up(&[])]);
+    assert_eq!(effects[0], "speaker_changed Some(\"olivia-001\")");
+    let by_hand = SettingsPatch { turn_taking: Some(TurnTaking::Manual), ..SettingsPatch::default() };
+    run(&mut machine, now, vec![wrote(3, 0, "Oh."), done(3), asked(Input::Settings(by_hand))]);
+    assert_eq!(run(&mut machine, now, vec![speak_up(&[])]), ["error bad_field None"]);
+}
+
+#[test]
+fn what_was_said_and_heard_is_kept_as_sound() {
+    let mut machine = machine();
+    machine.scene.keeps_recordings = true;
+    let now = Instant::now();
+    let Event::Heard(Heard::Final(mut utterance)) = said("u1", "Hello.", now) else { panic!() };
+    utterance.audio = Some(Mic::silence(Samples::from_millis(700)));
+    let effects = run(&mut machine, now, vec![began("u1"), Event::Heard(Heard::Final(utterance))]);
+    assert_eq!(effects[1..3], ["save u1 \"Hello.\" Completed None", "record u1 said 700"]);
+    let with_audio = |turn, number, pts, text: &str| {
+        let Event::Progress { progress: Progress::Sent(mut piece), .. } = sent(turn, number, pts, text, now + pts)
+        else {
+            panic!()
+        };
+        piece.audio = Some(Speech::silence(Samples::from_millis(piece.length.as_millis() as u64)));
+        progress(turn, Progress::Sent(piece))
+    };
+    let events = vec![wrote(1, 0, "One two three."), done(1), with_audio(1, 1, ms(0), "One two three.")];
+    run(&mut machine, now, events);
+    let stop = asked(Input::Interrupt { item_id: None, played_ms: Some(500) });
+    let effects = run(&mut machine, now, vec![stop]);
+    assert_eq!(effects[1..3], ["save m1 \"One two three.\" Completed Some(7)", "record m1 heard 500"]);
+    run(&mut machine, now, vec![text("Again"), wrote(3, 0, "Yes."), done(3), with_audio(3, 2, ms(0), "Yes.")]);
+    let effects = run(&mut machine, now, vec![progress(3, Progress::Finished)]);
+    assert_eq!(effects[1], "record m3 heard 240");
+}
+
+#[test]
+fn who_has_spoken_before_the_session_counts() {
+    let line = |id: &str, name: &str| Message {
+        id: name.to_owned(),
+        conversation_id: "c1".to_owned(),
+        role: Role::Assistant,
+        character_id: Some(id.to_owned()),
+        character_name: Some(name.to_owned()),
+        content: "Hm.".to_owned(),
+        status: MessageStatus::Completed,
+        heard_chars: None,
+        metadata: json!({}),
+        client_message_id: None,
+    };
+    let mut machine =
+        machine_with(&company(), None, "A talk", vec![line("olivia-001", "Olivia"), line("max-001", "Max")]);
+    let effects = run(&mut machine, Instant::now(), vec![text("And now?")]);
+    assert!(effects.contains(&"speaker_changed Some(\"zoe-001\")".to_owned()), "{effects:?}");
+}
+
+#[test]
+fn a_personality_follows_the_characters_own_prompt() {
+    let told = |character: &Character, settings: &Settings| system_prompt(character, settings, &[]);
+    let text = Settings { output: OutputKind::Text, ..Settings::default() };
+    let dry = Character { personality: " Dry, and kind.\n".to_owned(), ..character() };
+    assert_eq!(told(&dry, &text), "You are Olivia.\n\nYour personality: Dry, and kind.");
+    assert!(told(&dry, &Settings::default()).starts_with("You are Olivia.\n\nYour personality: Dry, and kind.\n\n"));
+    let bare = Character { system_prompt: String::new(), ..dry.clone() };
+    assert_eq!(told(&bare, &text), "Your personality: Dry, and kind.");
+    // A prompt that a client set stands for all that the character is.
+    let other = Settings { system_prompt: Some("You are a clerk.".to_owned()), ..text };
+    assert_eq!(told(&dry, &other), "You are a clerk.");
 }

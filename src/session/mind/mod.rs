@@ -1,7 +1,7 @@
 //! The mind writes one reply: the language model's text, cut into sentences as it comes.
 //!
 //! Each delta goes on at once, cut where a sentence ends, so that text and audio of a sentence carry the same number;
-//! each sentence is made speakable when it is complete. Between replies it may sum up what was said. Dropping the task
+//! each sentence is made speakable when it is complete. Between replies it may write notes: a title, a summary. Dropping the task
 //! cancels the model's work.
 
 mod own_lines;
@@ -28,7 +28,7 @@ const LANGUAGE_MODEL: &str = "the language model";
 /// Short, and without a word of what not to write: small models take such words up.
 const VOICE_STYLE: &str = "You are talking aloud. Answer in one to three short sentences of plain text.";
 
-/// Who answers at once does so within this time: only then is the model free for a summary.
+/// Who answers at once does so within this time: only then is the model free for a note.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What the mind tells.
@@ -138,12 +138,12 @@ pub(super) async fn think(
     }
 }
 
-/// Writes a summary, unless it is stopped within [`PAUSE`] or before its end.
-pub(super) async fn summarize(chat: Arc<dyn ChatModel>, number: u64, request: ChatRequest, inbox: mpsc::Sender<Event>) {
+/// Writes a note, unless it is stopped within [`PAUSE`] or before its end.
+pub(super) async fn note(chat: Arc<dyn ChatModel>, number: u64, request: ChatRequest, inbox: mpsc::Sender<Event>) {
     sleep(PAUSE).await;
     let outcome = whole_text(&*chat, request).await;
     // Where nobody is left to tell the session is over.
-    let _ = inbox.send(Event::Summarized { number, outcome }).await;
+    let _ = inbox.send(Event::Noted { number, outcome }).await;
 }
 
 /// A text that is something, and ends with a sentence where it can.
@@ -162,7 +162,7 @@ async fn whole_text(chat: &dyn ChatModel, request: ChatRequest) -> Result<String
         }
     }
     let text = text.trim();
-    if text.is_empty() { Err(ProviderError::Failed { what: "a summary".to_owned() }) } else { Ok(text.to_owned()) }
+    if text.is_empty() { Err(ProviderError::Failed { what: "a note".to_owned() }) } else { Ok(text.to_owned()) }
 }
 
 fn is_last(delta: &Delta) -> bool {

@@ -26,6 +26,11 @@ pub(super) fn fold(text: &str) -> String {
 
 /// The words of a name in ASCII, joined by `-`: the beginning of an id.
 pub(super) fn slug(name: &str) -> String {
+    slug_or(name, FALLBACK)
+}
+
+/// The same; `fallback` where there are none.
+pub(in crate::store) fn slug_or(name: &str, fallback: &str) -> String {
     let folded = fold(name);
     // `O'Brien` is one word.
     let kept = folded.chars().filter(|c| !matches!(c, '\'' | '’'));
@@ -33,7 +38,7 @@ pub(super) fn slug(name: &str) -> String {
     let mut slug = text.split_whitespace().collect::<Vec<_>>().join("-");
     slug.truncate(LONGEST_SLUG);
     let slug = slug.trim_end_matches('-');
-    if slug.is_empty() { FALLBACK.to_owned() } else { slug.to_owned() }
+    if slug.is_empty() { fallback.to_owned() } else { slug.to_owned() }
 }
 
 /// What stands for a letter that has no decomposition.

@@ -4,7 +4,7 @@
 //! owner; it stays when the name changes. Searches compare a text that [`fold`] made when the row was written, so they
 //! find the same on both databases.
 
-mod fold;
+pub(super) mod fold;
 
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
@@ -96,10 +96,7 @@ impl Owned {
     pub async fn create_character(&self, change: CharacterChange) -> Result<StoredCharacter, RecordError> {
         let create = async {
             let mut lock = self.store.write().await?;
-            let mut new = blank();
-            new.apply(change);
-            new.character.id = next_id(&mut lock, &fold::slug(&new.character.name)).await?;
-            insert(&mut lock, &self.owner, &new).await?;
+            let new = create(&mut lock, &self.owner, change).await?;
             lock.commit().await?;
             Ok(new)
         };
@@ -235,6 +232,11 @@ impl Condition {
         Self { text: "owner = $1".to_owned(), values: vec![Value::Text(owner.to_owned())] }
     }
 
+    fn and(&mut self, other: &str) {
+        self.text.push_str(" AND ");
+        self.text.push_str(other);
+    }
+
     /// The place of one more value.
     fn value(&mut self, value: Value) -> String {
         self.values.push(value);
@@ -259,11 +261,11 @@ async fn list(
     let mut condition = Condition::new(&owned.owner);
     if let Some(is_active) = is_active {
         let place = condition.value(Value::Number(i64::from(is_active)));
-        condition.text += &format!(" AND is_active = {place}");
+        condition.and(&format!("is_active = {place}"));
     }
     for word in fold::fold(query).split(' ').filter(|word| !word.is_empty()).take(MOST_WORDS) {
         let place = condition.value(Value::Text(pattern(word)));
-        condition.text += &format!(" AND search_text LIKE {place} ESCAPE '!'");
+        condition.and(&format!("search_text LIKE {place} ESCAPE '!'"));
     }
     let mut moment = owned.store.read().await?;
     let counted = format!("SELECT COUNT(*) FROM characters WHERE {}", condition.text);
@@ -274,7 +276,7 @@ async fn list(
     if let Some(place) = &ask.after {
         let key = condition.value(Value::Text(place.key.clone()));
         let id = condition.value(Value::Text(place.id.clone()));
-        condition.text += &format!(" AND ({column}, id) {sign} ({key}, {id})");
+        condition.and(&format!("({column}, id) {sign} ({key}, {id})"));
     }
     let limit = condition.value(Value::Number(i64::try_from(ask.limit + 1).unwrap_or(i64::MAX)));
     let text = format!(
@@ -311,7 +313,7 @@ async fn find(connection: &mut AnyConnection, owner: &str, id: &str) -> Result<S
     Ok(stored(&found)?)
 }
 
-fn stored(found: &AnyRow) -> Result<StoredCharacter, sqlx::Error> {
+pub(super) fn stored(found: &AnyRow) -> Result<StoredCharacter, sqlx::Error> {
     Ok(StoredCharacter {
         character: row::character(found)?,
         image_url: found.try_get("image_url")?,
@@ -347,8 +349,20 @@ fn blank() -> StoredCharacter {
     }
 }
 
+pub(super) async fn create(
+    connection: &mut AnyConnection,
+    owner: &str,
+    change: CharacterChange,
+) -> Result<StoredCharacter, Fault> {
+    let mut new = blank();
+    new.apply(change);
+    new.character.id = next_id(connection, &fold::slug(&new.character.name)).await?;
+    insert(connection, owner, &new).await?;
+    Ok(new)
+}
+
 /// The next number of a slug. It is given away even if the character is deleted.
-async fn next_id(connection: &mut AnyConnection, slug: &str) -> Result<String, Fault> {
+pub(super) async fn next_id(connection: &mut AnyConnection, slug: &str) -> Result<String, Fault> {
     let number: i64 = sqlx::query_scalar(
         "INSERT INTO character_numbers (slug, last) VALUES ($1, 1)
          ON CONFLICT (slug) DO UPDATE SET last = character_numbers.last + 1 RETURNING last",
@@ -359,7 +373,7 @@ async fn next_id(connection: &mut AnyConnection, slug: &str) -> Result<String, F
     Ok(format!("{slug}-{number:03}"))
 }
 
-async fn insert(connection: &mut AnyConnection, owner: &str, new: &StoredCharacter) -> Result<(), Fault> {
+pub(super) async fn insert(connection: &mut AnyConnection, owner: &str, new: &StoredCharacter) -> Result<(), Fault> {
     let query = sqlx::query(
         "INSERT INTO characters (name, description, system_prompt, personality, voice, image_url, image_file, model,
                                  parameters, talkativeness, languages, is_active, version, updated_at, search_text,

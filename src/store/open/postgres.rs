@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{Migrations, migrate};
 use crate::store::{Kind, Store, StoreError};
 
-pub(super) const MIGRATIONS: Migrations = [
+pub(super) const MIGRATIONS: &Migrations = &[
     (1, "conversations", include_str!("../../../migrations/postgres/0001_conversations.sql")),
     (2, "usage", include_str!("../../../migrations/postgres/0002_usage.sql")),
     (3, "data", include_str!("../../../migrations/postgres/0003_data.sql")),
@@ -29,12 +29,16 @@ pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
     let place = without_password(url);
     let options = AnyConnectOptions::from_str(url).map_err(|error| StoreError::BadUrl { reason: error.to_string() })?;
     let failed = |cause| StoreError::Database { place: place.clone(), cause };
-    let mut connection = AnyConnection::connect_with(&options).await.map_err(failed)?;
-    migrate(&mut connection, &MIGRATIONS, &place, failed).await?;
+    let connecting = tokio::time::timeout(ACQUIRE_TIMEOUT, AnyConnection::connect_with(&options));
+    let silent = std::io::Error::new(std::io::ErrorKind::TimedOut, "nobody answers at this address");
+    let mut connection = connecting.await.unwrap_or(Err(silent.into())).map_err(failed)?;
+    migrate(&mut connection, MIGRATIONS, &place, failed).await?;
     connection.close().await.map_err(failed)?;
     let pool = AnyPoolOptions::new()
         .max_connections(CONNECTIONS)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        // A server that was restarted has cut them all: what does not answer is made again.
+        .test_before_acquire(true)
         .after_connect(|connection, _| {
             Box::pin(async move { connection.execute(sqlx::raw_sql(SETTINGS)).await.map(|_| ()) })
         })
@@ -56,7 +60,7 @@ fn without_password(url: &str) -> String {
     format!("{scheme}://{user}{at}{host}{more}")
 }
 
-/// Whether a full disk made a query fail (`disk_full`).
+/// Whether a full disk made a query fail (`disk_full`); where its log cannot grow, PostgreSQL itself ends.
 pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.code().as_deref() == Some("53100")
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::{Migrations, OLDEST_SQLITE, migrate};
 use crate::store::{Kind, Store, StoreError};
 
-pub(super) const MIGRATIONS: Migrations = [
+pub(super) const MIGRATIONS: &Migrations = &[
     (1, "conversations", include_str!("../../../migrations/sqlite/0001_conversations.sql")),
     (2, "usage", include_str!("../../../migrations/sqlite/0002_usage.sql")),
     (3, "data", include_str!("../../../migrations/sqlite/0003_data.sql")),
@@ -52,7 +52,7 @@ pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
 }
 
 /// The file that a URL names, made absolute, so that a later change of directory does not matter.
-fn file_of(url: &str) -> Result<PathBuf, StoreError> {
+pub(super) fn file_of(url: &str) -> Result<PathBuf, StoreError> {
     let bad = |reason: &str| StoreError::BadUrl { reason: reason.to_owned() };
     let file = url.strip_prefix("sqlite:").ok_or_else(|| bad("it begins with neither sqlite: nor postgres:"))?;
     let file = file.strip_prefix("//").unwrap_or(file);
@@ -126,7 +126,7 @@ async fn prepare(options: &AnyConnectOptions, path: &Path) -> Result<(), StoreEr
     if size <= CHECKED_AT_START_BYTES {
         check_pages(&mut connection, path).await?;
     }
-    migrate(&mut connection, &MIGRATIONS, &path.display().to_string(), failed).await?;
+    migrate(&mut connection, MIGRATIONS, &path.display().to_string(), failed).await?;
     connection.close().await.map_err(failed)
 }
 
@@ -161,9 +161,9 @@ fn primary_code(error: &dyn sqlx::error::DatabaseError) -> Option<u32> {
     error.code()?.parse::<u32>().ok().map(|code| code & 0xFF)
 }
 
-/// Whether a full disk made a query fail.
+/// Whether a full disk made a query fail: the file or its log cannot grow, or the log's index, which lies beside them.
 pub(super) fn is_full(error: &dyn sqlx::error::DatabaseError) -> bool {
-    primary_code(error) == Some(13)
+    primary_code(error) == Some(13) || error.code().as_deref() == Some("4874")
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use crate::session::record::{RecordError, Records};
-use crate::store::tests::{contents, message};
+use crate::store::fixture::message;
+use crate::store::tests::contents;
 use crate::store::{LOCAL_OWNER, Store, StoreError};
 
 fn url(folder: &Path) -> String {

@@ -44,7 +44,7 @@ pub(super) async fn create(
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let model = &house.state.parts.chat;
-    let asked = request::read(&body.fields(), &house.state.settings, model.window(), caller)?;
+    let asked = request::read(&body.fields(), &house.state.settings.session(), model.window(), caller)?;
     let replies = Replies::ask(&**model, asked.requests, asked.rules).await.map_err(refusal)?;
     let name = Arc::clone(&replies.served_by);
     let response = if asked.stream {

@@ -47,7 +47,7 @@ pub(super) async fn create(
     Asker { caller, .. }: Asker,
     body: JsonBody,
 ) -> Result<Response, Problem> {
-    let asked = request::read(&body.fields(), &house.state.settings, &caller)?;
+    let asked = request::read(&body.fields(), &house.state.settings.session(), &caller)?;
     let count = asked.requests.len();
     let replies = Replies::ask(&*house.state.parts.chat, asked.requests, RULES).await.map_err(refusal)?;
     let name = Arc::clone(&replies.served_by);

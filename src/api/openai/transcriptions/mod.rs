@@ -199,7 +199,7 @@ async fn decode(file: File) -> Result<(BoxStream<'static, Mic>, oneshot::Receive
         tracing::error!(%error, "opening an upload failed");
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the file could not be opened")
     })?;
-    let decoder = decoder.map_err(|error| unreadable(&error))?;
+    let decoder = decoder.map_err(|error| Problem::unreadable(&error))?;
     let (sender, blocks) = mpsc::channel(AHEAD);
     let (broken, fault) = oneshot::channel();
     tokio::task::spawn_blocking(move || {
@@ -221,18 +221,6 @@ async fn decode(file: File) -> Result<(BoxStream<'static, Mic>, oneshot::Receive
     Ok((ReceiverStream::new(blocks).boxed(), fault))
 }
 
-fn unreadable(error: &AudioError) -> Problem {
-    let (status, code) = match error {
-        AudioError::TooLong { .. } | AudioError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
-        AudioError::Io(_) => {
-            tracing::error!(%error, "an upload cannot be read");
-            (StatusCode::INTERNAL_SERVER_ERROR, "internal")
-        }
-        _ => (StatusCode::BAD_REQUEST, "bad_audio"),
-    };
-    Problem::new(status, code, error.to_string()).about("file")
-}
-
 /// A transcription and what goes wrong with its audio meanwhile.
 struct Hearing {
     flow: Flow<Transcript>,
@@ -249,7 +237,7 @@ impl Hearing {
     async fn next(&mut self) -> Result<Transcript, Problem> {
         tokio::select! {
             biased;
-            Ok(error) = &mut self.fault => Err(unreadable(&error)),
+            Ok(error) = &mut self.fault => Err(Problem::unreadable(&error)),
             item = self.flow.next() => item.map_or_else(no_answer, |item| item.map_err(Problem::from)),
         }
     }

@@ -114,6 +114,7 @@ pub(super) struct NewCharacter {
 
 /// What is to be different about a character; what is not sent stays.
 #[derive(Debug, Default, Deserialize, ToSchema)]
+#[expect(clippy::option_option, reason = "JSON knows a null and an absence")]
 pub(super) struct ChangedCharacter {
     #[schema(min_length = 1, max_length = 100, pattern = "\\S")]
     name: Option<String>,

@@ -6,37 +6,27 @@
 //! another seed; one that does not end is ended where its text must long be over.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::engine::report;
-use super::limits::{attempt_seed, is_worth_another, most_frames};
+use super::limits::{attempt_seed, is_worth_another};
+use super::model::{Model, guarded};
 use super::schedule::{Plan, Playback, Prefix, Reading, Schedule, Ticket};
 use super::story::Story;
-use super::text::{fit_to_speak, is_musical};
-use super::tokens::PromptTokens;
 use super::vocoder::{Command, Heard, Opening};
 use super::voices::Enrolled;
-use crate::engine::EngineError;
 use crate::engine::precedence::Hurry;
 use crate::engine::worker::Worker;
 use crate::nn::higgs::codec::CODEBOOKS;
-use crate::nn::higgs::{Higgs, HiggsError, Outcome, Prompt, RepetitionRule, Speaker, SpeechSettings, Utterance};
+use crate::nn::higgs::{Outcome, Speaker, Utterance};
 use crate::provider::{ProviderError, Urgency};
 
 /// Requests that wait for a slot; those beyond wait in the inbox, which is bounded.
 const MOST_WAITING: usize = 64;
 /// Stories that are remembered; the least recently told is forgotten. Each takes about 100 KB.
 const MOST_STORIES: usize = 64;
-/// A prompt leaves room for two seconds at least.
-const LEAST_FRAMES: usize = 50;
-/// What the texts of earlier speech take of a prompt's room for that speech: words are few beside their frames.
-const SPEECH_SHARE: (usize, usize) = (3, 4);
-/// A voice that the model makes up is steadier so.
-const MADE_UP_TEMPERATURE: f32 = 0.3;
 
 /// A request.
 pub(super) struct Order {
@@ -58,74 +48,6 @@ type Key = (Arc<str>, Arc<str>);
 impl Order {
     fn key(&self) -> Option<Key> {
         Some((Arc::clone(self.conversation.as_ref()?), Arc::clone(&self.voice.name)))
-    }
-}
-
-/// What the thread owns.
-pub(super) struct Model {
-    pub(super) name: Arc<str>,
-    pub(super) higgs: Higgs,
-    pub(super) tokens: PromptTokens,
-}
-
-impl Model {
-    /// The prompt for `text`, with as much of the story as there is room for, and the most frames of its speech.
-    fn compose(&self, story: &Story, text: &str) -> Result<(Prompt, usize), ProviderError> {
-        let prompt = |context: usize| {
-            self.tokens.prompt(&story.script(text, context)).map_err(|error| report(&self.name, &error))
-        };
-        let bare = prompt(0)?;
-        let room = self.higgs.positions().saturating_sub(bare.len());
-        if room < LEAST_FRAMES {
-            let message = format!(
-                "the recording and the text take {} of {} positions; shorten the recording",
-                bare.len(),
-                self.higgs.positions()
-            );
-            return Err(ProviderError::InvalidRequest { field: "voice", message });
-        }
-        let frames = most_frames(&fit_to_speak(text)).min(room);
-        let (part, whole) = SPEECH_SHARE;
-        let full = prompt((room - frames) * part / whole)?;
-        let fits = full.len() + frames <= self.higgs.positions();
-        Ok((if fits { full } else { bare }, frames))
-    }
-
-    fn utterance(&self, story: &Story, prompt: &Prompt, piece: &str, frames: usize, seed: u64) -> Utterance {
-        let config = self.higgs.config();
-        let usual = SpeechSettings::default();
-        let is_recorded = story.setting().voice.is_recorded();
-        let settings = SpeechSettings {
-            temperature: if is_recorded { usual.temperature } else { MADE_UP_TEMPERATURE },
-            repetition: (!is_musical(&fit_to_speak(piece))).then(RepetitionRule::default),
-            most_frames: frames,
-            ..usual
-        };
-        let window = settings.repetition.map_or(0, |rule| rule.window);
-        Utterance::new(config, settings, seed, &prompt.heard(config, window))
-    }
-
-    fn failed(&self) -> ProviderError {
-        ProviderError::Failed { what: self.name.to_string() }
-    }
-
-    /// Says a word, which touches every weight.
-    pub(super) fn check(&mut self) -> Result<(), EngineError> {
-        let config = self.higgs.config().clone();
-        let prompt = self.tokens.prompt(&Story::new(super::prompt::Setting::default()).script("Hello.", 0))?;
-        let settings = SpeechSettings { most_frames: CODEBOOKS + 2, ..SpeechSettings::default() };
-        let mut utterance = Utterance::new(&config, settings, 0, &prompt.heard(&config, 0));
-        self.higgs.reset(0, 0)?;
-        while self.higgs.prefill(0, &prompt, usize::MAX)? > 0 {}
-        while utterance.outcome().is_none() {
-            self.higgs.step(&mut [Speaker { slot: 0, utterance: &mut utterance }])?;
-        }
-        if utterance.outcome() == Some(Outcome::Broken) {
-            let reason = "its numbers are not finite: the weights are broken".to_owned();
-            return Err(EngineError::Canary { what: self.name.to_string(), reason });
-        }
-        self.higgs.reset(0, 0)?;
-        Ok(())
     }
 }
 
@@ -227,7 +149,7 @@ impl Desk {
         let utterance = self.model.utterance(&story, &prompt, &piece, frames, seed);
         let stream = self.opened;
         self.opened += 1;
-        let opening = Opening { stream, out: out.clone(), speed, urgency, hurry };
+        let opening = Opening { stream, piece: piece.clone(), out: out.clone(), speed, urgency, hurry };
         self.tell(Command::Open(Box::new(opening)))?;
         let job = Job { pieces, piece, attempt: 0, frames, utterance, sent: 0, seed, key, story, stream, out };
         let playback = Playback::new(self.now(), urgency);
@@ -360,8 +282,8 @@ impl Desk {
                 return Ok(());
             };
             let (next, frames) = model.compose(&job.story, &piece)?;
-            (job.piece, job.frames, job.attempt, prompt) = (piece, frames, 0, Arc::new(next));
-            self.tell(Command::PieceEnd(stream))?;
+            (job.piece, job.frames, job.attempt, prompt) = (piece.clone(), frames, 0, Arc::new(next));
+            self.tell(Command::PieceEnd(stream, piece))?;
         }
         let Self { model, schedule, .. } = self;
         if let Some(job) = schedule.work(ticket) {
@@ -385,13 +307,5 @@ impl Desk {
     /// Waits where the vocoder is far behind.
     fn tell(&self, command: Command) -> Result<(), ProviderError> {
         self.vocoder.feed(command).map_err(|_| self.model.failed())
-    }
-}
-
-/// A panic in `work` is the end of what was at work, not of the thread.
-fn guarded<T>(model: &str, work: impl FnOnce() -> Result<T, HiggsError>) -> Result<T, ProviderError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(outcome) => outcome.map_err(|error| report(model, &error)),
-        Err(_) => Err(ProviderError::Failed { what: model.to_owned() }),
     }
 }

@@ -1,5 +1,6 @@
 //! The engine on a tiny random model and a tiny codec, loaded from disk: what it says is noise, all else is as it is.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -10,19 +11,29 @@ use crate::audio::{Samples, Speech};
 use crate::engine::EngineError;
 use crate::engine::device::DeviceChoice;
 use crate::engine::precedence::Precedence;
-use crate::nn::higgs::Codes;
+use crate::nn::higgs::codec::Chunking;
+use crate::nn::higgs::{Codes, Precision};
 use crate::provider::{Caller, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer};
 use crate::testing::fixture;
 
-const SLOTS: usize = 3;
+pub(super) const SLOTS: usize = 3;
+pub(super) const OPTIONS: HiggsOptions = HiggsOptions {
+    precision: Precision::Float,
+    slots: SLOTS,
+    positions: 1024,
+    chunking: Chunking { first: 5, longest: 25, first_ahead: 8, ahead: 10, tail: 8 },
+};
 
-fn engine() -> HiggsEngine {
-    let options = HiggsOptions { slots: SLOTS, positions: 1024, ..HiggsOptions::default() };
-    let (model, codec) = (fixture("higgs_lm/wide"), fixture("higgs_codec/transformers"));
-    HiggsEngine::load("higgs", &model, &codec, DeviceChoice::Cpu, options, Precedence::default()).unwrap()
+pub(super) fn engine() -> HiggsEngine {
+    let (model, codec) = folders();
+    HiggsEngine::load("higgs", &model, &codec, DeviceChoice::Cpu, OPTIONS, Precedence::default()).unwrap()
 }
 
-fn request(text: &str, voice: &str) -> SpeakRequest {
+pub(super) fn folders() -> (PathBuf, PathBuf) {
+    (fixture("higgs_lm/wide"), fixture("higgs_codec/transformers"))
+}
+
+pub(super) fn request(text: &str, voice: &str) -> SpeakRequest {
     SpeakRequest { text: text.to_owned(), voice: Some(voice.to_owned()), seed: Some(7), ..SpeakRequest::default() }
 }
 
@@ -32,7 +43,7 @@ fn in_conversation(text: &str, voice: &str) -> SpeakRequest {
 }
 
 /// Everything a request yields, checked for its form.
-async fn heard(engine: &HiggsEngine, request: SpeakRequest) -> Vec<f32> {
+pub(super) async fn heard(engine: &HiggsEngine, request: SpeakRequest) -> Vec<f32> {
     let chunks: Vec<SpeechChunk> = engine.speak(request).map(|chunk| chunk.unwrap()).collect().await;
     let last = chunks.iter().position(|chunk| chunk.last);
     assert_eq!(last, Some(chunks.len() - 1), "one last chunk, at the end");
@@ -40,19 +51,19 @@ async fn heard(engine: &HiggsEngine, request: SpeakRequest) -> Vec<f32> {
     chunks.iter().flat_map(|chunk| chunk.audio.as_slice().to_vec()).collect()
 }
 
-async fn fault(engine: &HiggsEngine, request: SpeakRequest) -> ProviderError {
+pub(super) async fn fault(engine: &HiggsEngine, request: SpeakRequest) -> ProviderError {
     let items: Vec<_> = engine.speak(request).collect().await;
     assert_eq!(items.len(), 1);
     items.into_iter().next().unwrap().unwrap_err()
 }
 
 /// A second of something.
-fn sound(seconds: f32) -> Speech {
+pub(super) fn sound(seconds: f32) -> Speech {
     let samples = (0..(seconds * 24_000.0) as usize).map(|at| 0.3 * (at as f32 * 0.05).sin());
     Speech::new(samples.collect())
 }
 
-fn cloned(name: &str, recording: Recording) -> HiggsVoice {
+pub(super) fn cloned(name: &str, recording: Recording) -> HiggsVoice {
     let transcript = "These are the words.".to_owned();
     HiggsVoice {
         name: name.to_owned(),
@@ -186,6 +197,7 @@ async fn a_bad_recording_is_refused_by_what_is_wrong_with_it() {
     transcript.clear();
     assert!(engine.enrol(wordless).unwrap_err().to_string().contains("words"));
     assert!(engine.voices().iter().all(|voice| voice.name != "bad"));
+    assert!(!heard(&engine, request("Hello.", "clara")).await.is_empty());
 }
 
 #[tokio::test]
@@ -196,7 +208,9 @@ async fn what_cannot_be_said_is_refused_and_the_engine_lives() {
         other => panic!("{other}"),
     };
     invalid("text", fault(&engine, request(" \n ", "clara")).await);
-    invalid("text", fault(&engine, request(&"many words ".repeat(1000), "clara")).await);
+    let endless = fault(&engine, request(&"many words ".repeat(2000), "clara")).await;
+    assert!(endless.to_string().contains("22000 characters, of 20000 at most; send it in parts"), "{endless}");
+    invalid("text", endless);
     invalid("speed", fault(&engine, SpeakRequest { speed: 3.0, ..request("Hello.", "clara") }).await);
     let unknown = fault(&engine, request("Hello.", "jim")).await;
     assert_eq!(unknown, ProviderError::VoiceUnavailable { voice: "jim".into(), nearest: "james".into() });
@@ -207,6 +221,20 @@ async fn what_cannot_be_said_is_refused_and_the_engine_lives() {
     // Signs are no mistake: there is nothing to hear.
     assert!(heard(&engine, request("?!", "clara")).await.is_empty());
     assert!(!heard(&engine, request("Hello.", "clara")).await.is_empty());
+}
+
+#[tokio::test]
+async fn ten_thousand_characters_are_spoken() {
+    let engine = engine();
+    let sentence = "The quick brown fox jumps over the lazy dog, and it does so again. ";
+    let text: String = sentence.chars().cycle().take(10_000).collect();
+    let pieces = super::story::pieces(&text).len();
+    // What a tiny random model says of each piece is short, but it says each.
+    let chunks: Vec<SpeechChunk> = engine.speak(request(&text, "clara")).map(|chunk| chunk.unwrap()).collect().await;
+    let samples: usize = chunks.iter().map(|chunk| chunk.audio.as_slice().len()).sum();
+    assert!(pieces >= 15 && samples >= pieces * 960, "{pieces} pieces, {samples} samples");
+    assert!(chunks.last().unwrap().last);
+    assert!(!heard(&engine, request("Hello.", "james")).await.is_empty());
 }
 
 #[test]
@@ -230,6 +258,74 @@ fn a_model_that_does_not_go_with_the_codec_is_refused() {
     // A language model is no codec.
     load("higgs_lm/wide", "higgs_lm/wide");
     load("higgs_codec/transformers", "higgs_codec/transformers");
+}
+
+#[tokio::test]
+async fn every_word_has_its_time_in_the_chunk_that_it_begins_in() {
+    let engine = engine();
+    let sentence = "The quick brown fox jumps over the lazy dog, again and again. ";
+    let text = sentence.repeat(12);
+    assert!(super::story::pieces(&text).len() > 1);
+    for speed in [1.0, 1.5] {
+        let asked = SpeakRequest { speed, ..request(&text, "clara") };
+        let chunks: Vec<SpeechChunk> = engine.speak(asked).map(|chunk| chunk.unwrap()).collect().await;
+        let (mut position, mut last, mut said) = (Duration::ZERO, Duration::ZERO, Vec::new());
+        for chunk in chunks {
+            let end = position + chunk.audio.duration();
+            for word in chunk.words {
+                // Samples are counted, and seconds rounded.
+                let slack = Duration::from_millis(1);
+                assert!(word.start + slack >= position && word.end <= end + slack, "{word:?} in {position:?}..{end:?}");
+                assert!(last <= word.start + slack && word.start <= word.end, "{word:?} after {last:?}");
+                last = word.end;
+                said.push(word.text);
+            }
+            position = end;
+        }
+        assert_eq!(said, text.split_whitespace().collect::<Vec<_>>());
+    }
+}
+
+/// A copy of a fixture that may be damaged.
+fn copied(name: &str) -> tempfile::TempDir {
+    let at = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(fixture(name)).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), at.path().join(file.file_name())).unwrap();
+    }
+    at
+}
+
+#[tokio::test]
+async fn a_damaged_folder_is_refused_by_what_is_wrong_and_another_engine_lives() {
+    let alive = engine();
+    let refusal = |model: &Path, codec: &Path| {
+        let loaded = HiggsEngine::load("other", model, codec, DeviceChoice::Cpu, OPTIONS, Precedence::default());
+        loaded.err().expect("it was loaded").to_string()
+    };
+    let (model, codec) = folders();
+    // A shard that the index names is not there.
+    let shards = copied("higgs_lm/boson");
+    std::fs::copy(model.join("config.json"), shards.path().join("config.json")).unwrap();
+    std::fs::remove_file(shards.path().join("model-00002-of-00003.safetensors")).unwrap();
+    let reason = refusal(shards.path(), &codec);
+    assert!(reason.contains("model-00002-of-00003.safetensors") && reason.contains("pull the model again"), "{reason}");
+    // Another model's weights under this one's config.
+    let other = copied("higgs_lm/wide");
+    std::fs::copy(codec.join("model.safetensors"), other.path().join("model.safetensors")).unwrap();
+    let reason = refusal(other.path(), &codec);
+    assert!(reason.contains("it has no tensor model.embed_tokens.weight"), "{reason}");
+    // No tokenizer, a codec cut short, and none at all.
+    let mute = copied("higgs_lm/wide");
+    std::fs::remove_file(mute.path().join("tokenizer.json")).unwrap();
+    assert!(refusal(mute.path(), &codec).contains("tokenizer.json"));
+    let cut = copied("higgs_codec/transformers");
+    let weights = std::fs::read(cut.path().join("model.safetensors")).unwrap();
+    std::fs::write(cut.path().join("model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    assert!(refusal(&model, cut.path()).contains("model.safetensors"));
+    std::fs::remove_file(cut.path().join("model.safetensors")).unwrap();
+    assert!(refusal(&model, cut.path()).contains("model.safetensors"));
+    assert!(!heard(&alive, request("Hello.", "clara")).await.is_empty());
 }
 
 #[test]

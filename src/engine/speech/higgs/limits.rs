@@ -29,18 +29,22 @@ pub fn most_frames(text: &str) -> usize {
     let mut in_pause = false;
     for character in text.chars() {
         let is_pause = matches!(character, '.' | '!' | '?' | ';' | ':' | ',' | '\n');
-        seconds += match character {
-            _ if is_pause => f64::from(u8::from(!in_pause)) * PAUSE,
-            _ if character.is_numeric() => 1.0 / DIGITS,
-            _ if is_syllable(character) => 1.0 / SYLLABLES,
-            _ if character.is_alphabetic() => 1.0 / LETTERS,
-            // Signs are read out: a percent, a dollar.
-            _ if !character.is_whitespace() && !character.is_ascii_punctuation() => 1.0 / DIGITS,
-            _ => 0.0,
-        };
+        seconds += if is_pause { f64::from(u8::from(!in_pause)) * PAUSE } else { seconds_of(character) };
         in_pause = is_pause;
     }
     ((seconds * PATIENCE + SILENCE) * RATE).ceil() as usize
+}
+
+/// What a slow speaker takes for a character, without pauses.
+pub fn seconds_of(character: char) -> f64 {
+    match character {
+        _ if character.is_numeric() => 1.0 / DIGITS,
+        _ if is_syllable(character) => 1.0 / SYLLABLES,
+        _ if character.is_alphabetic() => 1.0 / LETTERS,
+        // Signs are read out: a percent, a dollar.
+        _ if !character.is_whitespace() && !character.is_ascii_punctuation() => 1.0 / DIGITS,
+        _ => 0.0,
+    }
 }
 
 /// Kana, Chinese characters, Hangul and what else is wide.

@@ -12,6 +12,11 @@ mod engine;
 #[cfg(test)]
 mod engine_tests;
 pub mod limits;
+mod model;
+#[cfg(test)]
+mod network_tests;
+#[cfg(test)]
+mod own_voice_tests;
 pub mod prompt;
 mod schedule;
 pub mod story;
@@ -21,6 +26,7 @@ pub mod tokens;
 mod tests;
 mod vocoder;
 mod voices;
+mod words;
 
 pub use engine::{HiggsEngine, HiggsOptions};
 pub use voices::{HiggsVoice, HiggsVoiceKind, Recording};

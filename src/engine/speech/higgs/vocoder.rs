@@ -15,6 +15,7 @@ use futures::future::{select, select_all};
 use tokio::sync::mpsc;
 
 use super::schedule::Playback;
+use super::words::Words;
 use crate::audio::{SPEECH_HZ, Speech, Stretch};
 use crate::engine::precedence::Hurry;
 use crate::engine::speech::CHUNK_SAMPLES;
@@ -30,6 +31,8 @@ pub(super) type Heard = Result<SpeechChunk, ProviderError>;
 /// One request's way to the listener's ear.
 pub(super) struct Opening {
     pub(super) stream: u64,
+    /// The first piece of the text.
+    pub(super) piece: String,
     pub(super) out: mpsc::Sender<Heard>,
     pub(super) speed: f32,
     pub(super) urgency: Urgency,
@@ -41,7 +44,7 @@ pub(super) enum Command {
     Open(Box<Opening>),
     Columns(u64, Vec<Frame>),
     /// A piece of the text is over; another comes.
-    PieceEnd(u64),
+    PieceEnd(u64, String),
     End(u64),
     Fail(u64, ProviderError),
 }
@@ -79,7 +82,7 @@ struct Desk {
 /// What waits to be made into sound.
 enum Part {
     Column(Frame),
-    PieceEnd,
+    PieceEnd(String),
     End,
     Fail(ProviderError),
 }
@@ -92,6 +95,9 @@ struct Stream {
     out: mpsc::Sender<Heard>,
     decoder: DecoderStream,
     stretch: Option<Stretch<SPEECH_HZ>>,
+    words: Words,
+    /// Samples made, at the speed that was asked for.
+    position: usize,
     hurry: Option<Hurry>,
     playback: Playback,
     parts: VecDeque<Part>,
@@ -119,7 +125,7 @@ impl Desk {
                 return self.streams.push_back(stream);
             }
             Command::Columns(id, frames) => (id, frames.into_iter().map(Part::Column).collect()),
-            Command::PieceEnd(id) => (id, vec![Part::PieceEnd]),
+            Command::PieceEnd(id, next) => (id, vec![Part::PieceEnd(next)]),
             Command::End(id) => (id, vec![Part::End]),
             Command::Fail(id, error) => (id, vec![Part::Fail(error)]),
         };
@@ -196,13 +202,15 @@ async fn wake(inbox: &mut mpsc::Receiver<Command>, streams: &VecDeque<Stream>, i
 
 impl Stream {
     fn new(opening: Opening, chunking: Chunking, start: Instant) -> Self {
-        let Opening { stream, out, speed, urgency, hurry } = opening;
+        let Opening { stream, piece, out, speed, urgency, hurry } = opening;
         let is_natural = (speed - 1.0).abs() < f32::EPSILON;
         Self {
             id: stream,
             out,
             decoder: DecoderStream::new(chunking),
             stretch: (!is_natural).then(|| Stretch::new(speed)),
+            words: Words::new(&piece, speed),
+            position: 0,
             hurry,
             playback: Playback::new(start.elapsed(), urgency),
             parts: VecDeque::new(),
@@ -244,29 +252,31 @@ impl Stream {
         if !speech.is_empty() {
             self.playback.extend(speech.duration(), start.elapsed());
         }
-        let chunk = |samples: &[f32], last| SpeechChunk {
-            audio: Speech::new(samples.to_vec()),
-            words: Vec::new(),
-            last,
-            served_by: Arc::clone(&vocoder.name),
-        };
-        let count = speech.as_slice().chunks(CHUNK_SAMPLES).len();
         self.has_ended = end.is_some();
         let is_whole = matches!(end, Some(Ok(())));
-        for (index, samples) in speech.as_slice().chunks(CHUNK_SAMPLES).enumerate() {
-            self.made.push_back(Ok(chunk(samples, is_whole && index + 1 == count)));
+        let mut chunks = speech.as_slice().chunks(CHUNK_SAMPLES).peekable();
+        let is_empty = chunks.peek().is_none();
+        while let Some(samples) = chunks.next() {
+            self.hand_over(samples, is_whole && chunks.peek().is_none(), &vocoder.name);
         }
         match end {
-            Some(Ok(())) if count == 0 => self.made.push_back(Ok(chunk(&[], true))),
+            Some(Ok(())) if is_empty => self.hand_over(&[], true, &vocoder.name),
             Some(Err(error)) => self.made.push_back(Err(error)),
             Some(Ok(())) | None => {}
         }
         self.flush();
     }
 
+    fn hand_over(&mut self, samples: &[f32], last: bool, served_by: &Arc<str>) {
+        self.position += samples.len();
+        let words = self.words.take(self.position as f64 / f64::from(SPEECH_HZ), last);
+        let audio = Speech::new(samples.to_vec());
+        self.made.push_back(Ok(SpeechChunk { audio, words, last, served_by: Arc::clone(served_by) }));
+    }
+
     /// The sound of the next columns, and the end where it comes after them.
     fn make(&mut self, vocoder: &Vocoder) -> Result<Made, ProviderError> {
-        let report = |error| super::engine::report(&vocoder.name, &error);
+        let report = |error| crate::engine::failure(&vocoder.name, &error);
         let mut frames = Vec::new();
         let wants = self.decoder.wants().max(1);
         while frames.len() < wants
@@ -277,14 +287,22 @@ impl Stream {
         }
         let mut samples = self.decoder.push(&vocoder.decoder, &frames).map_err(report)?;
         if frames.len() == wants {
+            self.words.hear(&samples);
             return Ok((samples, None));
         }
-        let end = match self.parts.pop_front() {
+        let over = self.parts.pop_front();
+        samples.extend(self.decoder.finish(&vocoder.decoder).map_err(report)?);
+        self.words.hear(&samples);
+        let end = match over {
             Some(Part::End) => Some(Ok(())),
             Some(Part::Fail(error)) => Some(Err(error)),
-            Some(Part::PieceEnd | Part::Column(_)) | None => None,
+            Some(Part::PieceEnd(next)) => {
+                self.words.end_piece(Some(&next));
+                return Ok((samples, None));
+            }
+            Some(Part::Column(_)) | None => None,
         };
-        samples.extend(self.decoder.finish(&vocoder.decoder).map_err(report)?);
+        self.words.end_piece(None);
         Ok((samples, end))
     }
 

@@ -1,7 +1,8 @@
-//! The voices of an engine: some in words, which every engine has, and those that somebody has recorded.
+//! The voices of an engine: some in words, which every engine has, those that were enrolled beside them, and those that
+//! come with a request.
 //!
 //! A recording's codes are computed once and kept by what it sounds like, so that enrolling the same recording again, or
-//! under another name, costs nothing.
+//! under another name, costs nothing. Those of a request's voice are kept beside its recording, too, for the next start.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::prompt::{Reference, Setting, Voice};
 use crate::audio::Speech;
 use crate::nn::higgs::{Codes, HiggsConfig};
-use crate::provider::{Language, ProviderError, VoiceInfo};
+use crate::provider::{Gender, Language, OwnVoice, ProviderError, VoiceEngine, VoiceInfo, VoiceReference};
 
 /// Seconds of a recording: with less no voice is known, with more the prompt is long and the voice no better.
 const SHORTEST: f64 = 1.0;
@@ -21,23 +22,31 @@ const SILENCE: f64 = 1e-3;
 const MOST_KEPT: usize = 1024;
 
 /// Voices in words, in the manner that the model was trained on. The first is the default.
-const STANDARD: [(&str, &str, &str); 4] = [
+const STANDARD: [(&str, &str, Gender, &str); 4] = [
     (
         "clara",
         "en-us",
+        Gender::Female,
         "Female, American accent, modern speaking rate, moderate-pitch, friendly tone, and very clear audio.",
     ),
     (
         "james",
         "en-us",
+        Gender::Male,
         "Male, American accent, modern speaking rate, moderate-pitch, friendly tone, and very clear audio.",
     ),
     (
         "olive",
         "en-gb",
+        Gender::Female,
         "Female, British accent, modern speaking rate, moderate-pitch, calm tone, and very clear audio.",
     ),
-    ("henry", "en-gb", "Male, British accent, modern speaking rate, low-pitch, calm tone, and very clear audio."),
+    (
+        "henry",
+        "en-gb",
+        Gender::Male,
+        "Male, British accent, modern speaking rate, low-pitch, calm tone, and very clear audio.",
+    ),
 ];
 
 /// Who speaks for the voices that OpenAI's clients name.
@@ -84,7 +93,7 @@ pub enum Recording {
 
 /// The voices that every engine has.
 pub(super) fn standard() -> impl Iterator<Item = HiggsVoice> {
-    STANDARD.into_iter().map(|(name, language, speaker)| HiggsVoice {
+    STANDARD.into_iter().map(|(name, language, _, speaker)| HiggsVoice {
         name: name.to_owned(),
         language: language.to_owned(),
         kind: HiggsVoiceKind::Described {
@@ -103,10 +112,14 @@ pub(super) struct Enrolled {
 }
 
 /// By name.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Voices {
     all: Mutex<BTreeMap<String, Arc<Enrolled>>>,
     codes: Mutex<BTreeMap<[u64; 2], Codes>>,
+    /// Of voices that came with requests, by what their owner says they sound like.
+    own: Mutex<BTreeMap<Arc<str>, Codes>>,
+    /// Held while one is made ready, so that a recording is encoded once however many ask at once.
+    learning: Mutex<()>,
 }
 
 impl Voices {
@@ -169,9 +182,57 @@ impl Voices {
         Ok(codes)
     }
 
+    /// A voice that came with a request, where nothing must be read or computed for it.
+    ///
+    /// # Errors
+    /// [`ProviderError::InvalidRequest`] says what is wrong with it.
+    pub(super) fn own(&self, config: &HiggsConfig, own: &OwnVoice) -> Result<Option<Arc<Enrolled>>, ProviderError> {
+        let codes = match &own.reference {
+            None => None,
+            Some(reference) => match lock(&self.own).get(&reference.key) {
+                Some(codes) => Some(codes.clone()),
+                None => return Ok(None),
+            },
+        };
+        enrolled(config, own, codes.as_ref()).map(Some)
+    }
+
+    /// The same, whatever it takes. `tokens` names those that are kept beside the recording; `encode` makes them.
+    ///
+    /// # Errors
+    /// As [`Self::own`]; what `encode` says, or whoever has the recording.
+    pub(super) fn learn(
+        &self,
+        config: &HiggsConfig,
+        own: &OwnVoice,
+        tokens: &str,
+        encode: impl FnOnce(Speech) -> Result<Codes, ProviderError>,
+    ) -> Result<Arc<Enrolled>, ProviderError> {
+        let _one_at_a_time = lock(&self.learning);
+        if let Some(known) = self.own(config, own)? {
+            return Ok(known);
+        }
+        let codes = own.reference.as_ref().map(|it| reference_codes(config, it, tokens, encode)).transpose()?;
+        if let (Some(reference), Some(codes)) = (&own.reference, &codes) {
+            let mut kept = lock(&self.own);
+            if kept.len() >= MOST_KEPT {
+                kept.clear();
+            }
+            kept.insert(Arc::clone(&reference.key), codes.clone());
+        }
+        enrolled(config, own, codes.as_ref())
+    }
+
     pub(super) fn list(&self) -> Vec<VoiceInfo> {
-        let info = |it: &Arc<Enrolled>| VoiceInfo { name: it.name.to_string(), language: it.language.clone() };
-        lock(&self.all).values().map(info).collect()
+        let all = lock(&self.all);
+        let info = |it: &Arc<Enrolled>| VoiceInfo {
+            name: it.name.to_string(),
+            language: it.language.clone(),
+            engine: VoiceEngine::Higgs,
+            gender: STANDARD.iter().find(|(name, ..)| *name == &*it.name).map(|(_, _, gender, _)| *gender),
+            aliases: aliases(&it.name).filter(|alias| !all.contains_key(*alias)).map(str::to_owned).collect(),
+        };
+        all.values().map(info).collect()
     }
 
     /// The voice that a request means: the model speaks any language with any of them, but one of that language is
@@ -200,6 +261,68 @@ impl Voices {
             nearest: nearest(all.keys(), name.unwrap_or_default()),
         })
     }
+}
+
+/// The voices of OpenAI's that `name` speaks for.
+fn aliases(name: &str) -> impl Iterator<Item = &'static str> {
+    STAND_INS.iter().filter(move |(_, ours)| *ours == name).map(|(theirs, _)| *theirs)
+}
+
+/// A request's voice as the engine uses it.
+fn enrolled(config: &HiggsConfig, own: &OwnVoice, codes: Option<&Codes>) -> Result<Arc<Enrolled>, ProviderError> {
+    let scene = own.scene.clone().filter(|scene| !scene.trim().is_empty());
+    let setting = match (&own.reference, codes) {
+        (Some(reference), Some(codes)) => {
+            if reference.transcript.trim().is_empty() {
+                return Err(invalid("transcript", "write the words that are spoken in the recording"));
+            }
+            Setting { voice: Voice::Cloned(Reference::new(config, &reference.transcript, codes)), scene }
+        }
+        _ if own.speaker.trim().is_empty() => Setting { voice: Voice::Free, scene },
+        // As those that every engine has: it speaks worse of a room that it knows nothing about.
+        _ => Setting {
+            voice: Voice::Described(own.speaker.clone()),
+            scene: scene.or_else(|| Some(super::prompt::QUIET_ROOM.to_owned())),
+        },
+    };
+    Ok(Arc::new(Enrolled { name: Arc::clone(&own.name), language: own.language.clone(), setting }))
+}
+
+/// The codes of a request's recording: those that were kept, or what `encode` makes of it.
+fn reference_codes(
+    config: &HiggsConfig,
+    reference: &VoiceReference,
+    tokens: &str,
+    encode: impl FnOnce(Speech) -> Result<Codes, ProviderError>,
+) -> Result<Codes, ProviderError> {
+    let kept = reference.recording.kept(tokens).and_then(|bytes| from_bytes(&bytes));
+    // What lies on a disk may be anything: codes that are none of this model's are made again.
+    if let Some(codes) = kept.filter(|codes| check_codes(config, codes).is_ok()) {
+        return Ok(codes);
+    }
+    let sound = reference.recording.sound()?;
+    check_sound(&sound)?;
+    let codes = encode(sound)?;
+    check_codes(config, &codes)?;
+    reference.recording.keep(tokens, &to_bytes(&codes));
+    Ok(codes)
+}
+
+/// How codes lie on a disk: this, how many codebooks, then the codes of 16 bits, row by row.
+const CODES_HEAD: &[u8; 7] = b"hcodes1";
+
+fn to_bytes(codes: &Codes) -> Vec<u8> {
+    let mut bytes = CODES_HEAD.to_vec();
+    bytes.push(codes.codebooks() as u8);
+    bytes.extend(codes.values().iter().flat_map(|code| (*code as u16).to_le_bytes()));
+    bytes
+}
+
+fn from_bytes(bytes: &[u8]) -> Option<Codes> {
+    let (codebooks, codes) = bytes.strip_prefix(CODES_HEAD)?.split_first()?;
+    let (pairs, rest) = codes.as_chunks::<2>();
+    let values = pairs.iter().map(|pair| u32::from(u16::from_le_bytes(*pair))).collect();
+    rest.is_empty().then(|| Codes::from_rows(usize::from(*codebooks), values)).flatten()
 }
 
 /// Which of `names` shares most letters from the beginning on, or is the default.

@@ -99,6 +99,11 @@ impl Default for HubertConfig {
 }
 
 impl Config {
+    /// The published codec.
+    pub(super) fn published() -> Self {
+        Self { codebook_dim: 64, acoustic: AcousticConfig::default(), semantic: HubertConfig::default() }
+    }
+
     /// Channels of the quantizer: the acoustic ones and the semantic ones beside each other.
     pub(super) fn hidden_size(&self) -> usize {
         self.acoustic.hidden_size + self.semantic.hidden_size

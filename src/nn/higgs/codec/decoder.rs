@@ -44,6 +44,11 @@ impl Decoder {
         Self::build(&config, &vb).map_err(|error| LoadError { path, reason: reason_of(&error) })
     }
 
+    /// The published sizes with noise for weights: for measuring where there is no codec.
+    pub fn random(device: &Device) -> std::result::Result<Self, CodecError> {
+        Ok(Self::build(&Config::published(), &weights::random(device))?)
+    }
+
     pub(super) fn build(config: &Config, vb: &VarBuilder<'_>) -> Result<Self> {
         let (table, table_bias) = read_table(config, vb)?;
         let acoustic = &config.acoustic;

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
-use candle_nn::VarBuilder;
+use candle_core::{DType, Device, Result as TensorResult, Shape, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
 
 use super::config::STAGES;
 use super::{CODEBOOKS, LoadError};
@@ -32,6 +33,29 @@ pub(super) fn open(folder: &Path, device: &Device) -> Result<(VarBuilder<'static
         return Err(fault(format!("it has {codebooks} codebooks, but Higgs Audio v2 speaks through {CODEBOOKS}")));
     }
     Ok((weights.into_builder(device), path))
+}
+
+/// Noise under every name.
+pub(super) fn random(device: &Device) -> VarBuilder<'static> {
+    VarBuilder::from_backend(Box::new(Noise), DType::F32, device.clone())
+}
+
+struct Noise;
+
+impl SimpleBackend for Noise {
+    fn get(&self, shape: Shape, _: &str, _: Init, dtype: DType, device: &Device) -> TensorResult<Tensor> {
+        /// Small enough that no layer's sound grows beyond all bounds.
+        const DEVIATION: f32 = 0.02;
+        Tensor::randn(0.0, DEVIATION, shape, device)?.to_dtype(dtype)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> TensorResult<Tensor> {
+        candle_core::bail!("{name} has no shape to make noise of")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
 }
 
 fn transformers(name: &str) -> Vec<String> {

@@ -1,5 +1,7 @@
 use serde_json::{Value, json};
 
+use std::time::SystemTime;
+
 use super::*;
 use crate::api::fixture::{Server, server_with};
 use crate::api::{Access, ApiKey};

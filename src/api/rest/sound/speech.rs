@@ -6,29 +6,28 @@
 use std::io::{ErrorKind, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Path as Segment, State as Extract};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
+use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::time::interval;
-use tokio_util::io::ReaderStream;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
+use super::unfinished::{self, Unfinished, age, parse_name};
 use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::body::JsonBody;
 use crate::api::narration::{self, Narration, Script};
 use crate::api::problem::{Problem, ProblemBody};
+use crate::api::rest::file::{self, disk};
 use crate::audio::{Encoder, Format, Samples};
 use crate::provider::Urgency;
 
@@ -36,8 +35,6 @@ const KEPT: Duration = Duration::from_hours(24);
 /// All files together; the oldest go first.
 const FOLDER_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 const SWEPT_EVERY: Duration = Duration::from_mins(10);
-/// What a file is called while it is written.
-const UNFINISHED: &str = "part";
 
 /// What to speak, and how.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -63,7 +60,7 @@ struct Made {
     format: Format,
 }
 
-pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
+pub(in crate::api::rest) fn routes() -> OpenApiRouter<Arc<House>> {
     OpenApiRouter::new().routes(routes!(create)).routes(routes!(fetch))
 }
 
@@ -103,7 +100,7 @@ async fn create(
     let folder = folder(&house.state.data_dir);
     let mut unfinished = Unfinished::new(&folder, format).await.map_err(|error| disk(&error))?;
     let served_by = HeaderValue::from_str(&narration.served_by).ok();
-    let length = unfinished.write(narration, encoder).await?;
+    let length = write(&mut unfinished.file, narration, encoder).await?;
     let name = unfinished.keep().await.map_err(|error| disk(&error))?;
     sweep_once(folder).await;
     let seconds = (length.seconds() * 1000.0).round() / 1000.0;
@@ -134,43 +131,12 @@ async fn fetch(
 ) -> Result<Response, Problem> {
     let gone = || Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such speech; it is kept for a day");
     let (id, format) = parse_name(&name).ok_or_else(gone)?;
-    // Built anew from what was understood of it, so that no name leads out of the folder.
-    let path = folder(&house.state.data_dir).join(file_name(id, format));
-    let found = async {
-        let file = File::open(path).await?;
-        let metadata = file.metadata().await?;
-        Ok::<_, std::io::Error>((file, metadata.len(), metadata.modified()?))
-    };
-    let (mut file, bytes, made) = found.await.map_err(|error| match error.kind() {
-        ErrorKind::NotFound => gone(),
-        _ => disk(&error),
-    })?;
+    let path = folder(&house.state.data_dir).join(unfinished::name(id, format));
+    let made = tokio::fs::metadata(&path).await.and_then(|metadata| metadata.modified()).map_err(|_| gone())?;
     if age(made) > KEPT {
         return Err(gone());
     }
-    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
-    let (status, first, length) = match range.map_or(Range::Whole, |range| Range::read(range, bytes)) {
-        Range::Whole => (StatusCode::OK, 0, bytes),
-        Range::Part { first, last } => (StatusCode::PARTIAL_CONTENT, first, last - first + 1),
-        Range::Outside => {
-            let detail = format!("the file has {bytes} bytes");
-            let problem = Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", detail);
-            let mut response = problem.into_response();
-            insert(&mut response, header::CONTENT_RANGE, &format!("bytes */{bytes}"));
-            return Ok(response);
-        }
-    };
-    file.seek(SeekFrom::Start(first)).await.map_err(|error| disk(&error))?;
-    let mut response = (status, Body::from_stream(ReaderStream::new(file.take(length)))).into_response();
-    insert(&mut response, header::CONTENT_TYPE, format.content_type());
-    insert(&mut response, header::CONTENT_LENGTH, &length.to_string());
-    insert(&mut response, header::ACCEPT_RANGES, "bytes");
-    insert(&mut response, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    insert(&mut response, header::CACHE_CONTROL, "private, max-age=3600");
-    if status == StatusCode::PARTIAL_CONTENT {
-        insert(&mut response, header::CONTENT_RANGE, &format!("bytes {first}-{}/{bytes}", first + length - 1));
-    }
-    Ok(response)
+    file::send(&path, format.content_type(), &headers).await?.ok_or_else(gone)
 }
 
 /// Removes what is too old, and what is too much, as long as the server runs.
@@ -221,115 +187,29 @@ fn sweep(folder: &Path, kept: Duration, room: u64) -> std::io::Result<usize> {
     Ok(removed)
 }
 
-/// A file of the future, after a clock was set back, is new.
-fn age(made: SystemTime) -> Duration {
-    made.elapsed().unwrap_or_default()
-}
-
-fn file_name(id: Uuid, format: Format) -> String {
-    format!("{id}.{}", format.name())
-}
-
-fn parse_name(name: &str) -> Option<(Uuid, Format)> {
-    let (id, format) = name.split_once('.')?;
-    Some((Uuid::try_parse(id).ok()?, Format::named(format)?))
-}
-
-fn insert(response: &mut Response, name: HeaderName, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().insert(name, value);
+/// Writes what is spoken as it comes, then the beginning that says how long it is.
+async fn write(
+    file: &mut File,
+    mut narration: Narration,
+    mut encoder: Box<dyn Encoder>,
+) -> Result<Samples<24_000>, Problem> {
+    let failed = |error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding_failed", format!("{error}"));
+    let mut length = Samples::default();
+    while let Some(audio) = narration.audio.next().await {
+        let audio = audio?;
+        length += audio.len();
+        let bytes = encoder.push(&audio).map_err(failed)?;
+        file.write_all(&bytes).await.map_err(|error| disk(&error))?;
     }
-}
-
-fn disk(error: &std::io::Error) -> Problem {
-    tracing::error!(%error, "a speech file cannot be read or written");
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_failed", "the speech file cannot be read or written")
-}
-
-/// A file that is being written. It is gone with its request, unless it was kept.
-struct Unfinished {
-    file: File,
-    path: PathBuf,
-    name: String,
-}
-
-impl Unfinished {
-    async fn new(folder: &Path, format: Format) -> std::io::Result<Self> {
-        tokio::fs::create_dir_all(folder).await?;
-        let name = file_name(Uuid::new_v4(), format);
-        let path = folder.join(format!("{name}.{UNFINISHED}"));
-        Ok(Self { file: File::create_new(&path).await?, path, name })
-    }
-
-    /// Writes what is spoken as it comes, then the beginning that says how long it is.
-    async fn write(
-        &mut self,
-        mut narration: Narration,
-        mut encoder: Box<dyn Encoder>,
-    ) -> Result<Samples<24_000>, Problem> {
-        let failed = |error| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "encoding_failed", format!("{error}"));
-        let mut length = Samples::default();
-        while let Some(audio) = narration.audio.next().await {
-            let audio = audio?;
-            length += audio.len();
-            let bytes = encoder.push(&audio).map_err(failed)?;
-            self.file.write_all(&bytes).await.map_err(|error| disk(&error))?;
-        }
-        let ending = encoder.finish().map_err(failed)?;
-        let write = async {
-            self.file.write_all(&ending.bytes).await?;
-            self.file.seek(SeekFrom::Start(0)).await?;
-            self.file.write_all(&ending.head).await?;
-            self.file.flush().await
-        };
-        write.await.map_err(|error| disk(&error))?;
-        Ok(length)
-    }
-
-    /// Gives the file its name, and says it.
-    async fn keep(self) -> std::io::Result<String> {
-        tokio::fs::rename(&self.path, self.path.with_extension("")).await?;
-        Ok(self.name.clone())
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // After it was kept there is nothing of this name.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// What a client wants of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Range {
-    Whole,
-    /// Both included.
-    Part {
-        first: u64,
-        last: u64,
-    },
-    Outside,
-}
-
-impl Range {
-    /// Reads one range of RFC 9110. What is no range, or several, asks for all of it, as the RFC allows.
-    fn read(text: &str, bytes: u64) -> Self {
-        let Some((first, last)) = text.trim().strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
-            return Self::Whole;
-        };
-        let end = bytes.saturating_sub(1);
-        let (first, last) = match (first.parse::<u64>(), last.parse::<u64>()) {
-            (Ok(first), Ok(last)) if first <= last => (first, last.min(end)),
-            (Ok(first), Err(_)) if last.is_empty() => (first, end),
-            (Err(_), Ok(length)) if first.is_empty() => {
-                let first = if length == 0 { bytes } else { bytes.saturating_sub(length) };
-                (first, end)
-            }
-            _ => return Self::Whole,
-        };
-        if first < bytes { Self::Part { first, last } } else { Self::Outside }
-    }
+    let ending = encoder.finish().map_err(failed)?;
+    let write = async {
+        file.write_all(&ending.bytes).await?;
+        file.seek(SeekFrom::Start(0)).await?;
+        file.write_all(&ending.head).await?;
+        file.flush().await
+    };
+    write.await.map_err(|error| disk(&error))?;
+    Ok(length)
 }
 
 #[cfg(test)]

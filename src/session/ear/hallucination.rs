@@ -1,0 +1,42 @@
+//! Whether a transcript is what somebody said, or what a recogniser writes where nobody said anything.
+//!
+//! Judged by the recogniser's own doubt, and the stricter the likelier the text is for silence.
+
+use crate::provider::{FinalTranscript, Segment};
+
+/// What Whisper writes for silence and noise, having learned from subtitles.
+const HALLUCINATIONS: [&str; 8] = [
+    "thank you",
+    "thanks for watching",
+    "thank you for watching",
+    "thank you very much",
+    "please subscribe",
+    "bye",
+    "you",
+    "so",
+];
+/// From this probability of no speech on, such a text is not believed.
+const DOUBTFUL_NO_SPEECH: f32 = 0.3;
+/// Below this mean log probability neither.
+const DOUBTFUL_LOG_PROBABILITY: f32 = -1.0;
+/// From this probability of no speech on, no unlikely text is: Whisper's own rule.
+const NO_SPEECH: f32 = 0.6;
+
+/// Whether a transcript is what somebody said.
+pub(super) fn was_said(transcript: &FinalTranscript) -> bool {
+    if !transcript.text.chars().any(char::is_alphanumeric) {
+        return false;
+    }
+    let kept = |char: &char| char.is_alphanumeric() || *char == ' ';
+    let plain: String = transcript.text.chars().flat_map(char::to_lowercase).filter(kept).collect();
+    let suspect = HALLUCINATIONS.contains(&plain.trim());
+    let doubtful = |segment: &Segment| {
+        let unlikely = segment.log_probability < DOUBTFUL_LOG_PROBABILITY;
+        if suspect {
+            unlikely || segment.no_speech > DOUBTFUL_NO_SPEECH
+        } else {
+            unlikely && segment.no_speech > NO_SPEECH
+        }
+    };
+    transcript.segments.is_empty() || !transcript.segments.iter().all(doubtful)
+}

@@ -1,0 +1,213 @@
+//! What replies need of the rows of messages beyond `session`'s records: one as it is stored, where one belongs, and the
+//! file of one's sound.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+use sqlx::Row;
+
+use super::record::{Fault, touch};
+use super::{Owned, Store, row};
+use crate::session::record::{Message, RecordError};
+
+/// A message as it is stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedMessage {
+    pub message: Message,
+    /// `text`, `audio`, `image` or `mixed`.
+    pub content_type: String,
+    pub attachments: Value,
+    /// The name of its recording's file.
+    pub audio_file: Option<String>,
+    pub created_at: String,
+    pub updated_at: String,
+}
+
+/// Where a message belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplyPlace {
+    pub conversation_id: String,
+    /// Of a reply: who said it, where that character is still there.
+    pub character_id: Option<String>,
+}
+
+impl Owned {
+    /// Whose rows these are.
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// A message as it is stored. None: there is none.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn saved_message(&self, id: &str) -> Result<Option<SavedMessage>, RecordError> {
+        saved_message(self, id).await.map_err(Fault::report)
+    }
+
+    /// The conversation and the character of the reply `id`, or of the reply to the user's message `id`. None: there is
+    /// no such message.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn reply_place(&self, id: &str) -> Result<Option<ReplyPlace>, RecordError> {
+        reply_place(self, id).await.map_err(Fault::report)
+    }
+
+    /// The file of a message's sound. None: there is no such message, or it has none.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn recording(&self, message_id: &str) -> Result<Option<String>, RecordError> {
+        let found: Result<Option<Option<String>>, _> =
+            sqlx::query_scalar("SELECT audio_file FROM messages WHERE id = $1 AND owner = $2")
+                .bind(message_id.to_owned())
+                .bind(self.owner.to_string())
+                .fetch_optional(&self.store.readers)
+                .await;
+        found.map(Option::flatten).map_err(|error| Fault::from(error).report())
+    }
+
+    /// Notes the file of a message's sound. Answers the one that it takes the place of.
+    ///
+    /// # Errors
+    /// [`RecordError::NotFound`], or the database failed.
+    pub async fn set_recording(&self, message_id: &str, file: &str) -> Result<Option<String>, RecordError> {
+        set_recording(self, message_id, file).await.map_err(Fault::report)
+    }
+}
+
+impl Store {
+    /// Those of these files that are some message's sound.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn recordings_among(&self, files: &[String]) -> Result<HashSet<String>, RecordError> {
+        let mut known = HashSet::new();
+        for file in files {
+            let found = sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM messages WHERE audio_file = $1")
+                .bind(file.clone())
+                .fetch_one(&self.readers)
+                .await;
+            if found.map_err(|error| Fault::from(error).report())? > 0 {
+                known.insert(file.clone());
+            }
+        }
+        Ok(known)
+    }
+}
+
+async fn saved_message(owned: &Owned, id: &str) -> Result<Option<SavedMessage>, Fault> {
+    let found = sqlx::query(
+        "SELECT id, conversation_id, role, character_id, character_name, content, content_type, attachments, status,
+                heard_chars, audio_file, metadata, client_message_id, created_at, updated_at
+         FROM messages WHERE id = $1 AND owner = $2",
+    )
+    .bind(id.to_owned())
+    .bind(owned.owner.to_string())
+    .fetch_optional(&owned.store.readers)
+    .await?;
+    let Some(found) = found else { return Ok(None) };
+    Ok(Some(SavedMessage {
+        message: row::message(&found)?,
+        content_type: found.try_get("content_type")?,
+        attachments: row::json(&found, "attachments")?,
+        audio_file: found.try_get("audio_file")?,
+        created_at: found.try_get("created_at")?,
+        updated_at: found.try_get("updated_at")?,
+    }))
+}
+
+async fn reply_place(owned: &Owned, id: &str) -> Result<Option<ReplyPlace>, Fault> {
+    let mut moment = owned.store.read().await?;
+    let found = sqlx::query("SELECT conversation_id, position FROM messages WHERE id = $1 AND owner = $2")
+        .bind(id.to_owned())
+        .bind(owned.owner.to_string())
+        .fetch_optional(&mut *moment)
+        .await?;
+    let Some(found) = found else { return Ok(None) };
+    let conversation_id: String = found.try_get("conversation_id")?;
+    let position: i64 = found.try_get("position")?;
+    let character_id = sqlx::query_scalar(
+        "SELECT c.id FROM messages AS m JOIN characters AS c ON c.id = m.character_id AND c.owner = $1
+         WHERE m.conversation_id = $2 AND m.position >= $3 AND m.role = 'assistant' ORDER BY m.position LIMIT 1",
+    )
+    .bind(owned.owner.to_string())
+    .bind(conversation_id.clone())
+    .bind(position)
+    .fetch_optional(&mut *moment)
+    .await?;
+    moment.commit().await?;
+    Ok(Some(ReplyPlace { conversation_id, character_id }))
+}
+
+async fn set_recording(owned: &Owned, message_id: &str, file: &str) -> Result<Option<String>, Fault> {
+    let mut lock = owned.store.write().await?;
+    // Locks the row where transactions run side by side.
+    let touched =
+        sqlx::query("UPDATE messages SET version = version + 1, updated_at = $1 WHERE id = $2 AND owner = $3")
+            .bind(row::now())
+            .bind(message_id.to_owned())
+            .bind(owned.owner.to_string())
+            .execute(&mut *lock)
+            .await?;
+    if touched.rows_affected() == 0 {
+        return Err(Fault::not_found("message", message_id));
+    }
+    let earlier: Option<String> = sqlx::query_scalar("SELECT audio_file FROM messages WHERE id = $1")
+        .bind(message_id.to_owned())
+        .fetch_one(&mut *lock)
+        .await?;
+    sqlx::query("UPDATE messages SET audio_file = $1 WHERE id = $2")
+        .bind(file.to_owned())
+        .bind(message_id.to_owned())
+        .execute(&mut *lock)
+        .await?;
+    lock.commit().await?;
+    Ok(earlier)
+}
+
+pub(super) async fn forget_message(owned: &Owned, conversation_id: &str, id: &str) -> Result<(), Fault> {
+    let mut lock = owned.store.write().await?;
+    touch(&mut lock, &owned.owner, conversation_id, &row::now()).await?;
+    let removed = sqlx::query("DELETE FROM messages WHERE id = $1 AND conversation_id = $2")
+        .bind(id.to_owned())
+        .bind(conversation_id.to_owned())
+        .execute(&mut *lock)
+        .await?;
+    if removed.rows_affected() > 0 {
+        sqlx::query("UPDATE conversations SET message_count = message_count - 1 WHERE id = $1")
+            .bind(conversation_id.to_owned())
+            .execute(&mut *lock)
+            .await?;
+    }
+    lock.commit().await?;
+    Ok(())
+}
+
+/// One statement, so that a title that somebody gives meanwhile stays.
+pub(super) async fn title_conversation(
+    owned: &Owned,
+    id: String,
+    title: String,
+    instead_of: String,
+) -> Result<bool, Fault> {
+    let mut lock = owned.store.write().await?;
+    let named = sqlx::query(
+        "UPDATE conversations SET title = $1, updated_at = $2, version = version + 1
+         WHERE id = $3 AND owner = $4 AND title = $5",
+    )
+    .bind(title)
+    .bind(row::now())
+    .bind(id)
+    .bind(owned.owner.to_string())
+    .bind(instead_of)
+    .execute(&mut *lock)
+    .await?;
+    lock.commit().await?;
+    Ok(named.rows_affected() > 0)
+}
+
+#[cfg(test)]
+#[path = "reply_tests.rs"]
+mod tests;

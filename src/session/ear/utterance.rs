@@ -108,7 +108,7 @@ pub(super) struct Awaited {
     pub(super) early: Option<Result<FinalTranscript, ProviderError>>,
     /// Once it has ended, where it is kept.
     pub(super) audio: Option<Mic>,
-    wanted: oneshot::Sender<()>,
+    _wanted: oneshot::Sender<()>,
 }
 
 #[derive(Clone, Copy)]
@@ -120,13 +120,12 @@ pub(super) struct End {
 
 impl Awaited {
     pub(super) fn new(item_id: String, wanted: oneshot::Sender<()>) -> Self {
-        Self { item_id, end: None, early: None, audio: None, wanted }
+        Self { item_id, end: None, early: None, audio: None, _wanted: wanted }
     }
 
     /// Drops the request for another one.
     pub(super) fn go_on(&mut self, wanted: oneshot::Sender<()>) {
-        self.wanted = wanted;
-        self.early = None;
+        *self = Self::new(std::mem::take(&mut self.item_id), wanted);
     }
 }
 

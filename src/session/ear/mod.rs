@@ -257,14 +257,19 @@ impl Ear {
                     self.told.push(Heard::Began { item_id, at });
                 }
             }
-            Step::Paused => {
-                let outlook = self.open.as_mut().and_then(|open| open.pause(self.settings.languages.first()));
-                if let Some(outlook) = outlook {
-                    self.understood(outlook);
-                }
-            }
+            Step::Paused => self.pause(),
             Step::Resumed => self.resume(),
             Step::Ended { at } => self.stop(at),
+        }
+    }
+
+    fn pause(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        let outlook = open.pause(self.settings.languages.first());
+        // Of one whose recogniser has failed no words will come.
+        let is_lost = !self.awaited.iter().any(|awaited| awaited.item_id == open.item_id);
+        if let Some(outlook) = outlook.or(is_lost.then_some(Outlook::Finished)) {
+            self.understood(outlook);
         }
     }
 

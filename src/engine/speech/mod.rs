@@ -1,9 +1,9 @@
 //! Kokoro behind the [`SpeechSynthesizer`] door.
 //!
 //! Two threads. One turns text into phonemes (`phonemes`, with `english` and `espeak` behind it) and cuts them into
-//! pieces (`pieces`); the other owns the model and speaks one piece at a time (`speaker`), the most urgent request's
-//! first. It hands over whole pieces and buffers no audio: a request whose last piece was not taken is passed over, so
-//! that no listener ever holds the model. Dropping a request's stream cancels it at the next stage of the model.
+//! pieces (`pieces`); the other owns the model and speaks one piece at a time (`speaker`), for whoever runs dry first
+//! (`playback`). It hands over whole pieces and buffers no audio: a request whose last piece was not taken is passed
+//! over, so that no listener ever holds the model. Dropping a request's stream cancels it at the next stage of the model.
 
 mod english;
 mod espeak;

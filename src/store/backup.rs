@@ -29,7 +29,7 @@ const TABLES: [(&str, &str); 13] = [
     ("uploads", "id"),
 ];
 /// What a database counts by itself, as rows are made: not kept, but rows keep their order.
-const OWN_NUMBERS: [(&str, &str); 1] = [("messages", "number")];
+const OWN_NUMBERS: [(&str, &str); 2] = [("messages", "number"), ("conversations", "number")];
 
 /// Rows that come with the schema: a database that has no others is empty.
 const BUILT_IN: [(&str, &str); 2] = [

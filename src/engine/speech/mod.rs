@@ -94,7 +94,7 @@ impl KokoroEngine {
         let (model, english) = rayon::join(
             || {
                 Worker::spawn(&name, WAITING_REQUESTS, load_model, move |speaker, inbox| {
-                    queue::run(speaker, inbox, start)
+                    queue::run(speaker, inbox, start);
                 })
             },
             || {

@@ -21,6 +21,6 @@ fn silence_is_waited_for_until_it_ends() {
     assert!(urgent.is_waited_for() && !urgent.is_running_dry(9 * second));
     urgent.extend(second, 2 * second);
     assert!(!urgent.is_waited_for());
-    assert!(!urgent.is_running_dry(2 * second) && urgent.is_running_dry(3 * second - DRY / 2));
+    assert!(!urgent.is_running_dry(2 * second) && urgent.is_running_dry((3 * second).saturating_sub(DRY / 2)));
     assert!(!Playback::new(second, Urgency::Later).is_waited_for());
 }

@@ -34,6 +34,7 @@ use crate::session::record::RecordError;
 use crate::store::{
     CastChange, ConversationChange, ConversationFilter, ConversationSort, NewConversation, StoredConversation,
 };
+pub(super) use shape::Message;
 use shape::{Conversation, ConversationSettings, Kind, Status};
 pub(in crate::api) use transfer::IMPORT_BYTES;
 

@@ -76,7 +76,7 @@ async fn add_character(server: &Server, id: &str, name: &str, model: Option<&str
     let mut database = AnyConnection::connect(&format!("sqlite://{}", server.store.place())).await.unwrap();
     sqlx::query(
         "INSERT INTO characters (id, name, description, system_prompt, model, parameters, created_at, updated_at)
-         VALUES ($1, $2, '', $3, $4, '{\"temperature\": 0.25}', '2026-01-01', '2026-01-01')",
+         VALUES ($1, $2, '', $3, $4, '{\"temperature\": 0.25}', '2027-01-01', '2027-01-01')",
     )
     .bind(id.to_owned())
     .bind(name.to_owned())

@@ -14,11 +14,11 @@ use std::time::Instant;
 use futures::future::{select, select_all};
 use tokio::sync::mpsc;
 
-use super::schedule::Playback;
 use super::words::Words;
 use crate::audio::{SPEECH_HZ, Speech, Stretch};
 use crate::engine::precedence::Hurry;
 use crate::engine::speech::CHUNK_SAMPLES;
+use crate::engine::speech::playback::Playback;
 use crate::nn::higgs::codec::{Chunking, Decoder, DecoderStream, Frame};
 use crate::provider::{ProviderError, SpeechChunk, Urgency};
 

@@ -25,6 +25,7 @@ pub(super) enum Errand {
 impl Errand {
     /// # Errors
     /// The effect, where it is none for the records.
+    #[expect(clippy::result_large_err, reason = "no failure: the caller goes on with it at once")]
     pub(super) fn of(effect: Effect) -> Result<Self, Effect> {
         match effect {
             Effect::Save(save) => Ok(Self::Message(save)),

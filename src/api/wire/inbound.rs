@@ -25,6 +25,7 @@ pub(in crate::api) struct Inbound {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "a socket reads one at a time and hands it on")]
 pub(in crate::api) enum ClientMessage {
     /// Still at the client's rate.
     Audio(AudioChunk),

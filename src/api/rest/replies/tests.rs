@@ -211,11 +211,12 @@ async fn a_reply_is_pending_then_processing_then_completed() {
         loop {
             let replies = messages(&server, &id).await;
             let status = replies.iter().find(|it| it.role == crate::provider::Role::Assistant).map(|it| it.status);
-            let mut seen = seen.lock().unwrap();
-            if let Some(status) = status.filter(|status| seen.last() != Some(status)) {
-                seen.push(status);
+            {
+                let mut seen = seen.lock().unwrap();
+                if let Some(status) = status.filter(|status| seen.last() != Some(status)) {
+                    seen.push(status);
+                }
             }
-            drop(seen);
             sleep(Duration::from_millis(5)).await;
         }
     };

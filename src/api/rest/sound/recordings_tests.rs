@@ -44,7 +44,7 @@ async fn a_message_keeps_its_latest_sound_only() {
     recorder.save_recording("m1".to_owned(), said()).await.unwrap();
     recorder.save_recording("m1".to_owned(), said()).await.unwrap();
     let name = store.of(LOCAL_OWNER).recording("m1").await.unwrap().unwrap();
-    assert_eq!(files(&data), [name.clone()]);
+    assert_eq!(files(&data), std::slice::from_ref(&name));
     let bytes = std::fs::read(path_of(data.path(), &name).unwrap()).unwrap();
     let audio: Speech = decode_bytes(bytes, Limits::default()).unwrap();
     assert!(audio.duration().as_millis().abs_diff(800) < 60, "{:?}", audio.duration());

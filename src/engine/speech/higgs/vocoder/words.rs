@@ -9,8 +9,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::limits::seconds_of;
 use crate::audio::SPEECH_HZ;
+use crate::engine::speech::higgs::limits::seconds_of;
 use crate::provider::WordMark;
 
 /// Samples whose loudness is taken together: 20 ms.

@@ -13,7 +13,10 @@ from urllib.parse import quote, urlsplit
 
 CONNECTIONS = 32
 CONVERSATIONS = 200
-WORDS = "tea garden window river letter morning quiet answer lantern winter paper music story bread summer road".split()
+# As in any language, a few words are in most texts and most words in few.
+WORDS = [first + second + third for first in ("ta", "lo", "mi", "re", "su", "ka") for second in ("ne", "ru", "la", "to", "vi", "so", "pa", "du", "fe", "gi")
+         for third in ("", "n", "r", "l", "st", "ra", "ko", "mu", "de", "ling")]
+OFTEN = [1 / (place + 1) for place in range(len(WORDS))]
 
 
 class Failure(Exception):
@@ -28,6 +31,17 @@ class Connection:
         self.key = f"Authorization: Bearer {key}\r\n" if key else ""
 
     async def send(self, method, path, body=None):
+        kept = self.writer is not None
+        try:
+            return await self.exchange(method, path, body)
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
+            # The server closes a connection that nothing came on for ten seconds: then it has heard nothing of this.
+            if not kept or getattr(error, "partial", b""):
+                raise
+            self.writer = None
+            return await self.exchange(method, path, body)
+
+    async def exchange(self, method, path, body):
         if self.writer is None:
             self.reader, self.writer = await asyncio.open_connection(self.host, self.port, limit=2**20)
         data = b"" if body is None else json.dumps(body).encode()
@@ -55,7 +69,7 @@ async def made(connection, path, body):
 
 
 def text(chance):
-    return " ".join(chance.choices(WORDS, k=12))
+    return " ".join(chance.choices(WORDS, OFTEN, k=20))
 
 
 async def fill(connection, chance, long):
@@ -83,7 +97,7 @@ def request(chance, conversations, messages):
             ("recent", "GET", f"/api/messages/recent?conversation_id={talk}&n=10", None),
             ("last", "GET", f"/api/messages/last?conversation_id={talk}", None),
             ("message", "GET", f"/api/messages/{message}", None),
-            ("search", "GET", f"/api/conversations/search?query={quote(chance.choice(WORDS) + ' ' + chance.choice(WORDS))}", None),
+            ("search", "GET", f"/api/conversations/search?query={quote(' '.join(chance.choices(WORDS, OFTEN, k=2)))}", None),
             ("characters", "GET", "/api/characters", None),
         ])
     said = {"conversation_id": talk, "role": "user", "content": text(chance)}
@@ -164,7 +178,7 @@ async def main():
     for failure in failures[:5]:
         print("  ", failure)
     page = await alone(connection, f"/api/messages?conversation_id={longest}&limit=50")
-    found = await alone(connection, "/api/conversations/search?query=tea+garden")
+    found = await alone(connection, "/api/conversations/search?query=tane+tarun")
     common = await alone(connection, "/api/conversations/search?query=t")
     print(f"{options.long} messages: a page of 50 {page:.1f} ms, a search {found:.1f} ms, one for a letter {common:.1f} ms")
     sys.exit(1 if failures or p99 > options.limit_ms or page > 10 or max(found, common) > 50 else 0)

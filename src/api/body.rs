@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 use tower_http::timeout::DeadlineBody;
@@ -75,6 +76,11 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
             Err(error) => Err(bad_json(format!("the body is not JSON: {error}"))),
         }
     }
+}
+
+/// For a field that may be emptied: a null that was sent is Some(None), an absence None.
+pub(super) fn sent<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
 }
 
 fn says_json(headers: &HeaderMap) -> bool {

@@ -3,6 +3,7 @@
 use utoipa::OpenApi;
 use utoipa::ToSchema;
 use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::schema::{Object, ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 
 /// What is not in the routes' own descriptions.
@@ -22,6 +23,12 @@ pub(super) struct SentEvent {
     event: Option<String>,
     /// JSON, or `[DONE]` at the end of OpenAI's streams.
     data: String,
+}
+
+/// A seed or null: any whole number of 64 bits, which no format of OpenAPI says.
+pub(super) fn seed() -> Object {
+    let types = SchemaType::from_iter([Type::Integer, Type::Null]);
+    ObjectBuilder::new().schema_type(types).minimum(Some(0)).build()
 }
 
 /// The description as a client can read it: OpenAPI has no word for a parameter that may hold slashes.

@@ -1,7 +1,11 @@
 use serde_json::{Value, json};
 
-use crate::api::fixture::{Server, server_with};
+use crate::api::fixture::{Server, server_on, server_with};
 use crate::api::{Access, ApiKey};
+use crate::store::fixture::{TestStore, on_both_databases};
+use crate::store::{NewKey, Scope};
+
+on_both_databases!(what_is_anothers_is_not_there);
 
 /// What needs no key: whoever watches over the process, whoever reads the description, whoever is about to log in.
 const OPEN: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/api/login"];
@@ -102,4 +106,72 @@ async fn the_page_to_read_it_needs_no_other_server() {
         operations(&json!({"paths": {"/a": {"get": {}, "parameters": []}}})),
         [("GET".to_owned(), "/a".to_owned())]
     );
+}
+
+/// What a route with an id is sent, so that nothing but the owner can be wrong.
+fn body_for(method: &str, path: &str) -> Option<Value> {
+    let body = match (method, path) {
+        ("PUT", "/api/characters/{id}" | "/api/voices/{voice}") => json!({"name": "Mine"}),
+        ("PUT", "/api/characters/{id}/active") => json!({"is_active": false}),
+        ("PUT", "/api/conversations/{id}") => json!({"title": "Mine"}),
+        ("PUT", "/api/conversations/{id}/characters") => json!({"character_ids": []}),
+        ("POST", "/api/conversations/{id}/replies" | "/api/voices/{voice}/preview") => json!({"text": "Hello."}),
+        ("PUT", "/api/messages/{id}") => json!({"content": "mine"}),
+        _ => return None,
+    };
+    Some(body)
+}
+
+async fn what_is_anothers_is_not_there(store: TestStore) {
+    let server = server_on(store, |state| {
+        state.access = Access { api_key: Some(ApiKey::new("secret")), ..Access::default() };
+    })
+    .await;
+    let new = NewKey { name: "bob".into(), scope: Scope::User, owner: Some("bob".into()), days: None };
+    let (_, theirs) = server.store.create_key(new).await.unwrap();
+    let client = reqwest::Client::new();
+    let send = async |key: &str, method: &str, path: &str, body: Option<Value>| {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let mut request = client.request(method, format!("http://{}{path}", server.address)).bearer_auth(key);
+        if path.ends_with("/image") {
+            let picture = reqwest::multipart::Part::bytes(b"\x89PNG\r\n\x1a\n".to_vec()).file_name("a.png");
+            request = request.multipart(reqwest::multipart::Form::new().part("file", picture));
+        } else if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json::<Value>().await.unwrap_or_default())
+    };
+    let made = async |path: &str, body: Value| {
+        let (status, made) = send("secret", "POST", path, Some(body)).await;
+        assert_eq!(status, 201, "{path}: {made}");
+        made
+    };
+    let character = made("/api/characters", json!({"name": "Zoe"})).await;
+    let conversation = made("/api/conversations", json!({"character_ids": [character["id"]]})).await;
+    let message =
+        made("/api/messages", json!({"conversation_id": conversation["id"], "role": "user", "content": "Hi"})).await;
+    let described = json!({"name": "Nora", "method": "description", "speaker_description": "A calm voice."});
+    let voice = made("/api/voices", described).await;
+    let mut seen = 0;
+    for (method, path) in operations(&document(&server).await) {
+        // An address of speech is its own key, and models are everybody's.
+        let Some((resource, _)) = path.strip_prefix("/api/").and_then(|rest| rest.split_once("/{")) else { continue };
+        let id = match resource {
+            "characters" => &character["id"],
+            "conversations" => &conversation["id"],
+            "messages" => &message["id"],
+            "voices" => &voice["voice"],
+            _ => continue,
+        };
+        let filled = path.replace("{char_id}", character["id"].as_str().unwrap());
+        let filled = filled.replace("{id}", id.as_str().unwrap()).replace("{voice}", id.as_str().unwrap());
+        let (status, answer) = send(&theirs, &method, &filled, body_for(&method, &path)).await;
+        assert_eq!(status, 404, "{method} {path}: {answer}");
+        seen += 1;
+    }
+    assert!(seen >= 24, "{seen} routes");
+    for path in ["/api/characters/zoe-001", "/api/voices/nora"] {
+        assert_eq!(send("secret", "GET", path, None).await.0, 200, "it is still there");
+    }
 }

@@ -53,6 +53,9 @@ impl<D: Door + ?Sized> Section for Desk<D> {
     }
 
     fn load(&self, name: &str) -> BoxFuture<'static, Result<(), ProviderError>> {
+        if let Some(door) = self.shelf.kept(name) {
+            return door.load();
+        }
         // The link makes sure that the door is kept.
         match self.shelf.link(name) {
             Err(error) => future::ready(Err(error)).boxed(),

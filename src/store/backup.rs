@@ -18,7 +18,7 @@ const TABLES: [(&str, &str); 13] = [
     ("character_numbers", "slug"),
     ("conversations", "id"),
     ("conversation_characters", "conversation_id, position"),
-    ("messages", "id"),
+    ("messages", "number"),
     ("usage", "id"),
     ("spending", "period"),
     ("api_keys", "id"),
@@ -29,7 +29,7 @@ const TABLES: [(&str, &str); 13] = [
     ("uploads", "id"),
 ];
 /// What a database counts by itself, as rows are made: not kept, but rows keep their order.
-const OWN_NUMBERS: [(&str, &str); 1] = [("messages", "number")];
+const OWN_NUMBERS: [(&str, &str); 2] = [("messages", "number"), ("conversations", "number")];
 
 /// Rows that come with the schema: a database that has no others is empty.
 const BUILT_IN: [(&str, &str); 2] = [
@@ -130,10 +130,9 @@ impl Snapshot {
     pub async fn write_table(&mut self, table: &'static str, out: &mut dyn Write) -> Result<u64, BackupError> {
         let mut columns = columns(&mut self.moment, self.kind, table).await?;
         let sorted = TABLES.iter().find(|(name, _)| *name == table).map_or("1", |(_, order)| *order);
-        let own_number = columns.iter().position(|column| OWN_NUMBERS.contains(&(table, column.name.as_str())));
-        let order = own_number.map_or_else(|| sorted.to_owned(), |at| columns.remove(at).name);
+        columns.retain(|column| !OWN_NUMBERS.contains(&(table, column.name.as_str())));
         let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-        let query = format!("SELECT {} /* every row */ FROM {table} ORDER BY {order}", names.join(", "));
+        let query = format!("SELECT {} /* every row */ FROM {table} ORDER BY {sorted}", names.join(", "));
         let mut rows = sqlx::query(AssertSqlSafe(query)).fetch(&mut *self.moment);
         let mut count = 0;
         while let Some(row) = rows.try_next().await? {

@@ -101,9 +101,10 @@ impl From<Fault> for KeyError {
     }
 }
 
-/// SHA-256 in hexadecimal: what is kept of a key or a cookie. Whatever has 256 random bits needs nothing slower.
-pub fn digest(secret: &str) -> String {
-    Sha256::digest(secret)
+/// SHA-256 in hexadecimal: what is kept of a key or a cookie, since whatever has 256 random bits needs nothing slower, and
+/// what a recording is known by.
+pub fn digest(content: impl AsRef<[u8]>) -> String {
+    Sha256::digest(content)
         .iter()
         .flat_map(|byte| [byte >> 4, byte & 15])
         .map(|it| char::from(HEXADECIMAL[usize::from(it)]))

@@ -38,7 +38,7 @@ pub use conversation::{
 pub use idempotency::{Answer, Claim};
 pub use key::{Key, KeyError, NewKey, digest, is_well_formed, random_secret};
 pub use page::{Page, PageAsk, Place};
-pub use reply::{ReplyPlace, SavedMessage};
+pub use reply::ReplyPlace;
 pub use scope::Scope;
 pub use usage::{BudgetReport, Budgets, GroupBy, StoredLedger, UsageSum};
 pub use voice::{

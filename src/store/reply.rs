@@ -1,27 +1,12 @@
-//! What replies need of the rows of messages beyond `session`'s records: one as it is stored, where one belongs, and the
-//! file of one's sound.
+//! What replies need of the rows of messages beyond `session`'s records: where one belongs, and the file of one's sound.
 
 use std::collections::HashSet;
 
-use serde_json::Value;
 use sqlx::Row;
 
 use super::record::{Fault, touch};
 use super::{Owned, Store, row};
-use crate::session::record::{Message, RecordError};
-
-/// A message as it is stored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SavedMessage {
-    pub message: Message,
-    /// `text`, `audio`, `image` or `mixed`.
-    pub content_type: String,
-    pub attachments: Value,
-    /// The name of its recording's file.
-    pub audio_file: Option<String>,
-    pub created_at: String,
-    pub updated_at: String,
-}
+use crate::session::record::RecordError;
 
 /// Where a message belongs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,14 +20,6 @@ impl Owned {
     /// Whose rows these are.
     pub fn owner(&self) -> &str {
         &self.owner
-    }
-
-    /// A message as it is stored. None: there is none.
-    ///
-    /// # Errors
-    /// The database failed.
-    pub async fn saved_message(&self, id: &str) -> Result<Option<SavedMessage>, RecordError> {
-        saved_message(self, id).await.map_err(Fault::report)
     }
 
     /// The conversation and the character of the reply `id`, or of the reply to the user's message `id`. None: there is
@@ -95,27 +72,6 @@ impl Store {
         }
         Ok(known)
     }
-}
-
-async fn saved_message(owned: &Owned, id: &str) -> Result<Option<SavedMessage>, Fault> {
-    let found = sqlx::query(
-        "SELECT id, conversation_id, role, character_id, character_name, content, content_type, attachments, status,
-                heard_chars, audio_file, metadata, client_message_id, created_at, updated_at
-         FROM messages WHERE id = $1 AND owner = $2",
-    )
-    .bind(id.to_owned())
-    .bind(owned.owner.to_string())
-    .fetch_optional(&owned.store.readers)
-    .await?;
-    let Some(found) = found else { return Ok(None) };
-    Ok(Some(SavedMessage {
-        message: row::message(&found)?,
-        content_type: found.try_get("content_type")?,
-        attachments: row::json(&found, "attachments")?,
-        audio_file: found.try_get("audio_file")?,
-        created_at: found.try_get("created_at")?,
-        updated_at: found.try_get("updated_at")?,
-    }))
 }
 
 async fn reply_place(owned: &Owned, id: &str) -> Result<Option<ReplyPlace>, Fault> {

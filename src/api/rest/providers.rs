@@ -41,6 +41,7 @@ struct Provider {
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ProviderState)]
 enum State {
     /// Loaded, or configured and not known to fail.
     Ready,

@@ -307,6 +307,7 @@ impl<'a> AudioBody<'a> {
 }
 
 #[derive(Serialize, ToSchema)]
+#[schema(as = SpokenWord)]
 struct TimedWord<'a> {
     text: &'a str,
     start_ms: u64,

@@ -1,15 +1,16 @@
 //! Kokoro behind the [`SpeechSynthesizer`] door.
 //!
 //! Two threads. One turns text into phonemes (`phonemes`, with `english` and `espeak` behind it) and cuts them into
-//! pieces (`pieces`); the other owns the model and speaks one piece at a time (`speaker`), the most urgent request's
-//! first. It hands over whole pieces and buffers no audio: a request whose last piece was not taken is passed over, so
-//! that no listener ever holds the model. Dropping a request's stream cancels it at the next stage of the model.
+//! pieces (`pieces`); the other owns the model and speaks one piece at a time (`speaker`), for whoever runs dry first
+//! (`playback`). It hands over whole pieces and buffers no audio: a request whose last piece was not taken is passed
+//! over, so that no listener ever holds the model. Dropping a request's stream cancels it at the next stage of the model.
 
 mod english;
 mod espeak;
 pub mod higgs;
 mod phonemes;
 mod pieces;
+mod playback;
 mod queue;
 mod render;
 mod speaker;
@@ -19,7 +20,7 @@ mod voices;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use futures::StreamExt;
@@ -89,8 +90,13 @@ impl KokoroEngine {
             let (name, dir, device, voices) = (Arc::clone(&name), dir.to_owned(), device.clone(), Arc::clone(&voices));
             move || speaker::load(&name, &dir, &device, voices)
         };
+        let start = Instant::now();
         let (model, english) = rayon::join(
-            || Worker::spawn(&name, WAITING_REQUESTS, load_model, queue::run),
+            || {
+                Worker::spawn(&name, WAITING_REQUESTS, load_model, move |speaker, inbox| {
+                    queue::run(speaker, inbox, start);
+                })
+            },
             || {
                 English::load()
                     .map_err(|reason| EngineError::Canary { what: "the English phonemizer".to_owned(), reason })
@@ -103,7 +109,7 @@ impl KokoroEngine {
             &format!("{name}-text"),
             WAITING_REQUESTS,
             move || Ok(writer),
-            move |writer, inbox| write_orders(&writer, inbox, &model),
+            move |writer, inbox| write_orders(&writer, inbox, &model, start),
         )?;
         Ok(Self { name, voices, front, model: ended, precedence })
     }
@@ -190,7 +196,7 @@ impl SpeechSynthesizer for KokoroEngine {
 }
 
 /// The front thread: text in, phonemes on to the model.
-fn write_orders(writer: &Writer, mut inbox: mpsc::Receiver<Order>, model: &Worker<Job>) {
+fn write_orders(writer: &Writer, mut inbox: mpsc::Receiver<Order>, model: &Worker<Job>, start: Instant) {
     while let Some(order) = inbox.blocking_recv() {
         if order.out.is_closed() {
             continue;
@@ -207,14 +213,14 @@ fn write_orders(writer: &Writer, mut inbox: mpsc::Receiver<Order>, model: &Worke
                 };
                 drop(order.out.try_send(Ok(vec![nothing])));
             }
-            Ok(phonemes) => hand_over(writer, order, phonemes, model),
+            Ok(phonemes) => hand_over(writer, order, phonemes, model, start),
         }
     }
 }
 
-fn hand_over(writer: &Writer, order: Order, phonemes: Phonemes, model: &Worker<Job>) {
+fn hand_over(writer: &Writer, order: Order, phonemes: Phonemes, model: &Worker<Job>, start: Instant) {
     let hurry = order.request.urgency == Urgency::First;
-    let job = Job::new(order, pieces::cut(phonemes, hurry), Arc::clone(&writer.name));
+    let job = Job::new(order, pieces::cut(phonemes, hurry), Arc::clone(&writer.name), start);
     let out = job.listener();
     if let Err(error) = model.send(job) {
         drop(out.try_send(Err(refusal(&writer.name, &error))));

@@ -1,21 +1,23 @@
 //! Whose piece is spoken next: the model thread's loop.
 //!
-//! Each turn takes in what came, gives out what listeners have room for, and speaks one piece of the most urgent
-//! request whose last piece was taken. The others are parked until their listeners read on. Between the
-//! stages of a piece that nobody waits for, an urgent one may go first.
+//! Each turn takes in what came, gives out what listeners have room for, and speaks one piece for whoever runs dry first
+//! (`playback`, which ranks Higgs' listeners too) of those whose last piece was taken. The others are parked until their
+//! listeners read on. Between the stages of a piece that nobody waits for, one that is waited for in silence may go first.
 
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::future::{select, select_all};
 use tokio::sync::mpsc;
 
 use super::pieces::Piece;
+use super::playback::Playback;
 use super::speaker::Speaker;
 use super::{Order, Spoken};
+use crate::audio::{SPEECH_HZ, Samples};
 use crate::engine::precedence::Hurry;
-use crate::provider::Urgency;
 
 /// Requests in work or parked; those beyond wait in the inbox, which is bounded.
 const MOST_JOBS: usize = 32;
@@ -26,7 +28,7 @@ pub(super) struct Job {
     pub(super) speed: f32,
     pub(super) seed: u64,
     pub(super) served_by: Arc<str>,
-    urgency: Urgency,
+    playback: Playback,
     hurry: Option<Hurry>,
     pieces: VecDeque<Piece>,
     /// Pieces spoken.
@@ -39,13 +41,14 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(order: Order, pieces: VecDeque<Piece>, served_by: Arc<str>) -> Self {
+    /// A request that came now, counted from the `start` of the engine.
+    pub(super) fn new(order: Order, pieces: VecDeque<Piece>, served_by: Arc<str>, start: Instant) -> Self {
         Self {
             voice: order.voice,
             speed: order.request.speed,
             seed: order.seed,
             served_by,
-            urgency: order.request.urgency,
+            playback: Playback::new(start.elapsed(), order.request.urgency),
             hurry: order.hurry,
             pieces,
             spoken: 0,
@@ -77,14 +80,20 @@ impl Job {
         self.finished.is_some()
     }
 
+    /// Sound can be made, and there is somebody to hear it.
+    fn is_ready(&self) -> bool {
+        !self.is_parked() && !self.is_over()
+    }
+
     /// Speaks its next piece.
-    fn speak(&mut self, speaker: &Speaker, may_go_on: &mut dyn FnMut() -> bool) {
+    fn speak(&mut self, speaker: &Speaker, start: Instant, may_go_on: &mut dyn FnMut() -> bool) {
         let Some(piece) = self.pieces.pop_front() else { return };
         let out = self.out.clone();
         let last = self.pieces.is_empty();
         match speaker.say(&piece, self, last, &mut || !out.is_closed() && may_go_on()) {
             Ok(Some((chunks, samples))) => {
                 self.position += samples;
+                self.playback.extend(Samples::<SPEECH_HZ>(samples as u64).duration(), start.elapsed());
                 self.spoken += 1;
                 self.finished = Some(Ok(chunks));
             }
@@ -102,12 +111,12 @@ impl Job {
 
 /// The model thread: ends when every handle is dropped and every request is served.
 #[expect(clippy::needless_pass_by_value, reason = "the thread owns its model")]
-pub(super) fn run(speaker: Speaker, inbox: mpsc::Receiver<Job>) {
-    let mut queue = Queue { jobs: VecDeque::new(), inbox, closed: false };
+pub(super) fn run(speaker: Speaker, inbox: mpsc::Receiver<Job>, start: Instant) {
+    let mut queue = Queue { jobs: VecDeque::new(), inbox, closed: false, start };
     loop {
         queue.take_in();
         queue.give_out();
-        if let Some(job) = queue.next(Urgency::Later) {
+        if let Some(job) = queue.next(|_| true) {
             queue.speak(&speaker, job);
         } else if !queue.wait() {
             return;
@@ -120,6 +129,8 @@ struct Queue {
     inbox: mpsc::Receiver<Job>,
     /// Nobody can send more.
     closed: bool,
+    /// Moments are counted from here.
+    start: Instant,
 }
 
 impl Queue {
@@ -136,31 +147,25 @@ impl Queue {
         self.jobs.retain(|job| !job.is_over());
     }
 
-    /// Takes out the first request, of the most urgent, that can go on; none below `least`.
-    fn next(&mut self, least: Urgency) -> Option<Job> {
-        let of = |urgency: Urgency| {
-            let ready = move |job: &Job| job.urgency == urgency && !job.is_parked() && !job.is_over();
-            self.jobs.iter().position(ready)
-        };
-        let urgent = of(Urgency::First);
-        let index = if least == Urgency::First { urgent } else { urgent.or_else(|| of(Urgency::Later)) };
-        self.jobs.remove(index?)
+    /// Takes out the request whose listener runs dry first, of those that can go on and that `may`.
+    fn next(&mut self, may: impl Fn(&Job) -> bool) -> Option<Job> {
+        let ready = self.jobs.iter().enumerate().filter(|(_, job)| job.is_ready() && may(job));
+        let (index, _) = ready.min_by_key(|(_, job)| job.playback.dry_at())?;
+        self.jobs.remove(index)
     }
 
     /// Speaks one piece of `job`, which then queues behind the others: several listeners share the model by pieces.
     fn speak(&mut self, speaker: &Speaker, mut job: Job) {
-        let may_wait = job.urgency == Urgency::Later;
-        job.speak(speaker, &mut || {
+        let may_wait = !job.playback.is_waited_for();
+        job.speak(speaker, self.start, &mut || {
             if may_wait {
                 self.take_in();
-                if let Some(urgent) = self.next(Urgency::First) {
+                if let Some(urgent) = self.next(|job| job.playback.is_waited_for()) {
                     self.speak(speaker, urgent);
                 }
             }
             true
         });
-        // Only its first audio was urgent.
-        job.urgency = Urgency::Later;
         if !job.is_over() {
             self.jobs.push_back(job);
         }

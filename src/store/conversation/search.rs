@@ -12,8 +12,8 @@ use crate::session::record::RecordError;
 use crate::store::record::Fault;
 use crate::store::{Kind, Owned, Page, PageAsk, Place, row};
 
-/// Hits are counted as far as this: nobody reads further.
-const MOST_COUNTED: usize = 1000;
+/// Hits are counted as far as this, a longest page: each of them has to be looked up.
+const MOST_COUNTED: usize = 200;
 
 /// A title or a message that has the words.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +40,7 @@ const MESSAGE: &str = "message:";
 
 impl Owned {
     /// A page of what has the words of `query`, outside the bin. A query without a word finds nothing. The total is
-    /// counted up to 1,000.
+    /// counted up to 200.
     ///
     /// # Errors
     /// The database failed.

@@ -10,12 +10,12 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::StoredRecording;
 use crate::session::record::RecordError;
+use crate::store::digest;
 use crate::store::{Store, row};
 
 /// How long a recording is kept that no voice is made of.
@@ -43,9 +43,7 @@ impl Recordings {
     pub fn upload(&self, wav: &[u8], seconds: f64) -> std::io::Result<StoredRecording> {
         let file = format!("{}.wav", Uuid::new_v4());
         write(&self.uploads(), &file, wav)?;
-        let digest = Sha256::digest(wav);
-        let content_hash = digest.iter().fold(String::new(), |hash, byte| hash + &format!("{byte:02x}"));
-        Ok(StoredRecording { file, content_hash, seconds })
+        Ok(StoredRecording { file, content_hash: digest(wav), seconds })
     }
 
     /// Makes a voice's own copy of an upload: that one ends after its day.

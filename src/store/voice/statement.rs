@@ -74,7 +74,7 @@ pub(super) async fn insert(connection: &mut AnyConnection, owner: &str, voice: &
     let written = sqlx::query(
         "INSERT INTO voices (owner, id, name, method, engine, language, speaker_description, scene_prompt, transcript,
                              file, content_hash, seconds, status, error, version, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $16)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, CAST($12 AS DOUBLE PRECISION), $13, $14, $15, $16, $16)
          ON CONFLICT (owner, id) DO NOTHING",
     )
     .bind(owner.to_owned())
@@ -88,7 +88,8 @@ pub(super) async fn insert(connection: &mut AnyConnection, owner: &str, voice: &
     .bind(voice.transcript.clone())
     .bind(voice.recording.as_ref().map(|it| it.file.clone()))
     .bind(voice.recording.as_ref().map(|it| it.content_hash.clone()))
-    .bind(voice.recording.as_ref().map(|it| it.seconds))
+    // The driver sends a number that is missing as another type than one that is there.
+    .bind(voice.recording.as_ref().map(|it| it.seconds.to_string()))
     .bind(voice.status.name())
     .bind(voice.error.clone())
     .bind(voice.version)
@@ -101,7 +102,7 @@ pub(super) async fn insert(connection: &mut AnyConnection, owner: &str, voice: &
 pub(super) async fn update(connection: &mut AnyConnection, owner: &str, voice: &StoredVoice) -> Result<(), Fault> {
     sqlx::query(
         "UPDATE voices SET name = $1, language = $2, speaker_description = $3, scene_prompt = $4, transcript = $5,
-                file = $6, content_hash = $7, seconds = $8, status = $9, error = $10, version = $11, updated_at = $12
+                file = $6, content_hash = $7, seconds = CAST($8 AS DOUBLE PRECISION), status = $9, error = $10, version = $11, updated_at = $12
          WHERE owner = $13 AND id = $14",
     )
     .bind(voice.name.clone())
@@ -111,7 +112,8 @@ pub(super) async fn update(connection: &mut AnyConnection, owner: &str, voice: &
     .bind(voice.transcript.clone())
     .bind(voice.recording.as_ref().map(|it| it.file.clone()))
     .bind(voice.recording.as_ref().map(|it| it.content_hash.clone()))
-    .bind(voice.recording.as_ref().map(|it| it.seconds))
+    // The driver sends a number that is missing as another type than one that is there.
+    .bind(voice.recording.as_ref().map(|it| it.seconds.to_string()))
     .bind(voice.status.name())
     .bind(voice.error.clone())
     .bind(voice.version)

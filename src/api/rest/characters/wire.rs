@@ -1,10 +1,11 @@
 //! What a character is over HTTP, and what of a request may become part of one.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::portrait;
+use crate::api::body::sent;
 use crate::api::problem::Problem;
 use crate::api::rest::text;
 use crate::session::settings::{BadField, SettingsPatch};
@@ -151,11 +152,6 @@ pub(super) struct ChangedCharacter {
 #[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct Activity {
     pub(super) is_active: bool,
-}
-
-/// A null that was sent is Some(None).
-fn sent<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(value).map(Some)
 }
 
 impl From<StoredCharacter> for Character {

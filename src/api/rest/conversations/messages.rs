@@ -13,13 +13,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::shape::{self, Attachment, ContentType, Message, Progress, Speaker};
-use super::{asked, check_path, located, remove_recordings};
+use super::{asked, check_path, located};
 use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::body::JsonBody;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::rest::entity::{Entity, IfMatch};
 use crate::api::rest::list::{List, ListQuery};
+use crate::api::rest::sound::recordings;
 use crate::provider::Role;
 use crate::session::record::{MessageStatus, RecordError};
 use crate::store::{NewMessage, PageAsk, Saved, StoredMessage};
@@ -289,7 +290,7 @@ async fn delete(
 ) -> Result<StatusCode, Problem> {
     check_path("message", &id)?;
     let recording = asker.rows.delete_message(&id, if_match.versions()).await?;
-    remove_recordings(&house.state.data_dir, recording.as_slice()).await;
+    recordings::remove(&house.state.data_dir, recording.as_slice()).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

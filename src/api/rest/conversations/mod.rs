@@ -10,7 +10,6 @@ mod search;
 mod shape;
 mod transfer;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use axum::Json;
@@ -30,10 +29,12 @@ use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::body::JsonBody;
 use crate::api::problem::{Problem, ProblemBody};
+use crate::api::rest::sound::recordings;
 use crate::session::record::RecordError;
 use crate::store::{
     CastChange, ConversationChange, ConversationFilter, ConversationSort, NewConversation, StoredConversation,
 };
+pub(super) use shape::Message;
 use shape::{Conversation, ConversationSettings, Kind, Status};
 pub(in crate::api) use transfer::IMPORT_BYTES;
 
@@ -230,8 +231,8 @@ async fn delete(
     if_match: IfMatch,
 ) -> Result<StatusCode, Problem> {
     check_path("conversation", &id)?;
-    let recordings = asker.rows.delete_conversation(&id, if_match.versions()).await?;
-    remove_recordings(&house.state.data_dir, &recordings).await;
+    let files = asker.rows.delete_conversation(&id, if_match.versions()).await?;
+    recordings::remove(&house.state.data_dir, &files).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -350,16 +351,6 @@ fn asked<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
             _ => Problem::bad_field("query", reason),
         }
     })
-}
-
-/// Removes what was spoken in messages that are gone. What stays by a fault is swept with whatever no message names.
-async fn remove_recordings(data_dir: &Path, names: &[String]) {
-    for name in names {
-        let path = data_dir.join("recordings").join(name);
-        if let Err(error) = tokio::fs::remove_file(path).await {
-            tracing::warn!(%error, name, "a recording could not be removed");
-        }
-    }
 }
 
 #[cfg(test)]

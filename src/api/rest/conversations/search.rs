@@ -88,7 +88,7 @@ impl From<store::Hit> for Hit {
 
 /// Titles and messages with these words
 ///
-/// Conversations whose title has them come first, then messages, the latest first. `total` counts up to 1,000. What is
+/// Conversations whose title has them come first, then messages, the latest first. `total` counts up to 200. What is
 /// deleted is not looked at.
 #[utoipa::path(
     get,

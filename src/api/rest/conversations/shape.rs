@@ -5,6 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::metadata::Metadata;
+use crate::api::openapi;
 use crate::api::problem::Problem;
 use crate::api::rest::text;
 use crate::provider::Role;
@@ -121,7 +122,7 @@ pub(in crate::api::rest) struct ConversationSettings {
     #[schema(minimum = 1, maximum = 8192, nullable = false)]
     max_tokens: Option<u32>,
     /// Null: a new one for each reply.
-    #[schema(minimum = 0)]
+    #[schema(schema_with = openapi::seed)]
     seed: Option<u64>,
     #[schema(max_items = 4, nullable = false)]
     stop: Option<Vec<String>>,

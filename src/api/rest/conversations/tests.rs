@@ -3,7 +3,9 @@ use serde_json::json;
 
 use super::*;
 use crate::api::fixture::{Server, server_on};
-use crate::store::fixture::{TestStore, on_both_databases};
+use crate::session::record::Records;
+use crate::store::LOCAL_OWNER;
+use crate::store::fixture::{TestStore, message, on_both_databases};
 
 on_both_databases!(
     every_route_answers_and_refuses_as_it_says,
@@ -224,10 +226,17 @@ async fn files_go_with_their_conversation(store: TestStore) {
     let folder = data_dir.join("recordings");
     std::fs::create_dir_all(&folder).unwrap();
     let names = ["0198aaaa-0000-7000-8000-000000000001.opus", "0198aaaa-0000-7000-8000-000000000002.opus"];
+    let rows = server.store.of(LOCAL_OWNER);
+    let mut conversations = Vec::new();
     for name in names {
         std::fs::write(folder.join(name), "sound").unwrap();
+        let conversation = rows.create_conversation(vec![]).await.unwrap().id;
+        rows.save_message(message(name, &conversation, "said")).await.unwrap();
+        rows.set_recording(name, name).await.unwrap();
+        conversations.push(conversation);
     }
-    remove_recordings(&data_dir, &[names[0].to_owned()]).await;
+    let path = format!("/api/conversations/{}", conversations[0]);
+    assert_eq!(ask(&server, Method::DELETE, &path, None).await.status, 204);
     assert!(!folder.join(names[0]).exists() && folder.join(names[1]).exists());
     drop(server);
 }

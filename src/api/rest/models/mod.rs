@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 
 use crate::api::House;
 use crate::api::asker::Asker;
+use crate::api::openapi::SentEvent;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::provider::{Flow, LocalModel, ModelShelf, ModelState, ProviderError, PullProgress, RemoteModel};
 use crate::store::Scope;
@@ -66,6 +67,7 @@ struct Model {
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ModelState)]
 enum State {
     Unloaded,
     Loading,
@@ -92,6 +94,7 @@ struct ModelPrice {
 
 /// How far a pull is.
 #[derive(Serialize, ToSchema)]
+#[schema(as = PullProgress)]
 struct Progress {
     model: String,
     #[schema(example = "fetching")]
@@ -181,7 +184,7 @@ async fn list(Extract(house): Extract<Arc<House>>, _: Asker) -> Result<Json<Mode
     tag = "Models",
     params(("name" = String, Path, description = "The model's name")),
     responses(
-        (status = 200, body = Progress, content_type = "text/event-stream"),
+        (status = 200, body = SentEvent, content_type = "text/event-stream"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", body = ProblemBody, content_type = "application/problem+json"),
     )

@@ -20,7 +20,7 @@ use crate::api::problem::Problem;
 use crate::api::{Draining, House};
 use crate::provider::Role;
 use crate::session::event::{Complaint, ErrorCode, Input, Output, Request};
-use crate::session::record::MessageStatus;
+use crate::session::record::{MessageStatus, RecordError};
 use crate::session::settings::{SettingsPatch, TurnTaking};
 use crate::session::{Handle, Outbox};
 use crate::store::Owned;
@@ -213,9 +213,11 @@ impl Exchange {
     }
 
     async fn tell_message(&mut self, id: &str) -> Result<(), Gone> {
-        match self.rows.saved_message(id).await {
-            Ok(Some(saved)) => self.send(&Told::message(saved)).await,
-            Ok(None) => self.send(&Told::fault("not_found", "the message was deleted meanwhile")).await,
+        match self.rows.message(id).await {
+            Ok(stored) => self.send(&Told::message(stored)).await,
+            Err(RecordError::NotFound { .. }) => {
+                self.send(&Told::fault("not_found", "the message was deleted meanwhile")).await
+            }
             Err(error) => self.send(&Told::fault("internal", &error.to_string())).await,
         }
     }

@@ -29,6 +29,7 @@ use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::body::JsonBody;
 use crate::api::openai::COMMENT_EVERY;
+use crate::api::openapi::{self, SentEvent};
 use crate::api::problem::{Problem, ProblemBody};
 use crate::provider::ProviderError;
 use crate::provider::task;
@@ -36,7 +37,6 @@ use crate::session::event::{Input, Terms};
 use crate::session::settings::{AudioFormat, OutputKind, Settings, SettingsPatch};
 use crate::session::{self, Opening, StartError};
 pub(in crate::api) use busy::Busy;
-use event::Told;
 use exchange::Exchange;
 
 /// More than fits the window of any model of ours.
@@ -99,7 +99,7 @@ struct Parameters {
     top_k: Option<usize>,
     #[schema(minimum = 1, maximum = 8192)]
     max_tokens: Option<usize>,
-    #[schema(minimum = 0)]
+    #[schema(schema_with = openapi::seed)]
     seed: Option<u64>,
     #[schema(max_items = 4)]
     stop: Option<Vec<String>>,
@@ -193,7 +193,7 @@ impl Ask {
     params(("id" = String, Path, description = "The conversation's id")),
     request_body = Ask,
     responses(
-        (status = 200, body = Told, content_type = "text/event-stream", description = "One event after the other"),
+        (status = 200, body = SentEvent, content_type = "text/event-stream", description = "One event after the other"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", body = ProblemBody, content_type = "application/problem+json"),
     )
@@ -219,7 +219,7 @@ async fn create(
     params(("id" = String, Path, description = "The id of the reply, or of what it answers")),
     request_body(content = How, description = "May be left out"),
     responses(
-        (status = 200, body = Told, content_type = "text/event-stream", description = "One event after the other"),
+        (status = 200, body = SentEvent, content_type = "text/event-stream", description = "One event after the other"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", body = ProblemBody, content_type = "application/problem+json"),
     )

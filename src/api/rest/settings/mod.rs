@@ -38,10 +38,18 @@ struct Setting<T> {
 
 /// A setting that may have no value of its own.
 #[derive(Serialize, ToSchema)]
-struct Choice<T> {
+struct VoiceSetting {
     /// Null: the engine chooses.
     #[schema(required)]
-    value: Option<T>,
+    value: Option<String>,
+    locked: bool,
+}
+
+/// The same of the voices that OpenAI's clients name.
+#[derive(Serialize, ToSchema)]
+struct VoiceNamesSetting {
+    #[schema(required)]
+    value: Option<OpenAiVoices>,
     locked: bool,
 }
 
@@ -65,8 +73,8 @@ struct ServerSettings {
     stt_model: Setting<String>,
     llm_model: Setting<String>,
     tts_model: Setting<String>,
-    voice: Choice<String>,
-    openai_voices: Choice<OpenAiVoices>,
+    voice: VoiceSetting,
+    openai_voices: VoiceNamesSetting,
 }
 
 /// The server's settings
@@ -197,8 +205,8 @@ fn told(defaults: &Defaults) -> ServerSettings {
         stt_model: model("stt_model", Capability::Transcription),
         llm_model: model("llm_model", Capability::Chat),
         tts_model: model("tts_model", Capability::Speech),
-        voice: Choice { value: saved.voice, locked: false },
-        openai_voices: Choice { value: saved.openai_voices, locked: false },
+        voice: VoiceSetting { value: saved.voice, locked: false },
+        openai_voices: VoiceNamesSetting { value: saved.openai_voices, locked: false },
     }
 }
 

@@ -1,8 +1,9 @@
 //! Voices as clients see and send them.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::api::body::sent;
 use crate::api::problem::Problem;
 use crate::api::rest::text;
 use crate::provider::{VoiceEngine, VoiceInfo};
@@ -131,11 +132,6 @@ pub(super) struct ChangedVoice {
     #[serde(default, deserialize_with = "sent")]
     #[schema(value_type = Option<String>, pattern = "^[a-z]{2,3}(-[a-z0-9]{2,8})?$")]
     pub(super) language: Option<Option<String>>,
-}
-
-/// A null that was sent is Some(None).
-fn sent<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(value).map(Some)
 }
 
 impl Voice {

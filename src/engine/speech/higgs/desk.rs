@@ -13,11 +13,12 @@ use tokio::sync::mpsc;
 
 use super::limits::{attempt_seed, is_worth_another};
 use super::model::{Model, guarded};
-use super::schedule::{Plan, Playback, Prefix, Reading, Schedule, Ticket};
+use super::schedule::{Plan, Prefix, Reading, Schedule, Ticket};
 use super::story::Story;
 use super::vocoder::{Command, Heard, Opening};
 use super::voices::Enrolled;
 use crate::engine::precedence::Hurry;
+use crate::engine::speech::playback::Playback;
 use crate::engine::worker::Worker;
 use crate::nn::higgs::codec::CODEBOOKS;
 use crate::nn::higgs::{Outcome, Speaker, Utterance};

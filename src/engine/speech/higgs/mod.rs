@@ -26,7 +26,6 @@ pub mod tokens;
 mod tests;
 mod vocoder;
 mod voices;
-mod words;
 
 pub use engine::{HiggsEngine, HiggsOptions};
 pub use voices::{HiggsVoice, HiggsVoiceKind, Recording};

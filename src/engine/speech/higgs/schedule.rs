@@ -11,19 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) use crate::engine::batch::Ticket;
+use crate::engine::speech::playback::Playback;
 use crate::nn::higgs::Prompt;
-use crate::provider::Urgency;
 
 /// Fewer positions than this are read again rather than copied, and are no reason to spare a slot.
 const WORTH_A_COPY: usize = 16;
 /// Positions of a prompt that are read in one step where nobody speaks, usually, and where somebody runs dry.
 const CHUNKS: [usize; 3] = [1024, 256, 64];
-/// A listener with less than this ahead is about to run dry.
-const DRY: Duration = Duration::from_millis(250);
 /// Every so many chunks go to whoever came first, so that the urgent keep nobody waiting for ever.
 const TURN: u64 = 4;
-/// Somebody who is not urgent may wait this long in silence before going before listeners who have begun.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Frames of a second.
 const RATE: u32 = 25;
 
@@ -48,48 +44,6 @@ pub(super) struct Plan {
     pub(super) reading: Option<Reading>,
     /// By slot.
     pub(super) speaking: Vec<Ticket>,
-}
-
-/// How far a listener is ahead. Listening begins with the first sound.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Playback {
-    arrived: Duration,
-    urgency: Urgency,
-    began: Option<Duration>,
-    length: Duration,
-}
-
-impl Playback {
-    pub(super) fn new(arrived: Duration, urgency: Urgency) -> Self {
-        Self { arrived, urgency, began: None, length: Duration::ZERO }
-    }
-
-    /// `length` more was handed over.
-    pub(super) fn extend(&mut self, length: Duration, now: Duration) {
-        // Who ran dry and had to wait listens on from now.
-        if self.began.is_none() || self.dry_at() < now {
-            self.began = Some(now.saturating_sub(self.length));
-        }
-        self.length += length;
-    }
-
-    /// When there is, or was, nothing more to listen to: whoever has the earliest goes first.
-    pub(super) fn dry_at(&self) -> Duration {
-        match (self.began, self.urgency) {
-            (Some(began), _) => began + self.length,
-            (None, Urgency::First) => self.arrived,
-            (None, Urgency::Later) => self.arrived + PATIENCE,
-        }
-    }
-
-    /// Only the first sound is.
-    fn is_waited_for(&self) -> bool {
-        self.began.is_none() && self.urgency == Urgency::First
-    }
-
-    fn is_running_dry(&self, now: Duration) -> bool {
-        self.began.is_some() && self.dry_at() < now + DRY
-    }
 }
 
 /// Slots, with a `T` for each utterance.

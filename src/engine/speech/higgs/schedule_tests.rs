@@ -5,6 +5,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::nn::higgs::Segment;
+use crate::provider::Urgency;
 
 const SLOTS: usize = 4;
 const ROUNDS: u64 = 10_000;
@@ -198,18 +199,4 @@ fn a_prompt_is_read_in_smaller_chunks_while_a_listener_runs_dry() {
     schedule.spoke(speaker, 25, Duration::ZERO);
     assert_eq!(most(&mut schedule, Duration::from_millis(700)), CHUNKS[1]);
     assert_eq!(most(&mut schedule, Duration::from_millis(800)), CHUNKS[2]);
-}
-
-#[test]
-fn who_runs_dry_first_goes_first() {
-    let second = Duration::from_secs(1);
-    let mut early = Playback::new(Duration::ZERO, Urgency::Later);
-    early.extend(2 * second, second);
-    assert_eq!(early.dry_at(), 3 * second);
-    // Silence is worse than running dry soon, and somebody who is not urgent can bear some of it.
-    assert_eq!(Playback::new(2 * second, Urgency::First).dry_at(), 2 * second);
-    assert_eq!(Playback::new(2 * second, Urgency::Later).dry_at(), 3 * second);
-    // Who had to wait listens on from where the sound came.
-    early.extend(second, 10 * second);
-    assert_eq!(early.dry_at(), 11 * second);
 }

@@ -5,6 +5,8 @@
 //! thousandth of the sound, and are made into sound when there is room for it. Codes are taken in as long as not too
 //! many wait; beyond that the model waits.
 
+mod words;
+
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -14,13 +16,13 @@ use std::time::Instant;
 use futures::future::{select, select_all};
 use tokio::sync::mpsc;
 
-use super::schedule::Playback;
-use super::words::Words;
 use crate::audio::{SPEECH_HZ, Speech, Stretch};
 use crate::engine::precedence::Hurry;
 use crate::engine::speech::CHUNK_SAMPLES;
+use crate::engine::speech::playback::Playback;
 use crate::nn::higgs::codec::{Chunking, Decoder, DecoderStream, Frame};
 use crate::provider::{ProviderError, SpeechChunk, Urgency};
+use words::Words;
 
 /// Columns of all listeners together that wait: three quarters of an hour, 2 MB.
 const MOST_WAITING: usize = 1 << 16;

@@ -9,8 +9,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::limits::seconds_of;
 use crate::audio::SPEECH_HZ;
+use crate::engine::speech::higgs::limits::seconds_of;
 use crate::provider::WordMark;
 
 /// Samples whose loudness is taken together: 20 ms.
@@ -136,7 +136,7 @@ impl Words {
         while let Some(word) = self.placed.front()
             && (is_last || word.start / self.speed < end)
         {
-            let at = |moment: f64| Duration::from_secs_f64((moment / self.speed).min(end).max(0.0));
+            let at = |moment: f64| Duration::from_secs_f64((moment / self.speed).clamp(0.0, end));
             let (start, end) = (at(word.start), at(word.end));
             marks.extend(self.placed.pop_front().map(|word| WordMark { text: word.text, start, end }));
         }

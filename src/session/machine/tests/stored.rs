@@ -1,0 +1,169 @@
+//! What is stored of replies: from their beginning, written again, as sound.
+
+use super::*;
+
+fn silently() -> Terms {
+    SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() }.into()
+}
+
+fn failed() -> ProviderError {
+    ProviderError::Failed { what: "it".to_owned() }
+}
+
+/// A written exchange: the user's message is m1, the reply m2.
+fn exchange(machine: &mut Machine, reply: &str) {
+    let question = Input::Text {
+        text: "How do I bake bread?".to_owned(),
+        client_message_id: None,
+        terms: silently(),
+        character_ids: Vec::new(),
+    };
+    run(machine, Instant::now(), vec![asked(question), wrote(1, 0, reply), done(1)]);
+}
+
+#[test]
+fn a_reply_is_stored_from_its_beginning() {
+    let mut machine = machine();
+    let now = Instant::now();
+    let effects = run(&mut machine, now, vec![text("Hello")]);
+    assert_eq!(effects[2], "save m2 \"\" Pending None");
+    // That it began is told to nobody: it may come to nothing.
+    let pending = machine.step(now, began("u1"));
+    assert!(told(&pending).contains(&"forget m2".to_owned()), "{:?}", told(&pending));
+    assert!(!told(&pending).iter().any(|it| it.starts_with("save")), "{:?}", told(&pending));
+    let effects = run(&mut machine, now, vec![nothing("u1")]);
+    assert_eq!(effects[2..], ["save m3 \"\" Pending None", "think 3 aloud [\"Hello\"]"]);
+    // One that fails at once is stored as failed.
+    let effects = run(&mut machine, now, vec![thought(3, Thought::Failed(failed())), progress(3, Progress::Finished)]);
+    assert!(effects.contains(&"save m3 \"\" Failed None".to_owned()), "{effects:?}");
+}
+
+#[test]
+fn that_a_reply_is_pending_is_not_told() {
+    let mut machine = machine();
+    let now = Instant::now();
+    for (status, lines) in [(MessageStatus::Pending, 0), (MessageStatus::Processing, 1), (MessageStatus::Failed, 1)] {
+        let effects = machine.step(now, text("Hello"));
+        let save = effects.into_iter().filter_map(|it| if let Effect::Save(save) = it { Some(save) } else { None });
+        let mut save = save.last().unwrap();
+        save.message.status = status;
+        let stored = machine.step(now, Event::Stored { save, outcome: Ok("m2".to_owned()) });
+        assert_eq!(told(&stored).len(), lines, "{status:?}");
+    }
+}
+
+#[test]
+fn what_is_written_again_stands_until_it_is_written() {
+    let mut machine = machine();
+    let now = Instant::now();
+    exchange(&mut machine, "Knead it.");
+    let again = |item_id: &str| asked(Input::Regenerate { item_id: item_id.to_owned(), terms: silently() });
+    let saves = |effects: &[String]| effects.iter().filter(|it| it.starts_with("save")).cloned().collect::<Vec<_>>();
+    // It fails, it is stopped, it says nothing.
+    let effects = run(&mut machine, now, vec![again("m2"), wrote(2, 0, "Bake"), thought(2, Thought::Failed(failed()))]);
+    assert_eq!(saves(&effects), [""; 0]);
+    assert!(effects.contains(&"error provider_failed Some(\"m2\")".to_owned()), "{effects:?}");
+    let stop = asked(Input::Interrupt { item_id: None, played_ms: None });
+    let effects = run(&mut machine, now, vec![again("m2"), wrote(3, 0, "Bake"), stop]);
+    assert_eq!(saves(&effects), [""; 0]);
+    assert!(effects.contains(&"interrupted 3 m2 \"Knead it.\" 0".to_owned()), "{effects:?}");
+    let effects = run(&mut machine, now, vec![again("m2"), done(5)]);
+    assert_eq!(saves(&effects), [""; 0]);
+    assert!(effects.contains(&"error provider_failed Some(\"m2\")".to_owned()), "{effects:?}");
+    // The user's message means the reply to it.
+    let effects = run(&mut machine, now, vec![again("m1"), wrote(6, 0, "Bake it."), done(6)]);
+    assert_eq!(effects[1], "think 6 silently [\"How do I bake bread?\"]");
+    assert_eq!(saves(&effects), ["save m2 \"Bake it.\" Completed None"]);
+    let effects = run(&mut machine, now, vec![text("And?")]);
+    assert!(effects.last().unwrap().contains("\"Bake it.\""), "{effects:?}");
+    // Nobody has answered this one.
+    let effects = run(&mut machine, now, vec![asked(Input::Interrupt { item_id: None, played_ms: None }), again("m3")]);
+    assert_eq!(effects.last().unwrap(), "error bad_field None");
+}
+
+#[test]
+fn characters_speak_up_by_themselves_and_on_terms() {
+    let mut machine = machine_of(&company(), None);
+    let now = Instant::now();
+    let speak_up = |ids: &[&str]| {
+        let model = Some("openai/gpt-4o".to_owned());
+        let character_ids = ids.iter().map(|id| (*id).to_owned()).collect();
+        asked(Input::SpeakUp { character_ids, terms: Terms { model, ..silently() } })
+    };
+    let effects = machine.step(now, speak_up(&["max-001", "zoe-001"]));
+    let request =
+        effects.iter().find_map(|it| if let Effect::Think { request, .. } = it { Some(request) } else { None });
+    assert_eq!(request.unwrap().model.as_deref(), Some("openai/gpt-4o"));
+    assert_eq!(told(&effects)[0], "speaker_changed Some(\"max-001\")");
+    let effects = run(&mut machine, now, vec![wrote(1, 0, "Well."), done(1)]);
+    assert!(effects.contains(&"speaker_changed Some(\"zoe-001\")".to_owned()), "{effects:?}");
+    run(&mut machine, now, vec![wrote(2, 0, "So."), done(2)]);
+    assert_eq!(run(&mut machine, now, vec![speak_up(&["nobody"])]), ["error character_not_found None"]);
+    // Olivia has said least.
+    let effects = run(&mut machine, now, vec![speak_up(&[])]);
+    assert_eq!(effects[0], "speaker_changed Some(\"olivia-001\")");
+    let by_hand = SettingsPatch { turn_taking: Some(TurnTaking::Manual), ..SettingsPatch::default() };
+    run(&mut machine, now, vec![wrote(3, 0, "Oh."), done(3), asked(Input::Settings(by_hand))]);
+    assert_eq!(run(&mut machine, now, vec![speak_up(&[])]), ["error bad_field None"]);
+}
+
+#[test]
+fn what_was_said_and_heard_is_kept_as_sound() {
+    let mut machine = machine();
+    machine.scene.keeps_recordings = true;
+    let now = Instant::now();
+    let Event::Heard(Heard::Final(mut utterance)) = said("u1", "Hello.", now) else { panic!() };
+    utterance.audio = Some(Mic::silence(Samples::from_millis(700)));
+    let effects = run(&mut machine, now, vec![began("u1"), Event::Heard(Heard::Final(utterance))]);
+    assert_eq!(effects[1..3], ["save u1 \"Hello.\" Completed None", "record u1 said 700"]);
+    let with_audio = |turn, number, pts, text: &str| {
+        let Event::Progress { progress: Progress::Sent(mut piece), .. } = sent(turn, number, pts, text, now + pts)
+        else {
+            panic!()
+        };
+        piece.audio = Some(Speech::silence(Samples::from_millis(piece.length.as_millis() as u64)));
+        progress(turn, Progress::Sent(piece))
+    };
+    let events = vec![wrote(1, 0, "One two three."), done(1), with_audio(1, 1, ms(0), "One two three.")];
+    run(&mut machine, now, events);
+    let stop = asked(Input::Interrupt { item_id: None, played_ms: Some(500) });
+    let effects = run(&mut machine, now, vec![stop]);
+    assert_eq!(effects[1..3], ["save m1 \"One two three.\" Completed Some(7)", "record m1 heard 500"]);
+    run(&mut machine, now, vec![text("Again"), wrote(3, 0, "Yes."), done(3), with_audio(3, 2, ms(0), "Yes.")]);
+    let effects = run(&mut machine, now, vec![progress(3, Progress::Finished)]);
+    assert_eq!(effects[1], "record m3 heard 240");
+}
+
+#[test]
+fn who_has_spoken_before_the_session_counts() {
+    let line = |id: &str, name: &str| Message {
+        id: name.to_owned(),
+        conversation_id: "c1".to_owned(),
+        role: Role::Assistant,
+        character_id: Some(id.to_owned()),
+        character_name: Some(name.to_owned()),
+        content: "Hm.".to_owned(),
+        status: MessageStatus::Completed,
+        heard_chars: None,
+        metadata: json!({}),
+        client_message_id: None,
+    };
+    let mut machine =
+        machine_with(&company(), None, "A talk", vec![line("olivia-001", "Olivia"), line("max-001", "Max")]);
+    let effects = run(&mut machine, Instant::now(), vec![text("And now?")]);
+    assert!(effects.contains(&"speaker_changed Some(\"zoe-001\")".to_owned()), "{effects:?}");
+}
+
+#[test]
+fn a_personality_follows_the_characters_own_prompt() {
+    let told = |character: &Character, settings: &Settings| system_prompt(character, settings, &[]);
+    let text = Settings { output: OutputKind::Text, ..Settings::default() };
+    let dry = Character { personality: " Dry, and kind.\n".to_owned(), ..character() };
+    assert_eq!(told(&dry, &text), "You are Olivia.\n\nYour personality: Dry, and kind.");
+    assert!(told(&dry, &Settings::default()).starts_with("You are Olivia.\n\nYour personality: Dry, and kind.\n\n"));
+    let bare = Character { system_prompt: String::new(), ..dry.clone() };
+    assert_eq!(told(&bare, &text), "Your personality: Dry, and kind.");
+    // A prompt that a client set stands for all that the character is.
+    let other = Settings { system_prompt: Some("You are a clerk.".to_owned()), ..text };
+    assert_eq!(told(&dry, &other), "You are a clerk.");
+}

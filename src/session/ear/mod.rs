@@ -431,7 +431,7 @@ impl Ear {
         if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == item_id) {
             awaited.early = Some(outcome);
         }
-        self.understood(outlook);
+        self.understood(expected);
     }
 
     /// An utterance is over and transcribed.

@@ -16,7 +16,7 @@ use super::agreement::Agreement;
 use super::listener::{Context, Window};
 use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::nn::whisper::WINDOW_SAMPLES;
-use crate::provider::{FinalTranscript, ProviderError, Segment, SttOptions, Transcript};
+use crate::provider::{Ending, FinalTranscript, ProviderError, Segment, SttOptions, Transcript};
 
 /// What goes out.
 pub(super) type Item = Result<Transcript, ProviderError>;
@@ -60,6 +60,7 @@ pub(super) struct Session {
     /// The options' prompt, as tokens.
     previous: Vec<u32>,
     language: Option<String>,
+    ending: Option<Ending>,
     agreement: Agreement,
     /// Samples of the whole that the latest guess knew, when it ended and how long it took.
     guessed: usize,
@@ -88,6 +89,7 @@ impl Session {
             segments: Vec::new(),
             previous: Vec::new(),
             language: None,
+            ending: None,
             agreement: Agreement::default(),
             guessed: 0,
             guess_ended: Instant::now(),
@@ -168,6 +170,7 @@ impl Session {
             previous: self.previous.clone(),
             temperature: self.options.temperature,
             word_times: self.options.word_times,
+            ending: self.options.partials && self.job() == Some(Job::Last),
         }
     }
 
@@ -195,6 +198,7 @@ impl Session {
             self.language.get_or_insert(window.language);
         }
         let has_more = !window.segments.is_empty();
+        self.ending = window.ending;
         self.segments.extend(window.segments);
         if self.options.partials && has_more && !self.is_done() {
             let (text, stable_chars) = self.agreement.settle(&self.text());
@@ -236,6 +240,7 @@ impl Session {
             segments,
             audio,
             latency: ended.elapsed(),
+            ending: self.ending,
             served_by: Arc::clone(served_by),
         };
         self.say_last(Ok(Transcript::Final(transcript)));

@@ -2,13 +2,13 @@
 //!
 //! A pure machine around [`EndPointer`]. After a short silence it announces a pause, so that what was said can be
 //! transcribed while the silence is waited out; it ends the utterance when the silence has lasted as long as the words
-//! deserve. By the semantic mode that is soon where they can have been all, and longer where more is to come; by the
+//! deserve. By the semantic mode that is soon where they were surely all, and the longer the more it is in doubt; by the
 //! server's it is always the same.
 
+use super::doubt::Doubt;
 use crate::audio::vad::{EndPointer, Position, VadEvent, VadSettings};
 use crate::audio::{MIC_HZ, Samples};
 use crate::session::settings::{self, Settings, VadMode};
-use crate::text::outlook::Outlook;
 
 /// One utterance, and with push-to-talk one press, lasts at most so long.
 pub const LONGEST_UTTERANCE: Samples<MIC_HZ> = Samples::from_millis(90_000);
@@ -17,7 +17,7 @@ const MINIMUM_SPEECH: Samples<MIC_HZ> = Samples::from_millis(96);
 /// After so much silence the transcription begins: longer than the closure of a consonant, and short, because on two
 /// cores it takes as long as the rest of the shortest wait.
 pub(super) const HANG_OVER: Samples<MIC_HZ> = Samples::from_millis(128);
-/// Whoever was not through is waited for so long: pauses inside a sentence seldom last a second.
+/// Whoever was surely not through is waited for so long: pauses inside a sentence seldom last a second.
 pub(super) const PATIENCE: Samples<MIC_HZ> = Samples::from_millis(1200);
 
 /// What happens to an utterance, in positions of what was received: `Began`, then any number of `Paused` and `Resumed`
@@ -44,7 +44,8 @@ pub(super) struct Endpoint {
     /// Where `pointer` began to count.
     from: Position,
     is_paused: bool,
-    outlook: Option<Outlook>,
+    /// None: what was said is not known yet.
+    doubt: Option<Doubt>,
 }
 
 impl Endpoint {
@@ -52,7 +53,7 @@ impl Endpoint {
     pub(super) fn new(settings: &Settings, from: Position) -> Self {
         let vad = settings.vad.unwrap_or_default();
         let settings = pointer_settings(vad);
-        Self { pointer: EndPointer::new(settings), settings, mode: vad.mode, from, is_paused: false, outlook: None }
+        Self { pointer: EndPointer::new(settings), settings, mode: vad.mode, from, is_paused: false, doubt: None }
     }
 
     /// Changes the settings from the next frame on.
@@ -72,17 +73,17 @@ impl Endpoint {
             return None;
         }
         self.is_paused = is_paused;
-        self.outlook = None;
+        self.doubt = None;
         self.wait();
         Some(if is_paused { Step::Paused } else { Step::Resumed })
     }
 
     /// What was said before the pause is known.
-    pub(super) fn understood(&mut self, outlook: Outlook) -> Option<Step> {
+    pub(super) fn understood(&mut self, doubt: Doubt) -> Option<Step> {
         if !self.is_paused {
             return None;
         }
-        self.outlook = Some(outlook);
+        self.doubt = Some(doubt);
         self.wait();
         self.pointer.settle().map(|event| self.step(event))
     }
@@ -104,17 +105,16 @@ impl Endpoint {
 
     /// Between pauses.
     fn rest(&mut self) {
-        (self.is_paused, self.outlook) = (false, None);
+        (self.is_paused, self.doubt) = (false, None);
         self.wait();
     }
 
     /// Sets how long a silence ends the utterance.
     fn wait(&mut self) {
         let shortest = self.settings.silence;
-        let silence = match (self.mode, self.outlook) {
-            (VadMode::Server, _) | (VadMode::Semantic, Some(Outlook::Finished)) => shortest,
-            // Whoever wants slow answers has them slower.
-            (VadMode::Semantic, Some(Outlook::Unfinished) | None) => shortest.max(PATIENCE),
+        let silence = match self.mode {
+            VadMode::Server => shortest,
+            VadMode::Semantic => self.doubt.unwrap_or(Doubt::FULL).between(shortest, shortest.max(PATIENCE)),
         };
         self.pointer.set(VadSettings { silence, ..self.settings });
     }

@@ -33,10 +33,10 @@ const AT: Position = Samples(30 * FRAME.0);
 
 #[test]
 fn a_finished_sentence_ends_soon_and_an_unfinished_one_late() {
-    for (outlook, wait) in [(Outlook::Finished, Samples::from_millis(300)), (Outlook::Unfinished, PATIENCE)] {
+    for (doubt, wait) in [(Doubt::NONE, Samples::from_millis(300)), (Doubt::FULL, PATIENCE)] {
         let mut endpoint = speaking(VadMode::Semantic);
         assert_eq!(push(&mut endpoint, NOTHING, PAUSE), [(PAUSE, Step::Paused)]);
-        assert_eq!(endpoint.understood(outlook), None);
+        assert_eq!(endpoint.understood(doubt), None);
         let left = frames(wait) - PAUSE;
         assert_eq!(push(&mut endpoint, NOTHING, left + 9)[0], (left, Step::Ended { at: AT }));
     }
@@ -46,8 +46,8 @@ fn a_finished_sentence_ends_soon_and_an_unfinished_one_late() {
 fn what_is_understood_late_ends_the_utterance_at_once() {
     let mut endpoint = speaking(VadMode::Semantic);
     assert_eq!(push(&mut endpoint, NOTHING, 20).len(), 1);
-    assert_eq!(endpoint.understood(Outlook::Finished), Some(Step::Ended { at: AT }));
-    assert_eq!(endpoint.understood(Outlook::Finished), None);
+    assert_eq!(endpoint.understood(Doubt::NONE), Some(Step::Ended { at: AT }));
+    assert_eq!(endpoint.understood(Doubt::NONE), None);
     assert!(!endpoint.commit());
 }
 
@@ -55,9 +55,9 @@ fn what_is_understood_late_ends_the_utterance_at_once() {
 fn what_was_understood_in_one_pause_does_not_count_in_the_next() {
     let mut endpoint = speaking(VadMode::Semantic);
     push(&mut endpoint, NOTHING, PAUSE);
-    endpoint.understood(Outlook::Finished);
+    endpoint.understood(Doubt::NONE);
     assert_eq!(push(&mut endpoint, SPEECH, 5), [(1, Step::Resumed)]);
-    assert_eq!(endpoint.understood(Outlook::Finished), None, "too late");
+    assert_eq!(endpoint.understood(Doubt::NONE), None, "too late");
     assert_eq!(push(&mut endpoint, NOTHING, 30), [(PAUSE, Step::Paused)]);
 }
 
@@ -65,7 +65,7 @@ fn what_was_understood_in_one_pause_does_not_count_in_the_next() {
 fn silence_alone_counts_in_the_servers_mode() {
     let mut endpoint = speaking(VadMode::Server);
     assert_eq!(push(&mut endpoint, NOTHING, PAUSE), [(PAUSE, Step::Paused)]);
-    endpoint.understood(Outlook::Unfinished);
+    endpoint.understood(Doubt::FULL);
     let left = frames(Samples::from_millis(300)) - PAUSE;
     assert_eq!(push(&mut endpoint, NOTHING, left), [(left, Step::Ended { at: AT })]);
 }
@@ -90,8 +90,8 @@ proptest! {
                     endpoint.push(probability)
                 } else {
                     match act {
-                        0 => endpoint.understood(Outlook::Finished),
-                        1 => endpoint.understood(Outlook::Unfinished),
+                        0 => endpoint.understood(Doubt::NONE),
+                        1 => endpoint.understood(Doubt::FULL),
                         2 => {
                             prop_assert_eq!(endpoint.commit(), open.is_some());
                             (open, paused) = (None, false);

@@ -7,6 +7,7 @@
 //! `turn`, in order.
 
 mod detector;
+mod doubt;
 mod endpoint;
 mod hallucination;
 mod utterance;
@@ -20,10 +21,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use self::detector::Detector;
+use self::doubt::{Doubt, doubt};
 pub use self::endpoint::LONGEST_UTTERANCE;
 use self::endpoint::{Endpoint, Step};
 use self::hallucination::was_said;
-use self::utterance::{Awaited, End, Open, expected, utterance};
+use self::utterance::{Awaited, End, Open, utterance};
 use super::event::{Complaint, ErrorCode, Input, Request, Terms, Transcription};
 use super::guard::guarded;
 use super::machine::Event;
@@ -32,7 +34,6 @@ use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::provider::{
     Caller, FinalTranscript, ProviderError, SpeechToText, SttOptions, Transcript, VAD_FRAME, VoiceActivity,
 };
-use crate::text::outlook::Outlook;
 
 /// Frames of an utterance that may wait for the recogniser: all of it, so that hearing never waits. 5.8 MB at most.
 const UTTERANCE_FRAMES: usize = LONGEST_UTTERANCE.0 as usize / VAD_FRAME + 64;
@@ -265,16 +266,16 @@ impl Ear {
 
     fn pause(&mut self) {
         let Some(open) = &mut self.open else { return };
-        let outlook = open.pause(self.settings.languages.first());
+        let doubt = open.pause(self.settings.languages.first());
         // Of one whose recogniser has failed no words will come.
         let is_lost = !self.awaited.iter().any(|awaited| awaited.item_id == open.item_id);
-        if let Some(outlook) = outlook.or(is_lost.then_some(Outlook::Finished)) {
-            self.understood(outlook);
+        if let Some(doubt) = doubt.or(is_lost.then_some(Doubt::NONE)) {
+            self.understood(doubt);
         }
     }
 
-    fn understood(&mut self, outlook: Outlook) {
-        if let Some(step) = self.endpoint.understood(outlook) {
+    fn understood(&mut self, doubt: Doubt) {
+        if let Some(step) = self.endpoint.understood(doubt) {
             self.step(step);
         }
     }
@@ -415,11 +416,11 @@ impl Ear {
                 if was_said(&transcript) {
                     self.told.push(Heard::Paused(open.says(&transcript.text, 0, self.received)));
                 }
-                let outlook = expected(&transcript);
-                self.transcribed_early(item_id, Ok(transcript), outlook);
+                let doubt = doubt(&transcript);
+                self.transcribed_early(item_id, Ok(transcript), doubt);
             }
             (Err(error), Some(open)) if open.is_paused() => {
-                self.transcribed_early(item_id, Err(error), Outlook::Finished);
+                self.transcribed_early(item_id, Err(error), Doubt::NONE);
             }
             (Ok(Transcript::Final(transcript)), _) => self.deliver(item_id, Ok(transcript)),
             (Err(error), _) => self.deliver(item_id, Err(error)),
@@ -427,11 +428,11 @@ impl Ear {
     }
 
     /// A pause is transcribed, which may be the end.
-    fn transcribed_early(&mut self, item_id: &str, outcome: Result<FinalTranscript, ProviderError>, expected: Outlook) {
+    fn transcribed_early(&mut self, item_id: &str, outcome: Result<FinalTranscript, ProviderError>, doubt: Doubt) {
         if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == item_id) {
             awaited.early = Some(outcome);
         }
-        self.understood(expected);
+        self.understood(doubt);
     }
 
     /// An utterance is over and transcribed.

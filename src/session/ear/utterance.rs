@@ -9,11 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::Utterance;
-use super::hallucination::was_said;
+use super::doubt::Doubt;
 use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::provider::{FinalTranscript, ProviderError};
 use crate::session::event::Transcription;
-use crate::text::outlook::{Outlook, outlook};
+use crate::text::outlook::outlook;
 use crate::text::promise::Promise;
 
 /// Of a longer utterance the recogniser has settled the beginning and forgotten it: it is not asked anew after each
@@ -66,13 +66,13 @@ impl Open {
         }
     }
 
-    /// The speaker pauses: this may have been all. An outlook where the recogniser cannot be asked.
-    pub(super) fn pause(&mut self, language: Option<&String>) -> Option<Outlook> {
+    /// The speaker pauses: this may have been all. A judgement where the recogniser cannot be asked.
+    pub(super) fn pause(&mut self, language: Option<&String>) -> Option<Doubt> {
         if self.spoken.is_some() {
             self.frames = None;
             return None;
         }
-        Some(outlook(&self.text, language.map_or("", String::as_str)))
+        Some(outlook(&self.text, language.map_or("", String::as_str)).into())
     }
 
     /// The recogniser was told that this was all.
@@ -149,24 +149,3 @@ pub(super) fn utterance(awaited: Awaited, transcript: FinalTranscript, at: Sampl
         audio: awaited.audio,
     }
 }
-
-/// Below this mean log probability of its last segment, a transcript is not taken for a whole sentence, whatever mark it
-/// bears: audio that ends in the middle of a phrase is guessed at ("then leisure" was "then leeched."). Of 50 utterances
-/// with pauses (`scripts/acceptance/endpointing.py`) Whisper base writes three of five whole ones above it, and one of
-/// three that break off.
-const SURE_LOG_PROBABILITY: f32 = -0.38;
-
-/// Whether more is to be expected after what was heard up to a pause. Nothing and noise end at once.
-pub(super) fn expected(transcript: &FinalTranscript) -> Outlook {
-    if !was_said(transcript) {
-        return Outlook::Finished;
-    }
-    if transcript.segments.last().is_some_and(|last| last.log_probability < SURE_LOG_PROBABILITY) {
-        return Outlook::Unfinished;
-    }
-    outlook(&transcript.text, &transcript.language)
-}
-
-#[cfg(test)]
-#[path = "utterance_tests.rs"]
-mod tests;

@@ -1,5 +1,6 @@
+use std::time::Duration;
+
 use super::*;
-use crate::provider::Segment;
 
 fn transcript(text: &str, no_speech: f32, log_probability: f32) -> FinalTranscript {
     FinalTranscript {
@@ -15,22 +16,9 @@ fn transcript(text: &str, no_speech: f32, log_probability: f32) -> FinalTranscri
         }],
         audio: Duration::from_secs(1),
         latency: Duration::ZERO,
+        ending: None,
         served_by: "whisper".into(),
     }
-}
-
-#[test]
-fn a_guess_and_half_a_sentence_are_not_taken_for_the_end() {
-    for (text, log_probability, outlook) in [
-        ("It was leisure.", -0.3, Outlook::Finished),
-        ("It was leeched.", -0.5, Outlook::Unfinished),
-        ("It was the.", -0.1, Outlook::Unfinished),
-        ("...", -0.9, Outlook::Finished),
-    ] {
-        assert_eq!(expected(&transcript(text, 0.1, log_probability)), outlook, "{text}");
-    }
-    let remote = FinalTranscript { segments: Vec::new(), ..transcript("It was leisure.", 0.0, 0.0) };
-    assert_eq!(expected(&remote), Outlook::Finished, "who tells no probability is believed");
 }
 
 #[test]

@@ -65,9 +65,6 @@ pub struct OpenAiVoices {
 pub const MODEL_SETTINGS: [(&str, Capability); 3] =
     [("stt_model", Capability::Transcription), ("llm_model", Capability::Chat), ("tts_model", Capability::Speech)];
 
-/// More than any vocabulary has.
-const LARGEST_TOP_K: u32 = 1_000_000;
-
 impl OpenAiVoices {
     pub(super) fn named(&self) -> BTreeMap<String, String> {
         let Self { alloy, echo, fable, onyx, nova, shimmer } = self.clone();
@@ -111,9 +108,6 @@ impl Saved {
     /// # Errors
     /// Names the first setting that is out of range.
     pub(super) fn over(&self, base: &Settings) -> Result<Settings, BadField> {
-        if self.top_k.is_some_and(|top_k| top_k > LARGEST_TOP_K) {
-            return Err(BadField::new("top_k", format!("must be at most {LARGEST_TOP_K}")));
-        }
         let vad = VadPatch {
             threshold: self.vad_threshold,
             silence_ms: self.vad_silence_ms.map(u64::from),

@@ -1,6 +1,7 @@
 //! A server over real sockets, with scripted engines and a real database, and clients of it: for tests of the doors.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -66,9 +67,15 @@ pub(super) struct FakeShelf {
     /// What was wished for last.
     pub(super) first: Mutex<BTreeMap<&'static str, String>>,
     pub(super) voices: Mutex<VoiceNames>,
+    /// All of them load.
+    pub(super) is_repaired: AtomicBool,
 }
 
 impl FakeShelf {
+    fn is_damaged(&self, name: &str) -> bool {
+        name == "broken" && !self.is_repaired.load(Ordering::Relaxed)
+    }
+
     #[expect(clippy::unused_self, reason = "asked of a shelf as of a real one")]
     pub(super) fn firsts(&self) -> BTreeMap<&'static str, String> {
         [("stt_model", "hears"), ("llm_model", "small"), ("tts_model", "speaks")]
@@ -87,7 +94,7 @@ impl ModelShelf for FakeShelf {
     fn local(&self) -> Vec<LocalModel> {
         let loaded = self.loaded.lock().unwrap();
         let state = |name: &str| match name {
-            "broken" => ModelState::Failed { reason: "its file is damaged".to_owned() },
+            name if self.is_damaged(name) => ModelState::Failed { reason: "its file is damaged".to_owned() },
             name if loaded.iter().any(|loaded| loaded == name) => ModelState::Ready,
             _ => ModelState::Unloaded,
         };
@@ -118,7 +125,7 @@ impl ModelShelf for FakeShelf {
             total_bytes: Some(100),
         };
         let mut steps = vec![Ok(step(50)), Ok(step(100))];
-        if name == "broken" {
+        if self.is_damaged(name) {
             let (what, remedy) = (name.to_owned(), "the hub does not answer".to_owned());
             steps[1] = Err(ProviderError::Unavailable { what, remedy });
         }
@@ -127,7 +134,9 @@ impl ModelShelf for FakeShelf {
 
     fn load(&self, name: &str) -> BoxFuture<'static, Result<(), ProviderError>> {
         let outcome = Self::known(name).and_then(|()| match name {
-            "broken" => Err(ProviderError::Unavailable { what: name.to_owned(), remedy: "pull it again".to_owned() }),
+            name if self.is_damaged(name) => {
+                Err(ProviderError::Unavailable { what: name.to_owned(), remedy: "pull it again".to_owned() })
+            }
             name => {
                 self.loaded.lock().unwrap().push(name.to_owned());
                 Ok(())

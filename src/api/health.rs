@@ -85,6 +85,7 @@ async fn database(house: &House) -> PartReport {
     get,
     path = "/metrics",
     tag = "Server",
+    security((), ("key" = []), ("cookie" = [])),
     responses(
         (status = 200, body = String),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),

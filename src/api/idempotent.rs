@@ -13,13 +13,17 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State as Extract};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 use tokio::time::{interval, timeout};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Required};
+use utoipa_axum::router::OpenApiRouter;
 
 use super::House;
 use super::access::Identity;
@@ -43,8 +47,37 @@ const SWEPT_EVERY: Duration = Duration::from_hours(1);
 /// Headers of an answer that are kept with it.
 const KEPT: [HeaderName; 3] = [header::CONTENT_TYPE, header::LOCATION, header::ETAG];
 
-/// Stands before every route of `/api`, behind whoever says whose a request is.
-pub(super) async fn once(Extract(house): Extract<Arc<House>>, request: Request, next: Next) -> Response {
+/// These routes, with this before each of them and in the description of each POST that it can be for.
+pub(super) fn routes(house: &Arc<House>, mut routes: OpenApiRouter<Arc<House>>) -> OpenApiRouter<Arc<House>> {
+    let posts = routes.get_openapi_mut().paths.paths.values_mut().filter_map(|item| item.post.as_mut());
+    for post in posts.filter(|post| !takes_a_form(post)) {
+        post.parameters.get_or_insert_default().push(RefOr::T(parameter()));
+    }
+    routes.layer(from_fn_with_state(Arc::clone(house), once))
+}
+
+fn takes_a_form(operation: &Operation) -> bool {
+    let Some(RefOr::T(body)) = &operation.request_body else { return false };
+    body.content.keys().any(|kind| kind.starts_with("multipart/"))
+}
+
+fn parameter() -> Parameter {
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(MOST_KEY_BYTES))
+        .pattern(Some("^[!-~]+$"));
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("The same request with the same key is done once and answered again, for a day."))
+        .schema(Some(schema))
+        .build()
+}
+
+/// Stands before a route, behind whoever says whose a request is.
+async fn once(Extract(house): Extract<Arc<House>>, request: Request, next: Next) -> Response {
     let key = request.headers().get(HEADER).cloned();
     let identity = request.extensions().get::<Identity>().cloned();
     match (key, identity) {
@@ -165,8 +198,15 @@ fn again(answer: Answer) -> Response {
 }
 
 fn readable(key: &HeaderValue) -> Result<String, Problem> {
-    let key = key.to_str().ok().filter(|key| (1..=MOST_KEY_BYTES).contains(&key.len()));
-    let wrong = || Problem::bad_field("Idempotency-Key", format!("must be 1 to {MOST_KEY_BYTES} characters of ASCII"));
+    let is_key =
+        |key: &&str| (1..=MOST_KEY_BYTES).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic());
+    let key = key.to_str().ok().filter(is_key);
+    let wrong = || {
+        Problem::bad_field(
+            "Idempotency-Key",
+            format!("must be 1 to {MOST_KEY_BYTES} characters of ASCII, none of them a space"),
+        )
+    };
     key.map(str::to_owned).ok_or_else(wrong)
 }
 

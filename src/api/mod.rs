@@ -179,12 +179,7 @@ fn router(house: &Arc<House>) -> Router {
     let (described, description) = OpenApiRouter::with_openapi(openapi::Description::openapi())
         .merge(health::routes())
         .nest("/v1", openai::routes())
-        .nest(
-            "/api",
-            rest::routes()
-                .layer(axum::middleware::from_fn_with_state(Arc::clone(house), idempotent::once))
-                .merge(access::routes()),
-        )
+        .nest("/api", idempotent::routes(house, rest::routes()).merge(access::routes()))
         .split_for_parts();
     let routes = Router::new()
         .route("/ws", get(ws::open))

@@ -1,6 +1,7 @@
 //! A server with scripted engines for other programs: `scripts/accept` lets them loose on it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::fixture::server_with;
@@ -29,6 +30,7 @@ async fn a_scripted_server_serves_other_programs() {
         });
     })
     .await;
+    server.shelf.is_repaired.store(true, Ordering::Relaxed);
     std::fs::write(testing::path("SCRIPTED_ADDRESS"), &server.address).unwrap();
     std::future::pending::<()>().await;
 }

@@ -173,6 +173,8 @@ impl BadField {
 const SPOKEN_TOKENS: usize = 200;
 /// The most a client may ask for in one reply.
 const MAX_TOKENS: usize = 8192;
+/// More than any vocabulary has.
+const LARGEST_TOP_K: usize = 1_000_000;
 /// As many stop strings as OpenAI's API takes.
 const MAX_STOPS: usize = 4;
 /// A longer system prompt would leave small models no room for the conversation.
@@ -308,6 +310,7 @@ impl Settings {
         within("temperature", self.temperature, 0.0, 2.0)?;
         within("top_p", self.top_p, 0.0, 1.0)?;
         within("speed", self.speed, 0.5, 2.0)?;
+        within("top_k", self.top_k, 0, LARGEST_TOP_K)?;
         within("max_tokens", self.max_tokens, 1, MAX_TOKENS)?;
         within("lead_ms", self.lead_ms, 300, 2000)?;
         if self.stop.len() > MAX_STOPS || self.stop.iter().any(String::is_empty) {

@@ -3,15 +3,15 @@
 //! Whoever answers a request claims its key first and tells now and then that it is still at it; a claim that was left
 //! alone, by a crash, is taken over by the next who asks.
 
-use time::{Duration, OffsetDateTime};
+use std::time::Duration;
 
 use super::record::Fault;
 use super::{Owned, Store, row};
 use crate::session::record::RecordError;
 
-const KEPT: Duration = Duration::hours(24);
+const KEPT: Duration = Duration::from_hours(24);
 /// A claim that nobody has renewed for so long is left alone.
-const ABANDONED: Duration = Duration::seconds(60);
+const ABANDONED: Duration = Duration::from_secs(60);
 
 /// An answer that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,14 +89,10 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn sweep_answers(&self) -> Result<u64, RecordError> {
-        let query = sqlx::query("DELETE FROM idempotent_requests WHERE created_at < $1").bind(ago(KEPT));
+        let query = sqlx::query("DELETE FROM idempotent_requests WHERE created_at < $1").bind(row::ago(KEPT));
         let swept = query.execute(&self.writer).await;
         swept.map(|swept| swept.rows_affected()).map_err(|error| Fault::from(error).report())
     }
-}
-
-fn ago(age: Duration) -> String {
-    row::written(OffsetDateTime::now_utc() - age)
 }
 
 async fn claim(owned: &Owned, key: &str, digest: &str) -> Result<Claim, sqlx::Error> {
@@ -114,8 +110,8 @@ async fn claim(owned: &Owned, key: &str, digest: &str) -> Result<Claim, sqlx::Er
     .bind(key.to_owned())
     .bind(digest.to_owned())
     .bind(row::now())
-    .bind(ago(KEPT))
-    .bind(ago(ABANDONED))
+    .bind(row::ago(KEPT))
+    .bind(row::ago(ABANDONED))
     .execute(&mut *lock)
     .await?;
     if taken.rows_affected() > 0 {

@@ -9,7 +9,7 @@ fn answer(body: &str) -> Answer {
 }
 
 async fn aged(store: &TestStore, age: Duration) {
-    let older = sqlx::query("UPDATE idempotent_requests SET created_at = $1 /* every row */").bind(ago(age));
+    let older = sqlx::query("UPDATE idempotent_requests SET created_at = $1 /* every row */").bind(row::ago(age));
     older.execute(&store.writer).await.unwrap();
 }
 
@@ -33,12 +33,12 @@ async fn a_key_is_claimed_once(store: TestStore) {
 async fn what_was_left_alone_is_taken_over(store: TestStore) {
     let rows = store.of(LOCAL_OWNER);
     assert_eq!(rows.claim("k", "d").await.unwrap(), Claim::Yours);
-    aged(&store, Duration::seconds(50)).await;
+    aged(&store, Duration::from_secs(50)).await;
     assert_eq!(rows.claim("k", "d").await.unwrap(), Claim::UnderWay);
-    aged(&store, Duration::seconds(70)).await;
+    aged(&store, Duration::from_secs(70)).await;
     rows.renew_claim("k").await.unwrap();
     assert_eq!(rows.claim("k", "d").await.unwrap(), Claim::UnderWay, "whoever answers it is still there");
-    aged(&store, Duration::seconds(70)).await;
+    aged(&store, Duration::from_secs(70)).await;
     assert_eq!(rows.claim("k", "d").await.unwrap(), Claim::Yours);
     assert_eq!(rows.claim("k", "d").await.unwrap(), Claim::UnderWay);
 }
@@ -47,11 +47,11 @@ async fn old_answers_are_forgotten(store: TestStore) {
     let rows = store.of(LOCAL_OWNER);
     rows.claim("k", "d").await.unwrap();
     rows.keep_answer("k", answer("old")).await.unwrap();
-    aged(&store, Duration::hours(23)).await;
+    aged(&store, Duration::from_hours(23)).await;
     assert_eq!(store.sweep_answers().await.unwrap(), 0);
     assert_eq!(rows.claim("k", "d").await.unwrap(), Claim::Answered(answer("old")));
-    aged(&store, Duration::hours(25)).await;
+    aged(&store, Duration::from_hours(25)).await;
     assert_eq!(rows.claim("k", "other").await.unwrap(), Claim::Yours, "after a day it is a new key");
-    aged(&store, Duration::hours(25)).await;
+    aged(&store, Duration::from_hours(25)).await;
     assert_eq!(store.sweep_answers().await.unwrap(), 1);
 }

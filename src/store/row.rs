@@ -1,5 +1,7 @@
 //! Rows to records and back: names of states, JSON as text, times.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use sqlx::Row;
 use sqlx::any::AnyRow;
@@ -12,6 +14,11 @@ use crate::session::record::{Character, Message, MessageStatus};
 /// Now, as RFC 3339 in UTC with milliseconds: as text, times sort as they pass.
 pub(super) fn now() -> String {
     written(OffsetDateTime::now_utc())
+}
+
+/// What it was so long ago.
+pub(super) fn ago(age: Duration) -> String {
+    written(OffsetDateTime::now_utc() - age)
 }
 
 /// The same of another moment, which is in UTC.

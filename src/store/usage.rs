@@ -4,6 +4,7 @@
 //! once, no budget is exceeded. What a crash leaves under way counts as spent, since whoever was asked may charge it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -11,7 +12,7 @@ use serde::Serialize;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 use uuid::Uuid;
 
-use super::{LOCAL_OWNER, Store, row};
+use super::{Kind, LOCAL_OWNER, Store, row};
 use crate::provider::ProviderError;
 use crate::provider::account::{Entry, Reservation, UsageLedger, Usd};
 
@@ -24,6 +25,8 @@ pub struct Budgets {
 
 /// A budget is nearly used up when so many percent of it are spent or set aside.
 const NEARLY_PERCENT: i64 = 80;
+/// Other servers of a shared database may have requests under way; none of them takes so long.
+const LONGEST_REQUEST: Duration = Duration::from_hours(1);
 
 /// One period's budget.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -369,11 +372,17 @@ async fn spend(lock: &mut Transaction<'_, Any>, day: &str, reserved: i64, cost: 
 }
 
 async fn close_lost(store: &Store) -> Result<usize, sqlx::Error> {
+    // A SQLite file is one server's, so whatever is under way in it was cut off.
+    let age = match store.kind {
+        Kind::Sqlite => Duration::ZERO,
+        Kind::Postgres => LONGEST_REQUEST,
+    };
     let mut lock = store.write().await?;
     let lost = sqlx::query(
         "UPDATE usage SET state = 'lost', outcome = 'failed', cost_nanousd = reserved_nanousd, estimated = 1 \
-         WHERE state = 'reserved' RETURNING day, reserved_nanousd",
+         WHERE state = 'reserved' AND created_at <= $1 RETURNING day, reserved_nanousd",
     )
+    .bind(row::ago(age))
     .fetch_all(&mut *lock)
     .await?;
     for row in &lost {

@@ -74,6 +74,12 @@ async fn what_a_crash_cut_off_counts_as_spent(store: TestStore) {
     let ledger = ledger(&store, Budgets::default());
     ledger.reserve(cents(5), Arc::new(entry("openai/x", Usd::ZERO))).await.unwrap();
     let again = StoredLedger::new(ledger.store.clone(), Budgets::default());
+    if store.kind == Kind::Postgres {
+        again.recover().await;
+        assert_eq!(spent(&again).await, [(Usd::ZERO, cents(5)); 2], "it may be another server's");
+        let ago = row::ago(LONGEST_REQUEST);
+        sqlx::query("UPDATE usage SET created_at = $1").bind(ago).execute(&store.writer).await.unwrap();
+    }
     again.recover().await;
     assert_eq!(spent(&again).await, [(cents(5), Usd::ZERO); 2]);
     let sums = again.sums(GroupBy::Model, "2000-01-01", "9999-01-01", None).await.unwrap();

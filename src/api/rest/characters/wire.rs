@@ -20,8 +20,6 @@ const LONGEST_URL: usize = 2048;
 const MOST_LANGUAGES: usize = 50;
 /// Every JSON reader knows whole numbers up to here.
 const LARGEST_SEED: u64 = (1 << 53) - 1;
-/// More than any vocabulary has.
-const LARGEST_TOP_K: u32 = 1_000_000;
 
 /// Somebody to talk to: a prompt with a voice.
 #[derive(Debug, Serialize, ToSchema)]
@@ -241,9 +239,6 @@ impl Parameters {
     /// As they are stored. A session reads them by the same rules, so what is stored never fails later.
     fn checked(&self) -> Result<Value, Problem> {
         let wrong = |error: &BadField| Problem::bad_field(format!("parameters.{}", error.field), &error.message);
-        if self.top_k.is_some_and(|top_k| top_k > LARGEST_TOP_K) {
-            return Err(Problem::bad_field("parameters.top_k", format!("must be at most {LARGEST_TOP_K}")));
-        }
         if self.seed.is_some_and(|seed| seed > LARGEST_SEED) {
             return Err(Problem::bad_field("parameters.seed", format!("must be at most {LARGEST_SEED}")));
         }

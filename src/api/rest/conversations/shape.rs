@@ -117,7 +117,7 @@ pub(in crate::api::rest) struct ConversationSettings {
     #[schema(minimum = 0.0, maximum = 1.0, nullable = false)]
     top_p: Option<f32>,
     /// 0 is off.
-    #[schema(minimum = 0, nullable = false)]
+    #[schema(minimum = 0, maximum = 1_000_000, nullable = false)]
     top_k: Option<u32>,
     #[schema(minimum = 1, maximum = 8192, nullable = false)]
     max_tokens: Option<u32>,

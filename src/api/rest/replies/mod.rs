@@ -95,7 +95,7 @@ struct Parameters {
     temperature: Option<f32>,
     #[schema(minimum = 0, maximum = 1)]
     top_p: Option<f32>,
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 1_000_000)]
     top_k: Option<usize>,
     #[schema(minimum = 1, maximum = 8192)]
     max_tokens: Option<usize>,

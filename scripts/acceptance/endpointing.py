@@ -20,7 +20,7 @@ MODES = {
     "server300": {"mode": "server", "silence_ms": 300},
     "server500": {"mode": "server", "silence_ms": 500},
     "server800": {"mode": "server", "silence_ms": 800},
-    "semantic": {"mode": "semantic", "silence_ms": 300},
+    "semantic": {"mode": "semantic"},
 }
 
 

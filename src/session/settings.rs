@@ -100,7 +100,7 @@ pub enum AudioFormat {
 pub struct VadSettings {
     /// A frame with at least this probability is speech.
     pub threshold: f32,
-    /// So much silence ends an utterance, at least.
+    /// So much silence ends an utterance, at least. By default nine frames of the detector.
     pub silence_ms: u64,
     /// So much audio from before the onset belongs to the utterance.
     pub prefix_ms: u64,
@@ -109,7 +109,7 @@ pub struct VadSettings {
 
 impl Default for VadSettings {
     fn default() -> Self {
-        Self { threshold: 0.5, silence_ms: 300, prefix_ms: 300, mode: VadMode::default() }
+        Self { threshold: 0.5, silence_ms: 280, prefix_ms: 300, mode: VadMode::default() }
     }
 }
 

@@ -30,6 +30,9 @@ const LEAST_WITHOUT_SPEECH: f32 = -0.5;
 /// Text less certain than one of these is asked about: is there a voice at all?
 const DOUBTFUL_NO_SPEECH: f32 = 0.2;
 const DOUBTFUL_LOG_PROBABILITY: f32 = -0.7;
+/// A guess of fewer tokens, where there is more likely no speech than this, is not shown.
+const MURMUR_TOKENS: usize = 4;
+const MURMUR_NO_SPEECH: f32 = 0.5;
 /// Score of a frame with a voice in it, and how many such frames of 32 ms make speech.
 const VOICE: f32 = 0.5;
 const VOICED_FRAMES: usize = 3;
@@ -190,7 +193,7 @@ impl Listener {
         let ask = self.ask(seconds(samples.len()), &language, context, false);
         let written = decode::write(&self.whisper, &self.tokens, &encoded.heard, &ask, Strategy::Beam(1), check)?;
         Ok(written.map(|written| {
-            let nothing = written.broken || is_bad(&written) || is_silence(&written);
+            let nothing = written.broken || is_bad(&written) || is_silence(&written) || is_murmur(&written);
             let text = if nothing { String::new() } else { self.tokens.decode(&written.tokens).trim().to_owned() };
             (text, language)
         }))
@@ -365,6 +368,11 @@ fn is_voiceless(detector: Option<&dyn VoiceActivity>, samples: &[f32], written: 
         },
         |voiced| voiced < VOICED_FRAMES,
     )
+}
+
+/// A word or two where there may be no speech: a hummed "mhm" is guessed at as "No.", and more audio will tell.
+fn is_murmur(written: &Written) -> bool {
+    written.tokens.len() < MURMUR_TOKENS && written.no_speech > MURMUR_NO_SPEECH
 }
 
 fn is_bad(written: &Written) -> bool {

@@ -142,6 +142,7 @@ struct House {
     replying: Arc<rest::Busy>,
     /// Those that wait for their title.
     titling: Semaphore,
+    importing: Semaphore,
     draining: Draining,
     /// Unix time in seconds.
     started: i64,
@@ -154,7 +155,8 @@ impl House {
         let started = OffsetDateTime::now_utc().unix_timestamp();
         let replying = Arc::default();
         let titling = Semaphore::new(rest::TITLING);
-        Arc::new(Self { state, entrance, sessions, replying, titling, draining, started })
+        let importing = Semaphore::new(rest::IMPORTS);
+        Arc::new(Self { state, entrance, sessions, replying, titling, importing, draining, started })
     }
 }
 

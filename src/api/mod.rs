@@ -6,6 +6,8 @@
 
 mod access;
 mod asker;
+#[cfg(test)]
+mod binary_tests;
 mod body;
 mod defaults;
 #[cfg(test)]

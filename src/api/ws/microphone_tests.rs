@@ -6,7 +6,7 @@ use super::Microphone;
 use crate::api::wire::AudioChunk;
 use crate::audio::resample::resample;
 use crate::audio::wav::{self, WireFormat};
-use crate::audio::{Mic, Pcm};
+use crate::audio::{Mic, PacketEncoder, Pcm};
 
 fn tone<const HZ: u32>(samples: usize) -> Pcm<HZ> {
     let step = std::f32::consts::TAU * 440.0 / HZ as f32;
@@ -90,4 +90,36 @@ fn twice_real_time_passes_and_more_does_not() {
     assert!((49..=50).contains(&accepted(&mut microphone, much_later, 100)), "a burst is never longer");
     let refusal = microphone.take(&chunk, much_later).unwrap_err();
     assert!(refusal.code == "rate_limited" && refusal.retryable);
+}
+
+#[test]
+fn packets_are_heard_like_samples() {
+    let now = Instant::now();
+    let whole = tone::<24_000>(24_000);
+    let mut encoder = PacketEncoder::new().unwrap();
+    let packets = encoder.push(&whole).unwrap();
+    let mut microphone = Microphone::new(now);
+    let mut heard = Mic::default();
+    for packet in &packets {
+        heard.extend(&microphone.take_packet(packet, now).unwrap());
+    }
+    assert!((15_700..=16_000).contains(&heard.as_slice().len()), "{}", heard.as_slice().len());
+    let loudest = heard.as_slice()[1_600..].iter().fold(0.0_f32, |loudest, sample| loudest.max(sample.abs()));
+    assert!((0.4..0.6).contains(&loudest), "{loudest}");
+    let samples = microphone.take(&pcm(tone::<16_000>(1_600).to_s16le(), 16_000, 1), now).unwrap();
+    assert!(samples.as_slice().len() > 1_600, "a change of packing loses nothing");
+}
+
+#[test]
+fn packets_that_are_none_are_refused_and_the_next_is_heard() {
+    let now = Instant::now();
+    let mut microphone = Microphone::new(now);
+    for garbage in [vec![], vec![0xff; 3], vec![0x83, 63, 0, 0], vec![0x9b; 2]] {
+        let refusal = microphone.take_packet(&garbage, now).unwrap_err();
+        assert_eq!(refusal.code, "bad_audio", "{garbage:?}: {refusal:?}");
+    }
+    let packet = PacketEncoder::new().unwrap().push(&tone::<24_000>(480)).unwrap().remove(0);
+    assert!(!microphone.take_packet(&packet, now).unwrap().is_empty());
+    let fast = (0..400).filter(|_| microphone.take_packet(&packet, now).is_ok()).count();
+    assert!((240..250).contains(&fast), "five seconds at once and no more: {fast}");
 }

@@ -75,13 +75,14 @@ impl Writer {
     }
 
     pub(super) async fn send(&mut self, notice: &Notice) -> Result<(), Ending> {
-        match self.encoder.encode(notice) {
-            Ok(text) => self.frame(Message::Text(text.into())).await,
-            Err(error) => {
-                tracing::error!(%error, "a message could not be written as JSON");
-                Ok(())
-            }
+        let messages = self.encoder.encode(notice).unwrap_or_else(|error| {
+            tracing::error!(%error, "a message could not be written");
+            Vec::new()
+        });
+        for message in messages {
+            self.frame(message).await?;
         }
+        Ok(())
     }
 
     /// Says goodbye, where somebody is there to hear it.

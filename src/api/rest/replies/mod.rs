@@ -31,6 +31,7 @@ use crate::api::body::JsonBody;
 use crate::api::openai::COMMENT_EVERY;
 use crate::api::openapi::{self, SentEvent};
 use crate::api::problem::{Problem, ProblemBody};
+use crate::api::wire::Packer;
 use crate::provider::ProviderError;
 use crate::provider::task;
 use crate::session::event::{Input, Terms};
@@ -106,16 +107,10 @@ struct Parameters {
     system_prompt: Option<String>,
     #[schema(minimum = 0.5, maximum = 2)]
     speed: Option<f32>,
-    /// `pcm` (the default) or `wav`, where every chunk is a whole file.
-    #[schema(value_type = Option<String>, pattern = "^(pcm|wav)$")]
-    audio_format: Option<Chunks>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Chunks {
-    Pcm,
-    Wav,
+    /// `pcm` (the default), `wav`, where every chunk is a whole file, `mp3`, where those of a sentence together are one,
+    /// or `opus`, where every chunk is a packet of 20 ms.
+    #[schema(value_type = Option<String>, pattern = "^(pcm|wav|mp3|opus)$")]
+    audio_format: Option<AudioFormat>,
 }
 
 impl How {
@@ -135,10 +130,7 @@ impl How {
             stop: parameters.stop,
             system_prompt: parameters.system_prompt.map(Some),
             speed: parameters.speed,
-            audio_format: parameters.audio_format.map(|format| match format {
-                Chunks::Pcm => AudioFormat::Pcm,
-                Chunks::Wav => AudioFormat::Wav,
-            }),
+            audio_format: parameters.audio_format,
             output: Some(self.output.unwrap_or(OutputKind::Text)),
             ..SettingsPatch::default()
         };
@@ -271,7 +263,8 @@ async fn begin(
     let handle = session::start(asker.parts(&house), opening).await.map_err(refuse)?;
     let (events, told) = mpsc::channel(exchange::EVENTS);
     let (taken, answer) = oneshot::channel();
-    let exchange = Exchange { house, rows: asker.rows, conversation_id, events, taken: Some(taken), pass, seat };
+    let (rows, taken, packer) = (asker.rows, Some(taken), Packer::default());
+    let exchange = Exchange { house, rows, conversation_id, events, taken, pass, seat, packer };
     // It outlives its client until all is stored.
     tokio::spawn(task::named("replies", exchange.run(handle, input)));
     let lost = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the session ended early");

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::binary::{Packing, SpeechHeader};
 use super::speech::{AudioBody, Packer, TimedWord, format_name};
 use super::{Protocol, Refusal};
+use crate::api::seats::Standing;
 use crate::audio::{EncodeError, SPEECH_HZ};
 use crate::provider::{Role, Usage};
 use crate::session::event::{
@@ -34,6 +35,7 @@ pub(in crate::api) enum Notice {
     },
     ServerDraining,
     BudgetWarning(BudgetReport),
+    QueuePosition(Standing),
 }
 
 /// Numbers one client's messages and writes them as its protocol has them.
@@ -86,8 +88,12 @@ impl Encoder {
             Notice::ResyncRequired { reference } => (Body::ResyncRequired { from_seq: next }, reference.as_deref()),
             Notice::ServerDraining => (Body::ServerDraining, None),
             Notice::BudgetWarning(report) => (Body::BudgetWarning(report), None),
+            Notice::QueuePosition(Standing { position, wait }) => {
+                (Body::QueuePosition { position: *position, retry_after_ms: millis(*wait) }, None)
+            }
         };
-        let numbered = !matches!(body, Body::Pong | Body::Duck { .. } | Body::Unduck { .. });
+        let numbered =
+            !matches!(body, Body::Pong | Body::Duck { .. } | Body::Unduck { .. } | Body::QueuePosition { .. });
         let text = serde_json::to_string(&Envelope { body, seq: numbered.then_some(next), reference })?;
         self.last_seq += u64::from(numbered);
         Ok(text)
@@ -285,6 +291,10 @@ enum Body<'a> {
         item_id: &'a str,
     },
     BudgetWarning(&'a BudgetReport),
+    QueuePosition {
+        position: usize,
+        retry_after_ms: u64,
+    },
     ServerDraining,
     Pong,
     Error {

@@ -6,6 +6,7 @@
 
 mod meter;
 mod microphone;
+mod queue;
 mod reader;
 mod writer;
 
@@ -22,13 +23,14 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream::SplitStream;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::access::{Identity, Share};
 use super::asker::Asker;
 use super::problem::Problem;
+use super::seats::Seat;
 use super::wire::{Encoder, Notice, Protocol, Refusal};
 use super::{Draining, House};
 use crate::audio::{MIC_HZ, MICROPHONE_RATES};
@@ -158,6 +160,7 @@ impl Connect {
             guests: Vec::new(),
             settings: house.state.settings.session(),
             paced: true,
+            bounds: house.state.limits.bounds,
             caller: asker.caller.clone(),
         }
     }
@@ -168,14 +171,19 @@ async fn run(socket: WebSocket, house: Arc<House>, asker: Asker, opening: Openin
     let (sink, mut stream) = socket.split();
     let encoder = Encoder::new(Uuid::new_v4().to_string(), protocol);
     let mut writer = Writer::new(sink, encoder, &house.state.limits);
-    let (ending, seats) = match admit(&house, &asker, opening).await {
+    let admitted = admit(&house, &asker, opening, (&mut stream, protocol), &mut writer).await;
+    let (ending, seats) = match admitted {
         Ok((Handle { inbox, outbox, ending: session }, seats)) => {
             let ending = converse((&mut stream, protocol), &mut writer, inbox, outbox, &house, &asker.identity).await;
             writer.close(ending).await;
             (ending, Some((seats, session)))
         }
         Err((refusal, ending)) => {
-            if writer.send(&Notice::Refused(refusal)).await.is_ok() {
+            let told = match refusal {
+                Some(refusal) => writer.send(&Notice::Refused(refusal)).await,
+                None => Ok(()),
+            };
+            if told.is_ok() {
                 writer.close(ending).await;
             }
             (ending, None)
@@ -192,39 +200,62 @@ async fn run(socket: WebSocket, house: Arc<House>, asker: Asker, opening: Openin
 }
 
 /// A place among the sessions, and one among those of the key.
-type Seats = (OwnedSemaphorePermit, Option<Share<Arc<str>>>, meter::OpenSession);
+type Seats = (Seat, Option<Share<Arc<str>>>, meter::OpenSession);
+/// Why a socket gets no session; None where it was told already.
+type Refused = (Option<Refusal>, Ending);
 
-async fn admit(house: &Arc<House>, asker: &Asker, opening: Opening) -> Result<(Handle, Seats), (Refusal, Ending)> {
-    let full = |limit: usize| {
-        let message = format!("all {limit} sessions are taken; try again later");
-        (Refusal::new("session_limit_reached", message).retryable(), Ending::Overloaded)
-    };
+async fn admit(
+    house: &Arc<House>,
+    asker: &Asker,
+    opening: Opening,
+    incoming: (&mut SplitStream<WebSocket>, Protocol),
+    writer: &mut Writer,
+) -> Result<(Handle, Seats), Refused> {
     if house.draining.has_begun() {
         let refusal = Refusal::new("session_limit_reached", "the server is shutting down").retryable();
-        return Err((refusal, Ending::Draining));
+        return Err((Some(refusal), Ending::Draining));
     }
     let limits = &house.state.limits;
-    let seat = Arc::clone(&house.sessions).try_acquire_owned().map_err(|_| full(limits.sessions))?;
     let keyed_seat = match &asker.identity.proof {
         Some(proof) => {
             let seat = house.entrance.seats.take(Arc::clone(&proof.key), limits.sessions_per_key);
-            Some(seat.ok_or_else(|| full(limits.sessions_per_key))?)
+            let full =
+                || full(format!("all {} sessions of this key are taken; end one first", limits.sessions_per_key));
+            Some(seat.ok_or_else(full)?)
         }
         None => None,
+    };
+    let seat = match house.seats.try_seat() {
+        Some(seat) => seat,
+        None => match house.seats.queue_up() {
+            Some(ticket) => {
+                let seated = queue::seat(house, &asker.identity, ticket, incoming, writer).await;
+                seated.map_err(|ending| (None, ending))?
+            }
+            None => {
+                let seconds = house.seats.last().wait.as_secs().max(1);
+                return Err(full(format!("all {} sessions are taken; try again in {seconds} s", limits.sessions)));
+            }
+        },
     };
     let handle = session::start(asker.parts(house), opening).await.map_err(|error| refuse(&error))?;
     Ok((handle, (seat, keyed_seat, meter::OpenSession::new())))
 }
 
-fn refuse(error: &StartError) -> (Refusal, Ending) {
+fn full(message: String) -> Refused {
+    (Some(Refusal::new("session_limit_reached", message).retryable()), Ending::Overloaded)
+}
+
+fn refuse(error: &StartError) -> Refused {
     let message = error.to_string();
-    match error {
+    let (refusal, ending) = match error {
         StartError::ConversationNotFound(_) => (Refusal::new("conversation_not_found", message), Ending::NotFound),
         StartError::CharacterNotFound(_) | StartError::NoCharacter(_) => {
             (Refusal::new("character_not_found", message), Ending::NotFound)
         }
         StartError::Records(_) => (Refusal::new("internal", message).retryable(), Ending::Overloaded),
-    }
+    };
+    (Some(refusal), ending)
 }
 
 /// Both halves, until one ends.

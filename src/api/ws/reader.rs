@@ -46,7 +46,7 @@ impl<'a> Reader<'a> {
             inbox,
             notices,
             draining,
-            microphone: Microphone::new(now),
+            microphone: Microphone::new(limits, now),
             requests: Allowance::new(per_minute, per_minute / 60.0, now),
             message_bytes: limits.message_bytes,
             silent_after: limits.silent_after,

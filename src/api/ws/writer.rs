@@ -57,7 +57,7 @@ impl Writer {
                     None => return Ending::SessionFailed,
                 },
                 Some(notice) = notices.recv() => self.send(&notice).await,
-                _ = ping.tick() => self.frame(Message::Ping(Bytes::new())).await,
+                _ = ping.tick() => self.ping().await,
                 () = draining.begins(), if deadline.is_none() => {
                     deadline = Some(Instant::now() + self.drain);
                     self.send(&Notice::ServerDraining).await
@@ -83,6 +83,10 @@ impl Writer {
             self.frame(message).await?;
         }
         Ok(())
+    }
+
+    pub(super) async fn ping(&mut self) -> Result<(), Ending> {
+        self.frame(Message::Ping(Bytes::new())).await
     }
 
     /// Says goodbye, where somebody is there to hear it.

@@ -12,13 +12,15 @@ const STORY: &str = "One day a very small ship came in from the sea. Nobody on t
 /// One reply, as it leaves the house.
 async fn a_reply(patch: SettingsPatch) -> Vec<(Duration, AudioPiece)> {
     let house = House::new(&[]);
-    house.chat.say(STORY, Duration::from_millis(200), Duration::from_millis(40));
+    house.chat.say(STORY, Duration::from_millis(200), Duration::from_millis(10));
     let mut client = house.open().await;
     client.ask(Input::Settings(patch)).await;
     client.say("Tell me a story").await;
     let all = client.until(is_complete).await;
     let piece = |(at, output)| if let Output::Audio(piece) = output { Some((at, piece)) } else { None };
-    all.into_iter().filter_map(piece).collect()
+    let pieces: Vec<_> = all.into_iter().filter_map(piece).collect();
+    assert_eq!(dry(&pieces, Duration::ZERO, 0), Duration::ZERO, "it is made faster than it is spoken");
+    pieces
 }
 
 /// How long a listener without a buffer of its own waits for sound that is late, where every piece takes up to

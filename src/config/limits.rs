@@ -71,7 +71,7 @@ impl SocketLimits {
         let burst = (flags.microphone_burst_seconds, file.microphone_burst_seconds);
         seconds("MICROPHONE_BURST_SECONDS", burst.0, burst.1, (1, 600), &mut limits.microphone_burst);
         let utterance = (flags.max_utterance_seconds, file.max_utterance_seconds);
-        seconds("MAX_UTTERANCE_SECONDS", utterance.0, utterance.1, (5, 600), &mut limits.utterance);
+        seconds("MAX_UTTERANCE_SECONDS", utterance.0, utterance.1, (5, 90), &mut limits.utterance);
         seconds("PING_SECONDS", flags.ping_seconds, file.ping_seconds, (1, 3600), &mut limits.ping_every);
         seconds("SILENT_SECONDS", flags.silent_seconds, file.silent_seconds, (2, 86_400), &mut limits.silent_after);
         if limits.silent_after <= limits.ping_every {

@@ -159,7 +159,7 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
         keeps_recordings,
     };
     let room = turn::Room {
-        ear: Task::spawn("ear", ear.run(requests, events.clone())),
+        ear: Task::spawn("ear", ear.bounded(opening.bounds.utterance).run(requests, events.clone())),
         machine: Machine::new(scene, players, Base { settings: base, languages }, history, Box::new(new_id)),
         saves: Saves::new(Arc::clone(&parts.records), conversation_id.clone()),
         late: None,

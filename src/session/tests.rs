@@ -1,5 +1,6 @@
 //! Whole sessions with scripted models, in paused time.
 
+mod bounds;
 mod keeping;
 mod link;
 

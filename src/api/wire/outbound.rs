@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::binary::{Packing, SpeechHeader};
 use super::speech::{AudioBody, Packer, TimedWord, format_name};
 use super::{Protocol, Refusal};
-use crate::api::seats::Standing;
+use crate::api::access::Standing;
 use crate::audio::{EncodeError, SPEECH_HZ};
 use crate::provider::{Role, Usage};
 use crate::session::event::{

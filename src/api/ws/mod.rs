@@ -27,10 +27,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::access::{Identity, Share};
+use super::access::{Identity, Seat, Share};
 use super::asker::Asker;
 use super::problem::Problem;
-use super::seats::Seat;
 use super::wire::{Encoder, Notice, Protocol, Refusal};
 use super::{Draining, House};
 use crate::audio::{MIC_HZ, MICROPHONE_RATES};
@@ -228,8 +227,8 @@ async fn admit(
     let seat = match house.seats.try_seat() {
         Some(seat) => seat,
         None => match house.seats.queue_up() {
-            Some(ticket) => {
-                let seated = queue::seat(house, &asker.identity, ticket, incoming, writer).await;
+            Some(place) => {
+                let seated = queue::seat(house, &asker.identity, place, incoming, writer).await;
                 seated.map_err(|ending| (None, ending))?
             }
             None => {

@@ -11,8 +11,7 @@ use super::reader::Reader;
 use super::writer::Writer;
 use super::{Ending, NOTICES};
 use crate::api::House;
-use crate::api::access::Identity;
-use crate::api::seats::{Seat, Standing, Ticket};
+use crate::api::access::{Identity, Place, Seat, Standing};
 use crate::api::wire::{Notice, Protocol, Refusal};
 use crate::session::event::{Input, Request};
 
@@ -26,7 +25,7 @@ const TELL_EVERY: Duration = Duration::from_secs(3);
 pub(super) async fn seat(
     house: &House,
     identity: &Identity,
-    ticket: Ticket,
+    place: Place,
     incoming: (&mut SplitStream<WebSocket>, Protocol),
     writer: &mut Writer,
 ) -> Result<Seat, Ending> {
@@ -40,11 +39,11 @@ pub(super) async fn seat(
     let mut tell = interval_at(Instant::now(), TELL_EVERY);
     tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut ping = interval_at(Instant::now() + house.state.limits.ping_every, house.state.limits.ping_every);
-    let mut moves = ticket.moves();
+    let mut moves = place.moves();
     let mut told = None;
     loop {
         tokio::select! {
-            seat = ticket.seat() => return Ok(seat),
+            seat = place.seat() => return Ok(seat),
             ending = &mut read => {
                 while let Ok(notice) = notices.try_recv() {
                     writer.send(&notice).await?;
@@ -56,9 +55,9 @@ pub(super) async fn seat(
             Some(notice) = notices.recv() => writer.send(&notice).await?,
             Some(request) = requests.recv() => refuse(request, writer).await?,
             _ = ping.tick() => writer.ping().await?,
-            _ = tell.tick() => told = Some(announce(ticket.standing(), writer).await?),
+            _ = tell.tick() => told = Some(announce(place.standing(), writer).await?),
             Ok(()) = moves.changed() => {
-                let standing = ticket.standing();
+                let standing = place.standing();
                 if told.is_none_or(|told: Standing| told.position != standing.position) {
                     told = Some(announce(standing, writer).await?);
                 }

@@ -14,7 +14,7 @@ async fn who_waits_is_seated_in_order_and_told_where_it_stands() {
     let b = seats.queue_up().unwrap();
     let c = seats.queue_up().unwrap();
     assert!(seats.queue_up().is_none(), "the queue is full");
-    assert_eq!([&a, &b, &c].map(|ticket| ticket.standing().position), [1, 2, 3]);
+    assert_eq!([&a, &b, &c].map(|place| place.standing().position), [1, 2, 3]);
     assert_eq!(seats.last().position, 4);
     assert_eq!(b.standing().wait, FIRST_GUESS, "two places, two ends");
 
@@ -59,10 +59,10 @@ async fn a_place_that_comes_finds_whoever_waits() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let waiters: Vec<_> = (0..5)
         .map(|number| {
-            let (ticket, order) = (seats.queue_up().unwrap(), Arc::clone(&order));
+            let (place, order) = (seats.queue_up().unwrap(), Arc::clone(&order));
             tokio::spawn(async move {
-                let seat = ticket.seat().await;
-                drop(ticket);
+                let seat = place.seat().await;
+                drop(place);
                 order.lock().unwrap().push(number);
                 sleep(SECOND).await;
                 drop(seat);

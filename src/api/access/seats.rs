@@ -15,7 +15,7 @@ use tokio::time::Instant;
 const FIRST_GUESS: Duration = Duration::from_mins(3);
 
 /// All of them.
-pub(super) struct Seats {
+pub(in crate::api) struct Seats {
     places: Arc<Semaphore>,
     /// How many places there are.
     all: usize,
@@ -27,45 +27,45 @@ pub(super) struct Seats {
 }
 
 struct Queue {
-    /// The tickets of those who wait, in order.
+    /// The numbers of those who wait, in order.
     waiting: VecDeque<u64>,
-    tickets: u64,
+    arrivals: u64,
     /// How long a seat was held lately, on average.
     held: Duration,
 }
 
 /// A place, until it is dropped.
-pub(super) struct Seat {
+pub(in crate::api) struct Seat {
     _place: OwnedSemaphorePermit,
     seats: Arc<Seats>,
     since: Instant,
 }
 
 /// A place in the queue, until it is dropped.
-pub(super) struct Ticket {
+pub(in crate::api) struct Place {
     number: u64,
     seats: Arc<Seats>,
 }
 
 /// Where somebody stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Standing {
+pub(in crate::api) struct Standing {
     /// From 1, who is next.
-    pub(super) position: usize,
+    pub(in crate::api) position: usize,
     /// How long it will take, as far as one can tell.
-    pub(super) wait: Duration,
+    pub(in crate::api) wait: Duration,
 }
 
 impl Seats {
-    pub(super) fn new(all: usize, longest: usize) -> Arc<Self> {
-        let queue = Queue { waiting: VecDeque::new(), tickets: 0, held: FIRST_GUESS };
+    pub(in crate::api) fn new(all: usize, longest: usize) -> Arc<Self> {
+        let queue = Queue { waiting: VecDeque::new(), arrivals: 0, held: FIRST_GUESS };
         let places = Arc::new(Semaphore::new(all));
         Arc::new(Self { places, all, longest, queue: Mutex::new(queue), moved: watch::Sender::new(()) })
     }
 
     /// A place for a moment, which says nothing of how long conversations last. None: there is none free, or others
     /// wait for it.
-    pub(super) fn try_place(&self) -> Option<OwnedSemaphorePermit> {
+    pub(in crate::api) fn try_place(&self) -> Option<OwnedSemaphorePermit> {
         if !self.queue().waiting.is_empty() {
             return None;
         }
@@ -73,31 +73,31 @@ impl Seats {
     }
 
     /// The same for a conversation.
-    pub(super) fn try_seat(self: &Arc<Self>) -> Option<Seat> {
+    pub(in crate::api) fn try_seat(self: &Arc<Self>) -> Option<Seat> {
         self.try_place().map(|place| self.seat(place))
     }
 
     /// The end of the queue. None: it is full.
-    pub(super) fn queue_up(self: &Arc<Self>) -> Option<Ticket> {
+    pub(in crate::api) fn queue_up(self: &Arc<Self>) -> Option<Place> {
         let mut queue = self.queue();
         if queue.waiting.len() >= self.longest {
             return None;
         }
-        let number = queue.tickets;
-        queue.tickets += 1;
+        let number = queue.arrivals;
+        queue.arrivals += 1;
         queue.waiting.push_back(number);
         drop(queue);
-        Some(Ticket { number, seats: Arc::clone(self) })
+        Some(Place { number, seats: Arc::clone(self) })
     }
 
     /// Where one more would stand.
-    pub(super) fn last(&self) -> Standing {
+    pub(in crate::api) fn last(&self) -> Standing {
         let queue = self.queue();
         self.standing(&queue, queue.waiting.len())
     }
 
     /// Waits until nobody has a place.
-    pub(super) async fn all_free(&self) {
+    pub(in crate::api) async fn all_free(&self) {
         // It is never closed.
         let _ = self.places.acquire_many(u32::try_from(self.all).unwrap_or(u32::MAX)).await;
     }
@@ -127,21 +127,21 @@ impl Drop for Seat {
     }
 }
 
-impl Ticket {
-    pub(super) fn standing(&self) -> Standing {
+impl Place {
+    pub(in crate::api) fn standing(&self) -> Standing {
         let queue = self.seats.queue();
-        let ahead = queue.waiting.iter().position(|ticket| *ticket == self.number).unwrap_or_default();
+        let ahead = queue.waiting.iter().position(|waiting| *waiting == self.number).unwrap_or_default();
         self.seats.standing(&queue, ahead)
     }
 
     /// Says when somebody has left the queue.
-    pub(super) fn moves(&self) -> watch::Receiver<()> {
+    pub(in crate::api) fn moves(&self) -> watch::Receiver<()> {
         self.seats.moved.subscribe()
     }
 
     /// Waits for a place, which only the first in the queue gets. Dropping the future loses nothing but the place that
     /// comes at that moment to the next.
-    pub(super) async fn seat(&self) -> Seat {
+    pub(in crate::api) async fn seat(&self) -> Seat {
         let mut moves = self.moves();
         while self.standing().position > 1 {
             // Its sender lives as long as this.
@@ -155,9 +155,9 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.seats.queue().waiting.retain(|ticket| *ticket != self.number);
+        self.seats.queue().waiting.retain(|waiting| *waiting != self.number);
         self.seats.moved.send_replace(());
     }
 }

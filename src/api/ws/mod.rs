@@ -224,18 +224,14 @@ async fn admit(
         }
         None => None,
     };
-    let seat = match house.seats.try_seat() {
-        Some(seat) => seat,
-        None => match house.seats.queue_up() {
-            Some(place) => {
-                let seated = queue::seat(house, &asker.identity, place, incoming, writer).await;
-                seated.map_err(|ending| (None, ending))?
-            }
-            None => {
-                let seconds = house.seats.last().wait.as_secs().max(1);
-                return Err(full(format!("all {} sessions are taken; try again in {seconds} s", limits.sessions)));
-            }
-        },
+    let seat = if let Some(seat) = house.seats.try_seat() {
+        seat
+    } else if let Some(place) = house.seats.queue_up() {
+        let seated = queue::seat(house, &asker.identity, place, incoming, writer).await;
+        seated.map_err(|ending| (None, ending))?
+    } else {
+        let seconds = house.seats.last().wait.as_secs().max(1);
+        return Err(full(format!("all {} sessions are taken; try again in {seconds} s", limits.sessions)));
     };
     let handle = session::start(asker.parts(house), opening).await.map_err(|error| refuse(&error))?;
     Ok((handle, (seat, keyed_seat, meter::OpenSession::new())))

@@ -213,6 +213,7 @@ impl World {
                 pts: Duration::ZERO,
                 audio: Speech::silence(Samples::from_millis(20)),
                 words: Vec::new(),
+                last: false,
                 format: AudioFormat::Pcm,
             });
         }

@@ -17,6 +17,8 @@ const WORDS: [&str; 16] = [
 ];
 /// What the client does next, it does at one of these.
 const TICK: Duration = Duration::from_millis(10);
+/// Less than audio runs ahead.
+const DEAF: Duration = Duration::from_millis(250);
 /// Of the microphone.
 const FRAME: Duration = Duration::from_millis(20);
 const VAD_FRAME: u64 = crate::provider::VAD_FRAME as u64;
@@ -135,7 +137,8 @@ impl Microphone {
 async fn play(seed: u64, how: How, acks: Acks) -> Outcome {
     let mut rng = StdRng::seed_from_u64(seed);
     let heard = if let How::Voice(text) = how { text } else { "Mhm." };
-    let house = House::new(&[heard, heard]);
+    let mut house = House::new(&[]);
+    house.stt = Arc::new(FakeHearing { usual: Some(heard), ..FakeHearing::new(&[]) });
     let text = story(&mut rng);
     let moment = |rng: &mut StdRng, millis| Duration::from_millis(rng.random_range(millis));
     house.chat.say(&text, moment(&mut rng, 50..400), moment(&mut rng, 5..40));
@@ -156,9 +159,13 @@ async fn play(seed: u64, how: How, acks: Acks) -> Outcome {
     let (mut interrupts_at, mut next_ack, mut first_turn) = (None, Instant::now(), None);
     let mut tick = Instant::now();
     loop {
+        // One that interrupts by itself has not read for a while, so that audio waits for it.
+        let is_deaf = !matches!(how, How::Voice(_) | How::Mhm)
+            && onset.is_none()
+            && interrupts_at.is_some_and(|at| tick + DEAF >= at);
         tokio::select! {
             biased;
-            output = client.next() => {
+            output = client.next(), if !is_deaf => {
                 let now = Instant::now();
                 if let Output::Audio(piece) = &output {
                     let first = *first_turn.get_or_insert(piece.turn);

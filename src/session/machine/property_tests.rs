@@ -133,6 +133,7 @@ struct ToSpeak {
 }
 
 /// A reply, as its mind and mouth and its listener see it.
+#[expect(clippy::struct_excessive_bools, reason = "several tasks' states, one beside the other")]
 struct Played {
     turn: u64,
     item_id: String,
@@ -683,7 +684,7 @@ impl World {
                 Effect::WakeAt(instant) => self.alarm = Some(instant),
                 Effect::Cast { .. } => self.is_looking_up = true,
                 Effect::Prepare(request) => assert_eq!(request.messages[0].role, Role::System),
-                Effect::Speak { turn, sentence } => self.speaks(turn, sentence),
+                Effect::Speak { turn, sentence } => self.speaks(turn, &sentence),
                 Effect::Spoken { turn } => {
                     assert!([self.running, self.waiting].contains(&Some(turn)));
                     let reply = self.replies.iter_mut().rfind(|reply| reply.turn == turn.0).unwrap();
@@ -696,7 +697,7 @@ impl World {
         self.listen();
     }
 
-    fn speaks(&mut self, turn: Turn, sentence: Sentence) {
+    fn speaks(&mut self, turn: Turn, sentence: &Sentence) {
         assert!([self.running, self.waiting].contains(&Some(turn)));
         let reply = self.replies.iter_mut().rfind(|reply| reply.turn == turn.0).unwrap();
         let start = reply.sentences.last().copied().unwrap_or_default();

@@ -30,7 +30,7 @@ async fn during_the_upgrade(address: &str, number: usize) {
     );
     let sent = [request.len(), request.len(), request.len() / 2, 1, 0][number % 5];
     stream.write_all(&request.as_bytes()[..sent]).await.unwrap();
-    if number % 5 == 0 {
+    if number.is_multiple_of(5) {
         let mut answer = [0; 20];
         stream.read_exact(&mut answer).await.unwrap();
         assert!(answer.starts_with(b"HTTP/1.1 101"), "{answer:?}");

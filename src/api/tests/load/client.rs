@@ -124,7 +124,7 @@ pub(super) async fn converse(
             };
             sent.lock().unwrap().push(Instant::now());
             sink.send(Message::Text(message.clone())).await.unwrap();
-            if (frame + number) % PING_EVERY == 0 || frame + 1 == count {
+            if (frame + number).is_multiple_of(PING_EVERY) || frame + 1 == count {
                 pings.lock().unwrap().push_back((Instant::now(), frame + 1 == count));
                 sink.send(Message::text(r#"{"type":"ping"}"#)).await.unwrap();
             }

@@ -60,7 +60,7 @@ impl Served {
         let address = loop {
             match std::fs::read_to_string(&told) {
                 Ok(address) if !address.is_empty() => break address,
-                _ => assert!(started.elapsed() < Duration::from_secs(60), "the server does not start"),
+                _ => assert!(started.elapsed() < Duration::from_mins(1), "the server does not start"),
             }
             sleep(Duration::from_millis(20)).await;
         };
@@ -179,7 +179,7 @@ struct Listening {
 impl VadStream for Listening {
     fn score(&mut self, frame: &[f32; VAD_FRAME]) -> f32 {
         self.frames.fetch_add(1, Ordering::SeqCst);
-        let asks = (frame[0] * 32_768.0).round() == f32::from(ASKS_FOR_SILERO);
+        let asks = (frame[0] * 32_768.0).round() as i16 == ASKS_FOR_SILERO;
         let stream = self.stream.get_or_insert_with(|| if asks { self.real.open() } else { Box::new(FakeActivity) });
         stream.score(frame)
     }

@@ -20,7 +20,7 @@ fn answers(policy: TurnTaking, turns: &[&str], say: impl Fn(&str) -> &'static st
         for _ in 0..20 {
             let Some(reply) = machine.replies.front() else { break };
             let (turn, name) = (reply.turn.0, reply.speaker_name().name);
-            line.push_str(&format!(" {name}"));
+            line = format!("{line} {name}");
             effects = run(&mut machine, Instant::now(), vec![wrote(turn, 0, say(&name)), done(turn)]);
         }
         if effects.iter().any(|it| it.starts_with("error")) {

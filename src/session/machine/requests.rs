@@ -71,7 +71,7 @@ impl Machine {
             }
             Input::PlaybackAck { item_id, played_ms } => {
                 if let Some(reply) = self.replies.front_mut().filter(|reply| reply.item_id == item_id) {
-                    reply.acknowledged = reply.acknowledged.max(Some(Duration::from_millis(played_ms)));
+                    reply.acknowledge(now, Duration::from_millis(played_ms));
                 }
             }
             Input::Regenerate { item_id, terms } => self.regenerate(now, item_id, terms, reference),

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::decode::{self, Ask, Strategy, Written};
 use super::segments;
-use super::tokens::Tokens;
+use super::tokens::{Mark, Tokens};
 use super::words::{self, TimedWord};
 use crate::audio::MIC_HZ;
-use crate::nn::whisper::{Check, HOP, Heard, MelFrontEnd, WINDOW_FRAMES, WINDOW_SAMPLES, Whisper};
-use crate::provider::{Segment, SttTask, VAD_FRAME, VoiceActivity, Word};
+use crate::nn::whisper::{Check, HOP, Heard, MelFrontEnd, WINDOW_FRAMES, WINDOW_SAMPLES, Whisper, log_sum_exp};
+use crate::provider::{Ending, Segment, SttTask, VAD_FRAME, VoiceActivity, Word};
 
 /// Hypotheses of the final search. Two find what greedy search misses; with the audio's context cut, more of them find
 /// likely repetitions ("five five five") rather than better words.
@@ -65,6 +65,8 @@ pub(super) struct Context {
     /// Of the first attempt.
     pub(super) temperature: f32,
     pub(super) word_times: bool,
+    /// Whether to tell what could come next.
+    pub(super) ending: bool,
 }
 
 /// What a window holds.
@@ -79,6 +81,8 @@ pub(super) struct Window {
     /// Probability that the window holds no speech, and mean log probability of what was written.
     pub(super) no_speech: f32,
     pub(super) mean_log_probability: f32,
+    /// Where it was asked for.
+    pub(super) ending: Option<Ending>,
 }
 
 /// An encoded window.
@@ -109,6 +113,7 @@ impl Listener {
         let settled = if settled < seconds { segments::into_pause(samples, settled) } else { settled };
         let timed = self.time_words(&encoded.heard, &pieces, &language, context, samples)?;
         let mut timed = timed.into_iter();
+        let ending = self.ending(&encoded.heard, &pieces, &language, context)?;
         let segments = pieces.iter().map(|piece| Segment {
             text: self.tokens.decode(&piece.tokens).trim().to_owned(),
             start: start + Duration::from_secs_f64(piece.start),
@@ -124,6 +129,7 @@ impl Listener {
             settled: ((settled * f64::from(MIC_HZ)) as usize).clamp(1, samples.len().max(1)),
             no_speech: written.no_speech,
             mean_log_probability: written.mean_log_probability,
+            ending,
         }))
     }
 
@@ -274,6 +280,29 @@ impl Listener {
         words::trim_pauses(&mut words, samples);
         Ok(words)
     }
+
+    /// What could come after the last word, whatever mark was written there.
+    fn ending(
+        &self,
+        heard: &Heard,
+        pieces: &[segments::Piece],
+        language: &str,
+        context: &Context,
+    ) -> candle_core::Result<Option<Ending>> {
+        let mut read = self.start_sequence(language, context.task);
+        read.push(self.tokens.no_timestamps);
+        let before = read.len();
+        read.extend(pieces.iter().flat_map(|piece| &piece.tokens));
+        while read.len() > before && read.last().is_some_and(|&id| self.tokens.mark(id).is_some()) {
+            read.pop();
+        }
+        if !context.ending || read.len() == before || read.len() >= self.whisper.config().max_target_positions {
+            return Ok(None);
+        }
+        let mut state = self.whisper.open(1, read.len())?;
+        let logits = self.whisper.read(heard, &mut state, &read, &[read.len() - 1])?;
+        Ok(logits.first().map(|logits| ending(&self.tokens, logits)))
+    }
 }
 
 /// The words of the next `tokens` tokens. None reaches beyond `settled` seconds, where the next window begins: attention
@@ -291,6 +320,19 @@ fn take_words(timed: &mut std::vec::IntoIter<TimedWord>, tokens: usize, offset: 
         }
     }
     words
+}
+
+fn ending(tokens: &Tokens, logits: &[f32]) -> Ending {
+    let total = log_sum_exp(logits);
+    let probability = |id: u32| (logits[id as usize] - total).exp();
+    let of = |wanted| tokens.marks.iter().filter(|(_, mark)| *mark == wanted).map(|(id, _)| probability(*id)).sum();
+    Ending {
+        stop: of(Mark::Stop),
+        question: of(Mark::Question),
+        comma: of(Mark::Comma),
+        break_off: of(Mark::BreakOff),
+        nothing: probability(tokens.end),
+    }
 }
 
 fn seconds(samples: usize) -> f64 {

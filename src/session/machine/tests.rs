@@ -387,6 +387,30 @@ fn the_clients_word_on_its_playback_counts_as_far_as_it_can() {
 }
 
 #[test]
+fn what_may_have_been_all_is_read_ahead_and_not_stored() {
+    let mut machine = machine();
+    let now = Instant::now();
+    let paused = |item_id: &str, text: &str| {
+        let Event::Heard(Heard::Partial(transcription)) = partial(item_id, text) else { panic!() };
+        Event::Heard(Heard::Paused(transcription))
+    };
+    let prepared = |effects: Vec<Effect>| {
+        let prepared = effects.into_iter().find_map(|effect| match effect {
+            Effect::Prepare(request) => request.messages.last().cloned(),
+            Effect::Save(_) | Effect::Think { .. } => panic!("{effect:?}"),
+            _ => None,
+        });
+        prepared.map(|message| message.content)
+    };
+    machine.step(now, began("u1"));
+    assert_eq!(prepared(machine.step(now, paused("u1", "I want"))).as_deref(), Some("I want"));
+    machine.step(now, said("u1", "I want", now));
+    // It was not all, which the next one says.
+    machine.step(now, began("u2"));
+    assert_eq!(prepared(machine.step(now, paused("u2", "a pizza."))).as_deref(), Some("I want a pizza."));
+}
+
+#[test]
 fn who_speaks_on_is_answered_once_for_all() {
     let mut machine = machine();
     let now = Instant::now();

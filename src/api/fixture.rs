@@ -338,3 +338,8 @@ impl Client {
 pub(super) fn of<'a>(messages: &'a [Value], kind: &str) -> Vec<&'a Value> {
     messages.iter().filter(|message| message["type"] == kind).collect()
 }
+
+/// The sound of an `audio_chunk`.
+pub(super) fn data_of(chunk: &Value) -> Vec<u8> {
+    STANDARD.decode(chunk["audio_data"].as_str().unwrap()).unwrap()
+}

@@ -6,6 +6,8 @@
 
 mod access;
 mod asker;
+#[cfg(test)]
+mod binary_tests;
 mod body;
 mod defaults;
 #[cfg(test)]
@@ -20,6 +22,8 @@ mod openapi;
 mod problem;
 mod rest;
 mod server;
+#[cfg(test)]
+mod storm_tests;
 mod tls;
 mod upload;
 mod wire;
@@ -44,10 +48,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::provider::{Roster, TextEmbedder};
-use crate::session::Parts;
+use crate::session::{Bounds, Parts};
 use crate::store::{Store, StoredLedger};
-use access::Entrance;
 pub use access::{Access, ApiKey};
+use access::{Entrance, Seats};
 pub use defaults::{Defaults, MODEL_SETTINGS, Saved};
 pub use health::{PartReport, PartState};
 pub use server::serve;
@@ -98,6 +102,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// WebSocket sessions at once.
     pub sessions: usize,
+    /// WebSockets that may wait for a session. 0: who finds none is sent away.
+    pub queue: usize,
     /// WebSocket sessions of one key at once, where a key is needed.
     pub sessions_per_key: usize,
     /// How long a stopping server waits for replies under way.
@@ -110,6 +116,12 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Length of a WebSocket message.
     pub message_bytes: usize,
+    /// Seconds of microphone that a client may send in a second.
+    pub microphone_speed: f64,
+    /// And so many at once after a pause.
+    pub microphone_burst: Duration,
+    /// Of a session.
+    pub bounds: Bounds,
     /// WebSocket messages that cost a reply or a write, per minute.
     pub requests_per_minute: u32,
 }
@@ -122,12 +134,16 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_mins(15),
             sessions: 64,
+            queue: 16,
             sessions_per_key: 4,
             drain: Duration::from_secs(30),
             ping_every: Duration::from_secs(20),
             silent_after: Duration::from_secs(45),
             write_timeout: Duration::from_secs(5),
             message_bytes: 256 * 1024,
+            microphone_speed: 2.0,
+            microphone_burst: Duration::from_secs(5),
+            bounds: Bounds::default(),
             requests_per_minute: 100,
         }
     }
@@ -137,11 +153,12 @@ impl Default for Limits {
 struct House {
     state: State,
     entrance: Entrance,
-    sessions: Arc<Semaphore>,
+    seats: Arc<Seats>,
     /// The conversations that are replied to over REST.
     replying: Arc<rest::Busy>,
     /// Those that wait for their title.
     titling: Semaphore,
+    importing: Semaphore,
     draining: Draining,
     /// Unix time in seconds.
     started: i64,
@@ -150,11 +167,12 @@ struct House {
 impl House {
     fn new(state: State, draining: Draining, listens_on: SocketAddr) -> Arc<Self> {
         let entrance = Entrance::new(&state.access, state.store.clone(), listens_on);
-        let sessions = Arc::new(Semaphore::new(state.limits.sessions));
+        let seats = Seats::new(state.limits.sessions, state.limits.queue);
         let started = OffsetDateTime::now_utc().unix_timestamp();
         let replying = Arc::default();
         let titling = Semaphore::new(rest::TITLING);
-        Arc::new(Self { state, entrance, sessions, replying, titling, draining, started })
+        let importing = Semaphore::new(rest::IMPORTS);
+        Arc::new(Self { state, entrance, seats, replying, titling, importing, draining, started })
     }
 }
 

@@ -71,12 +71,12 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     tracing::info!("drained");
 }
 
-/// Waits for every seat and every connection to be free. Neither semaphore is ever closed.
+/// Waits for every seat and every connection to be free.
 async fn all_gone(house: &House, connections: &Semaphore) {
-    let limits = &house.state.limits;
-    let all = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let _ = house.sessions.acquire_many(all(limits.sessions)).await;
-    let _ = timeout(LAST_FRAMES, connections.acquire_many(all(limits.connections))).await;
+    house.seats.all_free().await;
+    let all = u32::try_from(house.state.limits.connections).unwrap_or(u32::MAX);
+    // The semaphore is never closed.
+    let _ = timeout(LAST_FRAMES, connections.acquire_many(all)).await;
 }
 
 async fn accept_all(

@@ -1,5 +1,7 @@
 //! The doors over real sockets, with scripted engines and a real database.
 
+mod load;
+
 use std::time::Duration;
 
 use axum::http::HeaderValue;
@@ -183,7 +185,7 @@ async fn unknown_conversations_and_characters_close_with_4404() {
 
 #[tokio::test]
 async fn a_full_house_says_so() {
-    let server = server_with(|state| state.limits.sessions = 1).await;
+    let server = server_with(|state| (state.limits.sessions, state.limits.queue) = (1, 0)).await;
     let first = server.started().await;
     let mut second = server.connect("").await;
     let (messages, close) = second.rest().await;
@@ -265,7 +267,7 @@ async fn plain_requests_get_plain_answers() {
     assert!(status == 405 && answer.contains("method_not_allowed"), "{answer}");
     let (status, answer) = server.get("/ws", "").await;
     assert!(status == 400 && answer.contains("not_a_websocket"), "{answer}");
-    let refusal = connect_async(format!("ws://{}/ws?protocol=binary", server.address)).await.unwrap_err();
+    let refusal = connect_async(format!("ws://{}/ws?protocol=morse", server.address)).await.unwrap_err();
     let SocketError::Http(answer) = refusal else { panic!("{refusal}") };
     assert_eq!(answer.status(), 400);
     assert!(String::from_utf8_lossy(answer.body().as_ref().unwrap()).contains("protocol_not_offered"));

@@ -6,6 +6,7 @@
 
 pub mod container;
 pub mod encode;
+pub mod packets;
 pub mod pcm;
 pub mod reference;
 pub mod resample;
@@ -15,8 +16,9 @@ pub mod wav;
 
 pub use container::{AudioError, Decoder, Limits, decode_bytes, decode_file};
 pub use encode::{EncodeError, Encoder, Format};
+pub use packets::{PacketDecoder, PacketEncoder, PacketError};
 pub use pcm::{MIC_HZ, Mic, Pcm, SPEECH_HZ, Samples, Speech};
 pub use resample::{ResampleError, Resampler, downmix, resample};
 pub use stretch::Stretch;
 pub use vad::{EndPointer, VadEvent, VadSettings};
-pub use wav::{WireChunk, WireError, WireFormat, decode_wire};
+pub use wav::{MICROPHONE_RATES, WireChunk, WireError, WireFormat, decode_wire};

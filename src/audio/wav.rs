@@ -4,10 +4,13 @@
 //! many times a second, so it is read in place, with no decoder and no allocation beyond the samples.
 
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::{MIC_HZ, Pcm};
 
+/// The rates that a microphone's chunks may have, in hertz.
+pub const MICROPHONE_RATES: RangeInclusive<u32> = 8_000..=48_000;
 /// Length of the header of [`header`], in bytes.
 pub const HEADER_BYTES: usize = 44;
 /// What stands for a length that is not known yet.
@@ -113,7 +116,7 @@ struct Layout {
 
 impl Layout {
     fn checked_frame_bytes(&self) -> Result<usize, WireError> {
-        if !(8_000..=48_000).contains(&self.rate) {
+        if !MICROPHONE_RATES.contains(&self.rate) {
             return Err(WireError::Rate { rate: self.rate });
         }
         if !(1..=2).contains(&self.channels) {

@@ -242,7 +242,7 @@ pub struct Transcription {
     pub words: Vec<Word>,
 }
 
-/// 20 to 100 ms of a reply's audio.
+/// Up to 100 ms of a reply's audio. Only a sentence's last piece may be empty.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AudioPiece {
     pub turn: Turn,
@@ -254,6 +254,8 @@ pub struct AudioPiece {
     pub audio: Speech,
     /// Words of the sentence, on its first piece, timed from the item's first sample like `pts`.
     pub words: Vec<WordMark>,
+    /// No more of this sentence follows.
+    pub last: bool,
     /// How the client wants it encoded.
     pub format: AudioFormat,
 }

@@ -17,7 +17,8 @@ use super::event::{AudioPiece, Turn};
 use super::guard::guarded;
 use super::machine::Event;
 use super::settings::AudioFormat;
-use crate::audio::{Samples, Speech};
+use crate::audio::packets::{PACKET, TAIL};
+use crate::audio::{SPEECH_HZ, Samples, Speech};
 use crate::provider::{
     Caller, Language, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, WordMark,
 };
@@ -170,6 +171,8 @@ struct Spoken {
     first_audio: Option<Duration>,
     /// Where its audio begins, from the item's first sample, once its first piece was sent.
     begins: Option<Duration>,
+    /// Of what was generated.
+    length: Samples<SPEECH_HZ>,
     pieces: VecDeque<Piece>,
     /// Until it is generated.
     permit: Option<OwnedSemaphorePermit>,
@@ -259,6 +262,7 @@ impl Mouth {
             asked: Instant::now(),
             first_audio: None,
             begins: None,
+            length: Samples(0),
             pieces: VecDeque::new(),
             permit,
         });
@@ -267,7 +271,11 @@ impl Mouth {
     async fn take(&mut self, number: u64, chunk: Result<SpeechChunk, ProviderError>) -> Result<(), Gone> {
         let Some(spoken) = self.queue.iter_mut().find(|spoken| spoken.sequence_number == number) else { return Ok(()) };
         match chunk {
-            Ok(chunk) => {
+            Ok(mut chunk) => {
+                if chunk.last && self.voicing.format == AudioFormat::Opus {
+                    chunk.audio.extend(&packet_rest(spoken.length + chunk.audio.len()));
+                }
+                spoken.length += chunk.audio.len();
                 spoken.first_audio.get_or_insert_with(|| spoken.asked.elapsed());
                 if chunk.last {
                     spoken.permit = None;
@@ -307,7 +315,8 @@ impl Mouth {
         self.pts += length;
         self.buffered = self.buffered.saturating_sub(length);
         let audio = self.voicing.keeps_audio.then(|| piece.audio.clone());
-        if !piece.audio.is_empty() {
+        // An MP3 file has an end of its own, which may have to follow the last sound.
+        if !piece.audio.is_empty() || (piece.last && self.voicing.format == AudioFormat::Mp3) {
             let piece = AudioPiece {
                 turn: self.voicing.turn,
                 character_id: self.voicing.character_id.clone(),
@@ -316,6 +325,7 @@ impl Mouth {
                 pts,
                 audio: piece.audio,
                 words: words.clone(),
+                last: piece.last,
                 format: self.voicing.format,
             };
             self.lane.send(piece).await?;
@@ -352,6 +362,14 @@ async fn floor(floor: &mut Option<oneshot::Receiver<()>>) -> Result<(), oneshot:
         Some(floor) => floor.await,
         None => Ok(()),
     }
+}
+
+/// The silence that makes a sentence whole packets, the last of which has all of its sound.
+fn packet_rest(length: Samples<SPEECH_HZ>) -> Speech {
+    if length.0 == 0 {
+        return Speech::default();
+    }
+    Speech::silence(Samples((length + TAIL).0.next_multiple_of(PACKET.0) - length.0))
 }
 
 /// Cuts a chunk into pieces of equal length; its words ride on the first.

@@ -15,6 +15,7 @@ fn piece(turn: u64, sequence_number: u64) -> AudioPiece {
         pts: Duration::ZERO,
         audio: Speech::silence(Samples::from_millis(100)),
         words: Vec::new(),
+        last: false,
         format: AudioFormat::Pcm,
     }
 }

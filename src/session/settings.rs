@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::audio::Format;
 use crate::provider::Sampling;
 
 /// The values in force.
@@ -85,7 +86,7 @@ pub enum OutputKind {
 }
 
 /// How audio is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AudioFormat {
     /// Signed 16-bit little-endian samples at 24 kHz.
@@ -93,6 +94,10 @@ pub enum AudioFormat {
     Pcm,
     /// Every chunk a whole RIFF file.
     Wav,
+    /// The chunks of a sentence together are an MP3 file.
+    Mp3,
+    /// Every chunk an Opus packet of 20 ms; a reply is one stream of them.
+    Opus,
 }
 
 /// How the end of an utterance is found.
@@ -221,7 +226,10 @@ impl SettingsPatch {
             "languages" => self.languages = Some(typed(name, "a list of language codes", value)?),
             "speed" => self.speed = Some(typed(name, "a number", value)?),
             "output" => self.output = Some(typed(name, "\"audio\" or \"text\"", value)?),
-            "audio_format" => self.audio_format = Some(audio_format(value)?),
+            "audio_format" => {
+                let wanted = "\"pcm\", \"wav\", \"mp3\" or \"opus\"";
+                self.audio_format = Some(typed(name, wanted, value)?);
+            }
             "lead_ms" => self.lead_ms = Some(typed(name, "a whole number", value)?),
             "turn_taking" => {
                 let wanted = "\"mention\", \"all\", \"natural\" or \"manual\"";
@@ -254,14 +262,6 @@ impl VadPatch {
 
 fn typed<T: DeserializeOwned>(field: &str, wanted: &str, value: &Value) -> Result<T, BadField> {
     T::deserialize(value).map_err(|_| BadField::new(field, format!("must be {wanted}")))
-}
-
-fn audio_format(value: &Value) -> Result<AudioFormat, BadField> {
-    match value.as_str() {
-        Some("pcm") => Ok(AudioFormat::Pcm),
-        Some("wav") => Ok(AudioFormat::Wav),
-        _ => Err(BadField::new("audio_format", "only \"pcm\" and \"wav\" are supported")),
-    }
 }
 
 impl Settings {
@@ -313,6 +313,12 @@ impl Settings {
         within("top_k", self.top_k, 0, LARGEST_TOP_K)?;
         within("max_tokens", self.max_tokens, 1, MAX_TOKENS)?;
         within("lead_ms", self.lead_ms, 300, 2000)?;
+        if self.audio_format == AudioFormat::Mp3 && !Format::Mp3.is_built() {
+            return Err(BadField::new(
+                "audio_format",
+                "\"mp3\" is not in this build; use \"pcm\", \"wav\" or \"opus\"",
+            ));
+        }
         if self.stop.len() > MAX_STOPS || self.stop.iter().any(String::is_empty) {
             return Err(BadField::new("stop", format!("must be at most {MAX_STOPS} strings, none of them empty")));
         }

@@ -1,6 +1,10 @@
 //! Whole sessions with scripted models, in paused time.
 
+mod bounds;
+mod barge_in;
+mod company;
 mod keeping;
+mod link;
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -36,11 +40,13 @@ impl Memory {
 }
 
 fn character(id: &str) -> Character {
+    let name = if id.starts_with("max") { "Max" } else { "Olivia" };
+    let name = if id.starts_with("zoe") { "Zoe" } else { name };
     Character {
         id: id.to_owned(),
-        name: "Olivia".to_owned(),
+        name: name.to_owned(),
         description: String::new(),
-        system_prompt: "You are Olivia.".to_owned(),
+        system_prompt: format!("You are {name}."),
         personality: String::new(),
         voice: None,
         languages: Vec::new(),
@@ -184,7 +190,11 @@ impl House {
     }
 
     async fn open(&self) -> Client {
-        let mut client = Client { handle: start(self.parts(), opening()).await.unwrap(), start: Instant::now() };
+        self.open_with(opening()).await
+    }
+
+    async fn open_with(&self, opening: Opening) -> Client {
+        let mut client = Client { handle: start(self.parts(), opening).await.unwrap(), start: Instant::now() };
         assert!(matches!(client.next().await, Output::SessionStarted(_)));
         client
     }
@@ -197,6 +207,7 @@ fn opening() -> Opening {
         guests: Vec::new(),
         settings: Settings::default(),
         paced: true,
+        bounds: Bounds::default(),
         caller: Caller::default(),
     }
 }

@@ -29,6 +29,8 @@ pub(in crate::api) struct Inbound {
 pub(in crate::api) enum ClientMessage {
     /// Still at the client's rate.
     Audio(AudioChunk),
+    /// One Opus packet of the microphone.
+    Packet(Vec<u8>),
     Session(Input),
     Resume,
     Ping,
@@ -62,7 +64,7 @@ pub(in crate::api) fn read(text: &str) -> Result<Inbound, Refusal> {
 
 fn read_message(fields: &Fields<'_>) -> Result<ClientMessage, Refusal> {
     let input = match fields.text("type")?.as_str() {
-        "audio_chunk" => return Ok(ClientMessage::Audio(read_audio(fields)?)),
+        "audio_chunk" => return read_audio(fields),
         "resume" => return Ok(ClientMessage::Resume),
         "ping" => return Ok(ClientMessage::Ping),
         "text_message" => read_text(fields)?,
@@ -98,22 +100,24 @@ fn read_characters(fields: &Fields<'_>) -> Result<Vec<String>, Refusal> {
     Ok(ids)
 }
 
-fn read_audio(fields: &Fields<'_>) -> Result<AudioChunk, Refusal> {
+fn read_audio(fields: &Fields<'_>) -> Result<ClientMessage, Refusal> {
     let (format, sample_rate) = match fields.optional_text("format")?.as_deref() {
-        None | Some("pcm") => (WireFormat::Pcm, fields.count("sample_rate")?),
-        Some("wav") => (WireFormat::Wav, 0),
-        Some(_) => return Err(bad_field("format", "must be \"pcm\" or \"wav\"")),
+        None | Some("pcm") => (Some(WireFormat::Pcm), fields.count("sample_rate")?),
+        Some("wav") => (Some(WireFormat::Wav), 0),
+        Some("opus") => (None, 0),
+        Some(_) => return Err(bad_field("format", "must be \"pcm\", \"wav\" or \"opus\"")),
     };
     let text = fields.borrowed_text("audio_data")?;
     let data = STANDARD
         .decode(text)
         .map_err(|error| Refusal::new("bad_audio", format!("audio_data is not base64: {error}")))?;
-    Ok(AudioChunk {
+    let Some(format) = format else { return Ok(ClientMessage::Packet(data)) };
+    Ok(ClientMessage::Audio(AudioChunk {
         data,
         format,
         sample_rate: small(sample_rate, "sample_rate")?,
         channels: small(fields.optional_count("channels")?.unwrap_or(1), "channels")?,
-    })
+    }))
 }
 
 fn read_text(fields: &Fields<'_>) -> Result<Input, Refusal> {

@@ -1,13 +1,27 @@
-//! The clients' JSON, and nothing else knows it: `inbound` reads what a client sends, `outbound` writes what it gets.
+//! The clients' JSON and binary frames, and nothing else knows them: `inbound` reads what a client sends, `outbound`
+//! writes what it gets, `speech` packs the sound in it, and `binary` has the frames for clients that asked for them.
 //!
 //! The contract is docs/PROTOCOL.md. Reading never fails with a close: whatever is wrong becomes a [`Refusal`], which
 //! goes back as an `error` message with the client's `ref`, where it could be read.
 
+mod binary;
 mod inbound;
 mod outbound;
+mod speech;
 
+pub(super) use binary::read_frame;
 pub(super) use inbound::{AudioChunk, ClientMessage, Inbound, read};
-pub(super) use outbound::{AudioBody, Encoder, Notice};
+pub(super) use outbound::{Encoder, Notice};
+pub(super) use speech::{AudioBody, Chunk, Packer};
+
+/// How sound travels on one socket. All else is JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    /// In JSON, too.
+    Json,
+    /// In binary frames, both ways. The client's PCM has this rate in hertz and so many channels.
+    Binary { rate: u32, channels: u32 },
+}
 
 /// Why a message was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,15 +1,16 @@
 //! What a client gets: one JSON object per message, numbered.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
 use std::time::Duration;
 
-use utoipa::ToSchema;
+use axum::extract::ws::Message;
+use serde::Serialize;
 
-use super::Refusal;
-use crate::audio::{SPEECH_HZ, wav};
-use crate::provider::{Role, Usage, Word, WordMark};
+use super::binary::{Packing, SpeechHeader};
+use super::speech::{AudioBody, Packer, TimedWord, format_name};
+use super::{Protocol, Refusal};
+use crate::api::access::Standing;
+use crate::audio::{EncodeError, SPEECH_HZ};
+use crate::provider::{Role, Usage};
 use crate::session::event::{
     AudioPiece, Complaint, Output, Participant, Started, Timings, Told, Transcription, TurnReport,
 };
@@ -34,24 +35,51 @@ pub(in crate::api) enum Notice {
     },
     ServerDraining,
     BudgetWarning(BudgetReport),
+    QueuePosition(Standing),
 }
 
-/// Numbers one client's messages and writes them.
+/// Numbers one client's messages and writes them as its protocol has them.
 pub(in crate::api) struct Encoder {
     last_seq: u64,
     resume_token: String,
+    protocol: Protocol,
+    packer: Packer,
+    /// The characters' numbers in the session, of those who left, too.
+    characters: Vec<(String, u16)>,
+    /// The sentence whose binary frames are under way.
+    announced: Option<u64>,
+}
+
+/// Why a message cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::api) enum WriteError {
+    /// None of our types has it.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Sound(#[from] EncodeError),
 }
 
 impl Encoder {
-    pub(in crate::api) fn new(resume_token: String) -> Self {
-        Self { last_seq: 0, resume_token }
+    pub(in crate::api) fn new(resume_token: String, protocol: Protocol) -> Self {
+        Self { last_seq: 0, resume_token, protocol, packer: Packer::default(), characters: Vec::new(), announced: None }
     }
 
-    /// The text of one frame.
+    /// The frames that say it, in order. A piece of audio may need several, or none until more of it comes.
     ///
     /// # Errors
-    /// Those of JSON's writer; none of our types has them.
-    pub(in crate::api) fn encode(&mut self, notice: &Notice) -> Result<String, serde_json::Error> {
+    /// What this notice would have said is lost; the next one can be written.
+    pub(in crate::api) fn encode(&mut self, notice: &Notice) -> Result<Vec<Message>, WriteError> {
+        match notice {
+            Notice::Told(Told { output: Output::Audio(piece), .. }) => self.sound(piece),
+            notice => {
+                self.learn(notice);
+                Ok(vec![Message::Text(self.text(notice)?.into())])
+            }
+        }
+    }
+
+    fn text(&mut self, notice: &Notice) -> Result<String, serde_json::Error> {
         let next = self.last_seq + 1;
         let (body, reference) = match notice {
             Notice::Told(told) => (self.body_of(&told.output), told.reference.as_deref()),
@@ -60,11 +88,64 @@ impl Encoder {
             Notice::ResyncRequired { reference } => (Body::ResyncRequired { from_seq: next }, reference.as_deref()),
             Notice::ServerDraining => (Body::ServerDraining, None),
             Notice::BudgetWarning(report) => (Body::BudgetWarning(report), None),
+            Notice::QueuePosition(Standing { position, wait }) => {
+                (Body::QueuePosition { position: *position, retry_after_ms: millis(*wait) }, None)
+            }
         };
-        let numbered = !matches!(body, Body::AudioChunk(_) | Body::Pong | Body::Duck { .. } | Body::Unduck { .. });
+        let numbered =
+            !matches!(body, Body::Pong | Body::Duck { .. } | Body::Unduck { .. } | Body::QueuePosition { .. });
         let text = serde_json::to_string(&Envelope { body, seq: numbered.then_some(next), reference })?;
         self.last_seq += u64::from(numbered);
         Ok(text)
+    }
+
+    /// Who has which number.
+    fn learn(&mut self, notice: &Notice) {
+        let Notice::Told(told) = notice else { return };
+        let participants = match &told.output {
+            Output::SessionStarted(started) => &started.characters,
+            Output::Characters(characters) => characters,
+            _ => return,
+        };
+        for Participant { id, index, .. } in participants {
+            self.characters.retain(|(known, _)| known != id);
+            self.characters.push((id.clone(), *index));
+        }
+    }
+
+    fn sound(&mut self, piece: &AudioPiece) -> Result<Vec<Message>, WriteError> {
+        let packing = match (self.protocol, piece.format) {
+            (Protocol::Json, _) | (_, AudioFormat::Mp3) => None,
+            (_, AudioFormat::Pcm | AudioFormat::Wav) => Some(Packing::Pcm),
+            (_, AudioFormat::Opus) => Some(Packing::Opus),
+        };
+        // A frame's header says all that a RIFF header could.
+        let bare = packing == Some(Packing::Pcm) && piece.format == AudioFormat::Wav;
+        let unwrapped = bare.then(|| AudioPiece { format: AudioFormat::Pcm, ..piece.clone() });
+        let piece = unwrapped.as_ref().unwrap_or(piece);
+        let mut messages = Vec::new();
+        if packing.is_some() {
+            let is_new = self.announced.replace(piece.sequence_number) != Some(piece.sequence_number);
+            if is_new || !piece.words.is_empty() {
+                messages.push(unnumbered(AudioBody::before(piece))?);
+            }
+        }
+        for chunk in self.packer.pack(piece)? {
+            let Some(packing) = packing else {
+                messages.push(unnumbered(AudioBody::of(piece, &chunk))?);
+                continue;
+            };
+            let named = self.characters.iter().find(|(id, _)| *id == piece.character_id);
+            let header = SpeechHeader {
+                packing,
+                character: named.map_or(u16::MAX, |(_, index)| *index),
+                turn: piece.turn.0,
+                sequence_number: piece.sequence_number,
+                pts_ms: millis(chunk.pts),
+            };
+            messages.push(Message::Binary(header.before(&chunk.bytes).into()));
+        }
+        Ok(messages)
     }
 
     fn body_of<'a>(&'a self, output: &'a Output) -> Body<'a> {
@@ -85,7 +166,7 @@ impl Encoder {
             Output::TextDone { character_id, item_id, text, turn } => {
                 Body::TextDone { character_id, item_id, text, turn: turn.0 }
             }
-            Output::Audio(piece) => Body::AudioChunk(AudioBody::of(piece)),
+            Output::Audio(piece) => Body::AudioChunk(AudioBody::before(piece)),
             Output::Duck { item_id } => Body::Duck { item_id },
             Output::Unduck { item_id } => Body::Unduck { item_id },
             Output::Characters(characters) => Body::ConversationUpdated { characters: Some(characters), title: None },
@@ -210,6 +291,10 @@ enum Body<'a> {
         item_id: &'a str,
     },
     BudgetWarning(&'a BudgetReport),
+    QueuePosition {
+        position: usize,
+        retry_after_ms: u64,
+    },
     ServerDraining,
     Pong,
     Error {
@@ -272,58 +357,6 @@ struct AudioShape {
     channels: u8,
 }
 
-/// A piece of a reply's sound.
-#[derive(Serialize, ToSchema)]
-#[schema(as = AudioChunk)]
-pub(in crate::api) struct AudioBody<'a> {
-    character_id: &'a str,
-    audio_data: String,
-    sequence_number: u64,
-    format: &'static str,
-    sample_rate: u32,
-    item_id: &'a str,
-    turn: u64,
-    pts_ms: u64,
-    words: Vec<TimedWord<'a>>,
-}
-
-impl<'a> AudioBody<'a> {
-    pub(in crate::api) fn of(piece: &'a AudioPiece) -> Self {
-        Self {
-            character_id: &piece.character_id,
-            audio_data: match piece.format {
-                AudioFormat::Pcm => STANDARD.encode(piece.audio.to_s16le()),
-                AudioFormat::Wav => STANDARD.encode(wav::encode(&piece.audio)),
-            },
-            sequence_number: piece.sequence_number,
-            format: format_name(piece.format),
-            sample_rate: SPEECH_HZ,
-            item_id: &piece.item_id,
-            turn: piece.turn.0,
-            pts_ms: millis(piece.pts),
-            words: piece.words.iter().map(TimedWord::spoken).collect(),
-        }
-    }
-}
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = SpokenWord)]
-struct TimedWord<'a> {
-    text: &'a str,
-    start_ms: u64,
-    end_ms: u64,
-}
-
-impl<'a> TimedWord<'a> {
-    fn heard(word: &'a Word) -> Self {
-        Self { text: &word.text, start_ms: millis(word.start), end_ms: millis(word.end) }
-    }
-
-    fn spoken(word: &'a WordMark) -> Self {
-        Self { text: &word.text, start_ms: millis(word.start), end_ms: millis(word.end) }
-    }
-}
-
 #[derive(Serialize)]
 struct Servants<'a> {
     stt: Option<&'a str>,
@@ -347,13 +380,12 @@ impl Tokens {
     }
 }
 
-fn format_name(format: AudioFormat) -> &'static str {
-    match format {
-        AudioFormat::Pcm => "pcm",
-        AudioFormat::Wav => "wav",
-    }
+/// Audio is not journalled.
+fn unnumbered(body: AudioBody<'_>) -> Result<Message, serde_json::Error> {
+    let envelope = Envelope { body: Body::AudioChunk(body), seq: None, reference: None };
+    Ok(Message::Text(serde_json::to_string(&envelope)?.into()))
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

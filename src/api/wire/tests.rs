@@ -1,14 +1,15 @@
 use std::time::Duration;
 
+use axum::extract::ws::Message;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{AudioChunk, ClientMessage, Encoder, Notice, Refusal, read};
+use super::{AudioChunk, ClientMessage, Encoder, Notice, Protocol, Refusal, read, read_frame};
 use crate::audio::wav::WireFormat;
 use crate::audio::{Samples, Speech};
 use crate::provider::{ProviderError, Role, Usage, Word, WordMark};
 use crate::session::event::{
-    AudioPiece, Complaint, Input, Output, ServedBy, Terms, Timings, Told, Transcription, Turn, TurnReport,
+    AudioPiece, Complaint, Input, Output, Participant, ServedBy, Terms, Timings, Told, Transcription, Turn, TurnReport,
 };
 use crate::session::record::MessageStatus;
 use crate::session::settings::{AudioFormat, OutputKind, Settings, SettingsPatch};
@@ -23,6 +24,8 @@ fn every_message_of_the_protocol_is_read() {
         json!({"type": "audio_chunk", "audio_data": "AAEC", "format": "pcm", "sample_rate": 44100, "channels": 2});
     let chunk = AudioChunk { data: vec![0, 1, 2], format: WireFormat::Pcm, sample_rate: 44_100, channels: 2 };
     assert_eq!(message(&audio), ClientMessage::Audio(chunk));
+    let opus = json!({"type": "audio_chunk", "audio_data": "AAEC", "format": "opus"});
+    assert_eq!(message(&opus), ClientMessage::Packet(vec![0, 1, 2]));
     let wav = json!({"type": "audio_chunk", "audio_data": "", "format": "wav"});
     let chunk = AudioChunk { data: vec![], format: WireFormat::Wav, sample_rate: 0, channels: 1 };
     assert_eq!(message(&wav), ClientMessage::Audio(chunk));
@@ -108,8 +111,18 @@ proptest! {
     }
 }
 
+fn encoder() -> Encoder {
+    Encoder::new("token".into(), Protocol::Json)
+}
+
+/// The one text frame.
+fn text_of(messages: &[Message]) -> String {
+    let [Message::Text(text)] = messages else { panic!("{messages:?}") };
+    text.to_string()
+}
+
 fn written(output: Output) -> Value {
-    let text = Encoder::new("token".into()).encode(&Notice::Told(output.into())).unwrap();
+    let text = text_of(&encoder().encode(&Notice::Told(output.into())).unwrap());
     assert!(text.starts_with(r#"{"type":"#), "the type comes first: {text}");
     serde_json::from_str(&text).unwrap()
 }
@@ -180,9 +193,8 @@ fn messages_are_written_as_the_protocol_says() {
     assert_eq!(applied["output"], json!(serde_json::to_value(Settings::default()).unwrap()["output"]));
 }
 
-#[test]
-fn audio_is_written_with_its_words_and_without_a_number() {
-    let piece = AudioPiece {
+fn piece() -> AudioPiece {
+    AudioPiece {
         turn: Turn(2),
         character_id: "c".into(),
         item_id: "i".into(),
@@ -190,8 +202,14 @@ fn audio_is_written_with_its_words_and_without_a_number() {
         pts: Duration::from_millis(40),
         audio: Speech::new(vec![0.0, 1.0, -1.0]),
         words: vec![WordMark { text: "a".into(), start: Duration::ZERO, end: Duration::from_millis(9) }],
+        last: false,
         format: AudioFormat::Pcm,
-    };
+    }
+}
+
+#[test]
+fn audio_is_written_with_its_words_and_without_a_number() {
+    let piece = piece();
     assert_eq!(
         written(Output::Audio(piece.clone())),
         json!({"type": "audio_chunk", "character_id": "c", "audio_data": "AAD/fwGA", "sequence_number": 4,
@@ -201,6 +219,64 @@ fn audio_is_written_with_its_words_and_without_a_number() {
     let wav = written(Output::Audio(AudioPiece { format: AudioFormat::Wav, ..piece }));
     assert_eq!(wav["format"], "wav");
     assert!(wav["audio_data"].as_str().unwrap().starts_with("UklGR"), "RIFF");
+}
+
+#[test]
+fn in_binary_the_words_go_before_the_sound() {
+    let protocol = Protocol::Binary { rate: 16_000, channels: 1 };
+    let mut encoder = Encoder::new("token".into(), protocol);
+    let who = |id: &str, index| Participant { id: id.into(), name: id.into(), voice: None, index };
+    let characters = Output::Characters(vec![who("b", 0), who("c", 1)]);
+    text_of(&encoder.encode(&Notice::Told(characters.into())).unwrap());
+    let mut say = |piece: AudioPiece| encoder.encode(&Notice::Told(Output::Audio(piece).into())).unwrap();
+    let mut frame = vec![2, 0, 1, 0, 2, 0, 0, 0, 4, 0, 0, 0, 40, 0, 0, 0];
+    frame.extend([0, 0, 0xff, 0x7f, 1, 0x80]);
+    for format in [AudioFormat::Pcm, AudioFormat::Wav] {
+        let sequence_number = if format == AudioFormat::Pcm { 4 } else { 5 };
+        frame[8] = sequence_number as u8;
+        let messages = say(AudioPiece { sequence_number, format, ..piece() });
+        let [Message::Text(words), Message::Binary(sound)] = messages.as_slice() else { panic!("{messages:?}") };
+        let words: Value = serde_json::from_str(words).unwrap();
+        assert_eq!(
+            words,
+            json!({"type": "audio_chunk", "character_id": "c", "sequence_number": sequence_number, "format": "pcm",
+                   "sample_rate": 24000, "item_id": "i", "turn": 2, "pts_ms": 40,
+                   "words": [{"text": "a", "start_ms": 0, "end_ms": 9}]})
+        );
+        assert_eq!(sound.as_ref(), frame);
+    }
+    let later = say(AudioPiece { sequence_number: 5, words: vec![], ..piece() });
+    assert!(matches!(later.as_slice(), [Message::Binary(_)]), "{later:?}");
+    // A fifth of a second is ten packets.
+    let audio = Speech::new(vec![0.1; 4_800]);
+    let messages = say(AudioPiece { turn: Turn(3), sequence_number: 6, audio, format: AudioFormat::Opus, ..piece() });
+    let header = |message: &Message| match message {
+        Message::Binary(frame) => (frame[1], frame[4], frame[8], frame[12]),
+        other => panic!("{other:?}"),
+    };
+    let headers: Vec<_> = messages[1..].iter().map(header).collect();
+    assert_eq!(headers, (0..10).map(|index| (1, 3, 6, 40 + 20 * index)).collect::<Vec<_>>());
+    if cfg!(feature = "mp3") {
+        let audio = Speech::new(vec![0.1; 4_800]);
+        let format = AudioFormat::Mp3;
+        let text = text_of(&say(AudioPiece { sequence_number: 7, audio, last: true, format, ..piece() }));
+        assert!(text.contains(r#""audio_data":""#), "it has no number for frames: {text}");
+    }
+}
+
+#[test]
+fn binary_frames_are_read_where_they_were_asked_for() {
+    let binary = Protocol::Binary { rate: 44_100, channels: 2 };
+    let frame = |kind: u8, format: u8| [[kind, format].as_slice(), &[0; 14], &[5, 6, 7, 8]].concat();
+    let pcm = AudioChunk { data: vec![5, 6, 7, 8], format: WireFormat::Pcm, sample_rate: 44_100, channels: 2 };
+    assert_eq!(read_frame(&frame(1, 0), binary), Ok(Some(ClientMessage::Audio(pcm))));
+    assert_eq!(read_frame(&frame(1, 1), binary), Ok(Some(ClientMessage::Packet(vec![5, 6, 7, 8]))));
+    assert_eq!(read_frame(&frame(2, 0), binary), Ok(None), "what only the server sends");
+    assert_eq!(read_frame(&frame(7, 9), binary), Ok(None));
+    assert_eq!(read_frame(&frame(1, 2), binary).unwrap_err().code, "bad_field");
+    assert_eq!(read_frame(&frame(1, 0)[..15], binary).unwrap_err().code, "bad_audio");
+    assert_eq!(read_frame(&[], binary).unwrap_err().code, "bad_audio");
+    assert_eq!(read_frame(&frame(1, 0), Protocol::Json).unwrap_err().code, "unknown_type");
 }
 
 #[test]
@@ -226,9 +302,9 @@ fn the_end_of_a_turn_reports() {
 
 #[test]
 fn numbers_run_on_over_all_that_is_journalled() {
-    let mut encoder = Encoder::new("token".into());
+    let mut encoder = encoder();
     let mut seq = |notice: &Notice| -> Value {
-        let text = encoder.encode(notice).unwrap();
+        let text = text_of(&encoder.encode(notice).unwrap());
         serde_json::from_str::<Value>(&text).unwrap()["seq"].take()
     };
     let complaint = Complaint::of(&ProviderError::Failed { what: "speech".into() }, Some("i".into()));
@@ -236,6 +312,6 @@ fn numbers_run_on_over_all_that_is_journalled() {
     assert_eq!(seq(&Notice::Pong { reference: None }), Value::Null);
     assert_eq!(seq(&Notice::Told(Told { output: Output::Error(complaint), reference: Some("r".into()) })), 2);
     assert_eq!(seq(&Notice::ServerDraining), 3);
-    let resync = encoder.encode(&Notice::ResyncRequired { reference: None }).unwrap();
+    let resync = text_of(&encoder.encode(&Notice::ResyncRequired { reference: None }).unwrap());
     assert_eq!(resync, r#"{"type":"resync_required","from_seq":4,"seq":4}"#);
 }

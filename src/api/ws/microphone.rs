@@ -2,27 +2,30 @@
 
 use tokio::time::Instant;
 
+use crate::api::Limits;
 use crate::api::wire::{AudioChunk, Refusal};
+use crate::audio::packets::PACKET_HZ;
 use crate::audio::resample::{ResampleError, Resampler};
-use crate::audio::wav::{WireChunk, WireError, decode_wire};
-use crate::audio::{MIC_HZ, Mic};
+use crate::audio::wav::{WireError, decode_wire};
+use crate::audio::{MIC_HZ, Mic, PacketDecoder};
 
 /// Clients send 10 to 200 ms at once; more than this is a file, not a microphone.
 const LONGEST_CHUNK_SECONDS: f64 = 1.0;
-/// Twice real time lets a client catch up after its network has stalled.
-const SECONDS_PER_SECOND: f64 = 2.0;
-const BURST_SECONDS: f64 = 5.0;
 
 /// One client's stream of audio.
 pub(super) struct Microphone {
     /// Of the rate that the client sends now; None before its first chunk.
     resampler: Option<Resampler<MIC_HZ>>,
+    /// None before its first packet.
+    packets: Option<PacketDecoder>,
     allowance: Allowance,
 }
 
 impl Microphone {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { resampler: None, allowance: Allowance::new(BURST_SECONDS, SECONDS_PER_SECOND, now) }
+    /// More than real time lets a client catch up after its network has stalled.
+    pub(super) fn new(limits: &Limits, now: Instant) -> Self {
+        let allowance = Allowance::new(limits.microphone_burst.as_secs_f64(), limits.microphone_speed, now);
+        Self { resampler: None, packets: None, allowance }
     }
 
     /// Decodes a chunk and brings it to [`MIC_HZ`]. The resampler's last few milliseconds come with the next chunk.
@@ -34,24 +37,49 @@ impl Microphone {
             let message = format!("a chunk of {seconds:.1} s is too long; send 10 to 200 ms at once");
             return Err(Refusal::new("bad_audio", message));
         }
-        if !self.allowance.spend(seconds, now) {
-            let message = "audio comes faster than twice real time; this chunk was not heard";
-            return Err(Refusal::new("rate_limited", message).retryable());
-        }
-        self.resample(&chunk).map_err(|error| Refusal::new("bad_audio", error.to_string()))
+        self.spend(seconds, now)?;
+        self.resample(&chunk.samples, chunk.rate).map_err(|error| inaudible(&error))
     }
 
-    fn resample(&mut self, chunk: &WireChunk) -> Result<Mic, ResampleError> {
+    /// The same for an Opus packet, which builds on those before it. One that is too long for its time is not decoded.
+    pub(super) fn take_packet(&mut self, packet: &[u8], now: Instant) -> Result<Mic, Refusal> {
+        let length = PacketDecoder::length(packet).map_err(|error| inaudible(&error))?;
+        self.spend(length.seconds(), now)?;
+        let mut decoder = match self.packets.take() {
+            Some(decoder) => decoder,
+            None => PacketDecoder::new().map_err(|error| inaudible(&error))?,
+        };
+        let outcome = match decoder.decode(packet) {
+            Ok(samples) => self.resample(samples, PACKET_HZ).map_err(|error| inaudible(&error)),
+            Err(error) => Err(inaudible(&error)),
+        };
+        self.packets = Some(decoder);
+        outcome
+    }
+
+    fn spend(&mut self, seconds: f64, now: Instant) -> Result<(), Refusal> {
+        if self.allowance.spend(seconds, now) {
+            return Ok(());
+        }
+        let message = "audio comes too much faster than it is spoken; this chunk was not heard";
+        Err(Refusal::new("rate_limited", message).retryable())
+    }
+
+    fn resample(&mut self, samples: &[f32], rate: u32) -> Result<Mic, ResampleError> {
         let mut audio = Mic::default();
-        let same_rate = self.resampler.as_ref().is_some_and(|resampler| resampler.from_rate() == chunk.rate);
-        if !same_rate && let Some(mut former) = self.resampler.replace(Resampler::new(chunk.rate)?) {
+        let same_rate = self.resampler.as_ref().is_some_and(|resampler| resampler.from_rate() == rate);
+        if !same_rate && let Some(mut former) = self.resampler.replace(Resampler::new(rate)?) {
             audio = former.finish()?;
         }
         if let Some(resampler) = &mut self.resampler {
-            audio.extend(&resampler.push(&chunk.samples)?);
+            audio.extend(&resampler.push(samples)?);
         }
         Ok(audio)
     }
+}
+
+fn inaudible(error: &impl std::fmt::Display) -> Refusal {
+    Refusal::new("bad_audio", format!("audio_chunk: {error}"))
 }
 
 fn unreadable(error: &WireError) -> Refusal {

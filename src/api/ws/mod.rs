@@ -6,6 +6,7 @@
 
 mod meter;
 mod microphone;
+mod queue;
 mod reader;
 mod writer;
 
@@ -22,15 +23,16 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream::SplitStream;
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use super::access::{Identity, Share};
+use super::access::{Identity, Seat, Share};
 use super::asker::Asker;
 use super::problem::Problem;
-use super::wire::{Encoder, Notice, Refusal};
+use super::wire::{Encoder, Notice, Protocol, Refusal};
 use super::{Draining, House};
+use crate::audio::{MIC_HZ, MICROPHONE_RATES};
 use crate::session::event::{Input, Request};
 use crate::session::{self, Handle, Opening, Outbox, StartError};
 use crate::store::BudgetReport;
@@ -93,7 +95,11 @@ pub(super) struct Connect {
     conversation_id: Option<String>,
     /// Separated by commas.
     character_ids: Option<String>,
+    /// `json` or `binary`.
     protocol: Option<String>,
+    /// Of PCM in binary frames, in hertz.
+    input_rate: Option<u32>,
+    input_channels: Option<u32>,
 }
 
 /// `GET /ws`.
@@ -106,7 +112,8 @@ pub(super) async fn open(
     let upgrade = upgrade.map_err(not_a_websocket)?;
     let Query(connect) =
         query.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_query", error.body_text()))?;
-    let opening = connect.opening(&house, &asker)?;
+    let protocol = connect.protocol()?;
+    let opening = connect.opening(&house, &asker);
     if house.draining.has_begun() {
         let detail = "the server is shutting down";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "server_draining", detail));
@@ -117,7 +124,7 @@ pub(super) async fn open(
         .max_frame_size(hard_limit)
         .max_write_buffer_size(WRITE_BUFFER_BYTES)
         .on_failed_upgrade(|error| tracing::debug!(%error, "an upgrade failed"));
-    Ok(upgrade.on_upgrade(move |socket| run(socket, house, asker, opening)))
+    Ok(upgrade.on_upgrade(move |socket| run(socket, house, asker, opening, protocol)))
 }
 
 fn not_a_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
@@ -126,35 +133,56 @@ fn not_a_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
 }
 
 impl Connect {
-    fn opening(self, house: &House, asker: &Asker) -> Result<Opening, Problem> {
-        if let Some(protocol) = self.protocol.filter(|protocol| protocol != "json") {
-            let detail = format!("the protocol \"{protocol}\" is not offered by this version; use json");
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "protocol_not_offered", detail));
+    fn protocol(&self) -> Result<Protocol, Problem> {
+        let refuse = |code, detail: String| Problem::new(StatusCode::BAD_REQUEST, code, detail);
+        let (rate, channels) = (self.input_rate.unwrap_or(MIC_HZ), self.input_channels.unwrap_or(1));
+        if !MICROPHONE_RATES.contains(&rate) || !(1..=2).contains(&channels) {
+            let (low, high) = (MICROPHONE_RATES.start(), MICROPHONE_RATES.end());
+            let detail = format!("input_rate must be from {low} to {high} and input_channels 1 or 2");
+            return Err(refuse("bad_query", detail));
         }
+        match self.protocol.as_deref() {
+            None | Some("json") => Ok(Protocol::Json),
+            Some("binary") => Ok(Protocol::Binary { rate, channels }),
+            Some(other) => {
+                let detail = format!("the protocol \"{other}\" is not offered; use json or binary");
+                Err(refuse("protocol_not_offered", detail))
+            }
+        }
+    }
+
+    fn opening(self, house: &House, asker: &Asker) -> Opening {
         let ids = self.character_ids.unwrap_or_default();
-        Ok(Opening {
+        Opening {
             conversation_id: self.conversation_id.filter(|id| !id.is_empty()),
             character_ids: ids.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect(),
             guests: Vec::new(),
             settings: house.state.settings.session(),
             paced: true,
+            bounds: house.state.limits.bounds,
             caller: asker.caller.clone(),
-        })
+        }
     }
 }
 
 /// The whole life of one socket.
-async fn run(socket: WebSocket, house: Arc<House>, asker: Asker, opening: Opening) {
+async fn run(socket: WebSocket, house: Arc<House>, asker: Asker, opening: Opening, protocol: Protocol) {
     let (sink, mut stream) = socket.split();
-    let mut writer = Writer::new(sink, Encoder::new(Uuid::new_v4().to_string()), &house.state.limits);
-    let (ending, seats) = match admit(&house, &asker, opening).await {
+    let encoder = Encoder::new(Uuid::new_v4().to_string(), protocol);
+    let mut writer = Writer::new(sink, encoder, &house.state.limits);
+    let admitted = admit(&house, &asker, opening, (&mut stream, protocol), &mut writer).await;
+    let (ending, seats) = match admitted {
         Ok((Handle { inbox, outbox, ending: session }, seats)) => {
-            let ending = converse(&mut stream, &mut writer, inbox, outbox, &house, &asker.identity).await;
+            let ending = converse((&mut stream, protocol), &mut writer, inbox, outbox, &house, &asker.identity).await;
             writer.close(ending).await;
             (ending, Some((seats, session)))
         }
         Err((refusal, ending)) => {
-            if writer.send(&Notice::Refused(refusal)).await.is_ok() {
+            let told = match refusal {
+                Some(refusal) => writer.send(&Notice::Refused(refusal)).await,
+                None => Ok(()),
+            };
+            if told.is_ok() {
                 writer.close(ending).await;
             }
             (ending, None)
@@ -171,44 +199,63 @@ async fn run(socket: WebSocket, house: Arc<House>, asker: Asker, opening: Openin
 }
 
 /// A place among the sessions, and one among those of the key.
-type Seats = (OwnedSemaphorePermit, Option<Share<Arc<str>>>, meter::OpenSession);
+type Seats = (Seat, Option<Share<Arc<str>>>, meter::OpenSession);
+/// Why a socket gets no session; None where it was told already.
+type Refused = (Option<Refusal>, Ending);
 
-async fn admit(house: &Arc<House>, asker: &Asker, opening: Opening) -> Result<(Handle, Seats), (Refusal, Ending)> {
-    let full = |limit: usize| {
-        let message = format!("all {limit} sessions are taken; try again later");
-        (Refusal::new("session_limit_reached", message).retryable(), Ending::Overloaded)
-    };
+async fn admit(
+    house: &Arc<House>,
+    asker: &Asker,
+    opening: Opening,
+    incoming: (&mut SplitStream<WebSocket>, Protocol),
+    writer: &mut Writer,
+) -> Result<(Handle, Seats), Refused> {
     if house.draining.has_begun() {
         let refusal = Refusal::new("session_limit_reached", "the server is shutting down").retryable();
-        return Err((refusal, Ending::Draining));
+        return Err((Some(refusal), Ending::Draining));
     }
     let limits = &house.state.limits;
-    let seat = Arc::clone(&house.sessions).try_acquire_owned().map_err(|_| full(limits.sessions))?;
     let keyed_seat = match &asker.identity.proof {
         Some(proof) => {
             let seat = house.entrance.seats.take(Arc::clone(&proof.key), limits.sessions_per_key);
-            Some(seat.ok_or_else(|| full(limits.sessions_per_key))?)
+            let full =
+                || full(format!("all {} sessions of this key are taken; end one first", limits.sessions_per_key));
+            Some(seat.ok_or_else(full)?)
         }
         None => None,
+    };
+    let seat = if let Some(seat) = house.seats.try_seat() {
+        seat
+    } else if let Some(place) = house.seats.queue_up() {
+        let seated = queue::seat(house, &asker.identity, place, incoming, writer).await;
+        seated.map_err(|ending| (None, ending))?
+    } else {
+        let seconds = house.seats.last().wait.as_secs().max(1);
+        return Err(full(format!("all {} sessions are taken; try again in {seconds} s", limits.sessions)));
     };
     let handle = session::start(asker.parts(house), opening).await.map_err(|error| refuse(&error))?;
     Ok((handle, (seat, keyed_seat, meter::OpenSession::new())))
 }
 
-fn refuse(error: &StartError) -> (Refusal, Ending) {
+fn full(message: String) -> Refused {
+    (Some(Refusal::new("session_limit_reached", message).retryable()), Ending::Overloaded)
+}
+
+fn refuse(error: &StartError) -> Refused {
     let message = error.to_string();
-    match error {
+    let (refusal, ending) = match error {
         StartError::ConversationNotFound(_) => (Refusal::new("conversation_not_found", message), Ending::NotFound),
         StartError::CharacterNotFound(_) | StartError::NoCharacter(_) => {
             (Refusal::new("character_not_found", message), Ending::NotFound)
         }
         StartError::Records(_) => (Refusal::new("internal", message).retryable(), Ending::Overloaded),
-    }
+    };
+    (Some(refusal), ending)
 }
 
 /// Both halves, until one ends.
 async fn converse(
-    stream: &mut SplitStream<WebSocket>,
+    incoming: (&mut SplitStream<WebSocket>, Protocol),
     writer: &mut Writer,
     inbox: mpsc::Sender<Request>,
     mut outbox: Outbox,
@@ -218,7 +265,7 @@ async fn converse(
     let (say, mut notices) = mpsc::channel(NOTICES);
     let cut_off = cut_off(inbox.clone(), house.draining.clone(), house.state.limits.drain);
     let budgets = tell_budgets(say.clone(), house.state.store.warnings());
-    let mut reader = Reader::new(stream, inbox, say, house.draining.clone(), &house.state.limits);
+    let mut reader = Reader::new(incoming, inbox, say, house.draining.clone(), &house.state.limits);
     let ending = tokio::select! {
         ending = reader.run() => ending,
         ending = cut_off => ending,

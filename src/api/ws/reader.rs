@@ -10,8 +10,9 @@ use tokio::time::{Instant, timeout};
 
 use super::Ending;
 use super::microphone::{Allowance, Microphone};
-use crate::api::wire::{self, AudioChunk, ClientMessage, Inbound, Notice, Refusal};
+use crate::api::wire::{self, ClientMessage, Inbound, Notice, Protocol, Refusal};
 use crate::api::{Draining, Limits};
+use crate::audio::Mic;
 use crate::session::event::{Input, Request};
 
 /// What tungstenite calls a message beyond its limit; its error type is not ours to name.
@@ -19,6 +20,7 @@ const OVER_LIMIT: &str = "Space limit exceeded";
 
 pub(super) struct Reader<'a> {
     stream: &'a mut SplitStream<WebSocket>,
+    protocol: Protocol,
     inbox: mpsc::Sender<Request>,
     notices: mpsc::Sender<Notice>,
     draining: Draining,
@@ -30,7 +32,7 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(
-        stream: &'a mut SplitStream<WebSocket>,
+        (stream, protocol): (&'a mut SplitStream<WebSocket>, Protocol),
         inbox: mpsc::Sender<Request>,
         notices: mpsc::Sender<Notice>,
         draining: Draining,
@@ -40,10 +42,11 @@ impl<'a> Reader<'a> {
         let per_minute = f64::from(limits.requests_per_minute);
         Self {
             stream,
+            protocol,
             inbox,
             notices,
             draining,
-            microphone: Microphone::new(now),
+            microphone: Microphone::new(limits, now),
             requests: Allowance::new(per_minute, per_minute / 60.0, now),
             message_bytes: limits.message_bytes,
             silent_after: limits.silent_after,
@@ -76,10 +79,11 @@ impl<'a> Reader<'a> {
                 Ok(inbound) => self.answer(inbound).await,
                 Err(refusal) => self.say(Notice::Refused(refusal)).await,
             },
-            Message::Binary(_) => {
-                let refusal = Refusal::new("unknown_type", "binary frames are not offered by this version");
-                self.say(Notice::Refused(refusal)).await
-            }
+            Message::Binary(bytes) => match wire::read_frame(&bytes, self.protocol) {
+                Ok(Some(message)) => self.answer(Inbound { message, reference: None }).await,
+                Ok(None) => Ok(()),
+                Err(refusal) => self.say(Notice::Refused(refusal)).await,
+            },
             Message::Ping(_) | Message::Pong(_) => Ok(()),
             Message::Close(_) => Err(Ending::Gone),
         }
@@ -90,7 +94,10 @@ impl<'a> Reader<'a> {
         let outcome = match message {
             ClientMessage::Ping => return self.say(Notice::Pong { reference }).await,
             ClientMessage::Resume => return self.say(Notice::ResyncRequired { reference }).await,
-            ClientMessage::Audio(chunk) => self.hear(&chunk),
+            ClientMessage::Audio(chunk) => self.microphone.take(&chunk, Instant::now()).map(|audio| self.hear(audio)),
+            ClientMessage::Packet(packet) => {
+                self.microphone.take_packet(&packet, Instant::now()).map(|audio| self.hear(audio))
+            }
             ClientMessage::Session(input) => self.allow(input).map(Some),
         };
         match outcome {
@@ -101,9 +108,8 @@ impl<'a> Reader<'a> {
     }
 
     /// None: nothing to pass on. A stopping server takes no new speech; what was said before it is still answered.
-    fn hear(&mut self, chunk: &AudioChunk) -> Result<Option<Input>, Refusal> {
-        let audio = self.microphone.take(chunk, Instant::now())?;
-        Ok((!audio.is_empty() && !self.draining.has_begun()).then_some(Input::Audio(audio)))
+    fn hear(&self, audio: Mic) -> Option<Input> {
+        (!audio.is_empty() && !self.draining.has_begun()).then_some(Input::Audio(audio))
     }
 
     /// Only what costs a reply or a write is counted: an acknowledgement every 250 ms is how clients should be.

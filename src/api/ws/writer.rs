@@ -57,7 +57,7 @@ impl Writer {
                     None => return Ending::SessionFailed,
                 },
                 Some(notice) = notices.recv() => self.send(&notice).await,
-                _ = ping.tick() => self.frame(Message::Ping(Bytes::new())).await,
+                _ = ping.tick() => self.ping().await,
                 () = draining.begins(), if deadline.is_none() => {
                     deadline = Some(Instant::now() + self.drain);
                     self.send(&Notice::ServerDraining).await
@@ -75,13 +75,18 @@ impl Writer {
     }
 
     pub(super) async fn send(&mut self, notice: &Notice) -> Result<(), Ending> {
-        match self.encoder.encode(notice) {
-            Ok(text) => self.frame(Message::Text(text.into())).await,
-            Err(error) => {
-                tracing::error!(%error, "a message could not be written as JSON");
-                Ok(())
-            }
+        let messages = self.encoder.encode(notice).unwrap_or_else(|error| {
+            tracing::error!(%error, "a message could not be written");
+            Vec::new()
+        });
+        for message in messages {
+            self.frame(message).await?;
         }
+        Ok(())
+    }
+
+    pub(super) async fn ping(&mut self) -> Result<(), Ending> {
+        self.frame(Message::Ping(Bytes::new())).await
     }
 
     /// Says goodbye, where somebody is there to hear it.

@@ -72,6 +72,15 @@ impl Format {
         }
     }
 
+    /// Whether this build can write it.
+    pub const fn is_built(self) -> bool {
+        match self {
+            Self::Mp3 => cfg!(feature = "mp3"),
+            Self::Aac => cfg!(feature = "aac"),
+            _ => true,
+        }
+    }
+
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|format| format.name() == name)
     }

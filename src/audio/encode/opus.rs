@@ -1,30 +1,22 @@
 //! Opus in Ogg, RFC 7845: frames of 20 ms, in pages of a fifth of a second, so that a player has little to wait for.
 
 use ogg::{PacketWriteEndInfo, PacketWriter};
-use opus::{Application, Bitrate, Channels, Signal};
 
 use super::{EncodeError, Encoder, Ending, Format};
-use crate::audio::{SPEECH_HZ, Speech};
+use crate::audio::packets::{PACKET, TAIL};
+use crate::audio::{PacketEncoder, SPEECH_HZ, Speech};
 
-/// Samples in a frame.
-const FRAME: usize = SPEECH_HZ as usize / 50;
 /// Positions in Ogg count samples at 48 kHz, whatever the rate is.
 const TICKS: u64 = 48_000 / SPEECH_HZ as u64;
 const FRAMES_PER_PAGE: u64 = 10;
-/// Transparent for speech, in bits per second.
-const BIT_RATE: i32 = 40_000;
-/// The longest packet there is.
-const PACKET_BYTES: usize = 1275;
+/// In ticks: what a decoder drops at the beginning.
+const PRE_SKIP: u64 = TAIL.0 * TICKS;
 /// Of the one stream in the file.
 const SERIAL: u32 = 1;
 
 pub(super) struct Opus {
-    encoder: opus::Encoder,
+    encoder: PacketEncoder,
     pages: PacketWriter<'static, Vec<u8>>,
-    /// Samples that fill no frame yet.
-    waiting: Vec<f32>,
-    /// In ticks: what a decoder drops at the beginning.
-    pre_skip: u64,
     /// Samples pushed.
     length: u64,
     frames: u64,
@@ -32,34 +24,25 @@ pub(super) struct Opus {
 
 impl Opus {
     pub(super) fn new() -> Result<Self, EncodeError> {
-        let make = || {
-            let mut encoder = opus::Encoder::new(SPEECH_HZ, Channels::Mono, Application::Audio)?;
-            encoder.set_bitrate(Bitrate::Bits(BIT_RATE))?;
-            encoder.set_signal(Signal::Voice)?;
-            let lookahead = encoder.get_lookahead()?;
-            Ok((encoder, lookahead.unsigned_abs()))
-        };
-        let (encoder, lookahead) = make().map_err(|error: opus::Error| Format::Opus.failed(error))?;
-        let pre_skip = u64::from(lookahead) * TICKS;
+        let encoder = PacketEncoder::new()?;
         let mut pages = PacketWriter::new(Vec::new());
-        for header in [head(pre_skip as u16), tags()] {
+        for header in [head(PRE_SKIP as u16), tags()] {
             pages
                 .write_packet(header, SERIAL, PacketWriteEndInfo::EndPage, 0)
                 .map_err(|error| Format::Opus.failed(error))?;
         }
-        Ok(Self { encoder, pages, waiting: Vec::new(), pre_skip, length: 0, frames: 0 })
+        Ok(Self { encoder, pages, length: 0, frames: 0 })
     }
 
-    /// Encodes the frame that waits. `end` is the file's last position, on its last frame.
-    fn write_frame(&mut self, frame: &[f32], end: Option<u64>) -> Result<(), EncodeError> {
-        let packet = self.encoder.encode_vec_float(frame, PACKET_BYTES).map_err(|error| Format::Opus.failed(error))?;
+    /// `end` is the file's last position, on its last packet.
+    fn write(&mut self, packet: Vec<u8>, end: Option<u64>) -> Result<(), EncodeError> {
         self.frames += 1;
         let place = match end {
             Some(_) => PacketWriteEndInfo::EndStream,
             None if self.frames.is_multiple_of(FRAMES_PER_PAGE) => PacketWriteEndInfo::EndPage,
             None => PacketWriteEndInfo::NormalPacket,
         };
-        let position = end.unwrap_or(self.frames * FRAME as u64 * TICKS);
+        let position = end.unwrap_or(self.frames * PACKET.0 * TICKS);
         self.pages.write_packet(packet, SERIAL, place, position).map_err(|error| Format::Opus.failed(error))
     }
 
@@ -71,26 +54,20 @@ impl Opus {
 impl Encoder for Opus {
     fn push(&mut self, audio: &Speech) -> Result<Vec<u8>, EncodeError> {
         self.length += audio.len().0;
-        self.waiting.extend_from_slice(audio.as_slice());
-        let waiting = std::mem::take(&mut self.waiting);
-        let mut frames = waiting.chunks_exact(FRAME);
-        for frame in &mut frames {
-            self.write_frame(frame, None)?;
+        for packet in self.encoder.push(audio)? {
+            self.write(packet, None)?;
         }
-        self.waiting = frames.remainder().to_vec();
         Ok(self.ready())
     }
 
     /// The decoder's delay has to be pushed out, which takes at least one more frame.
     fn finish(&mut self) -> Result<Ending, EncodeError> {
-        let end = self.pre_skip + self.length * TICKS;
-        let frame_ticks = FRAME as u64 * TICKS;
-        let frames = end.div_ceil(frame_ticks);
+        let end = PRE_SKIP + self.length * TICKS;
+        let frames = end.div_ceil(PACKET.0 * TICKS);
         while self.frames < frames {
-            let mut frame = std::mem::take(&mut self.waiting);
-            frame.resize(FRAME, 0.0);
+            let packet = self.encoder.pad()?;
             let last = self.frames + 1 == frames;
-            self.write_frame(&frame, last.then_some(end))?;
+            self.write(packet, last.then_some(end))?;
         }
         Ok(Ending { bytes: self.ready(), head: Vec::new() })
     }

@@ -137,7 +137,7 @@ pub(in crate::api::rest) struct ConversationSettings {
     speed: Option<f32>,
     #[schema(nullable = false, pattern = "^(audio|text)$")]
     output: Option<String>,
-    #[schema(nullable = false, pattern = "^(pcm|wav)$")]
+    #[schema(nullable = false, pattern = "^(pcm|wav|mp3|opus)$")]
     audio_format: Option<String>,
     #[schema(minimum = 300, maximum = 2000, nullable = false)]
     lead_ms: Option<u32>,

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::rest::conversations::Message;
-use crate::api::wire::AudioBody;
+use crate::api::wire::{AudioBody, Chunk};
 use crate::session::event::{AudioPiece, Complaint};
 use crate::store::StoredMessage;
 
@@ -56,8 +56,8 @@ impl<'a> Told<'a> {
         Self::Message(Box::new(stored.into()))
     }
 
-    pub(super) fn audio(piece: &'a AudioPiece) -> Self {
-        Self::Audio(AudioBody::of(piece))
+    pub(super) fn audio(piece: &'a AudioPiece, chunk: &'a Chunk) -> Self {
+        Self::Audio(AudioBody::of(piece, chunk))
     }
 
     pub(super) fn complaint(complaint: &'a Complaint) -> Self {

@@ -17,9 +17,10 @@ use tokio::time::{sleep, timeout};
 use super::busy::{Next, Pass};
 use super::event::{Delta, Done, Told};
 use crate::api::problem::Problem;
+use crate::api::wire::Packer;
 use crate::api::{Draining, House};
 use crate::provider::Role;
-use crate::session::event::{Complaint, ErrorCode, Input, Output, Request};
+use crate::session::event::{AudioPiece, Complaint, ErrorCode, Input, Output, Request};
 use crate::session::record::{MessageStatus, RecordError};
 use crate::session::settings::{SettingsPatch, TurnTaking};
 use crate::session::{Handle, Outbox};
@@ -42,6 +43,7 @@ pub(super) struct Exchange {
     pub(super) taken: Option<oneshot::Sender<Result<(), Problem>>>,
     pub(super) pass: Pass,
     pub(super) seat: OwnedSemaphorePermit,
+    pub(super) packer: Packer,
 }
 
 impl Progress {
@@ -209,7 +211,7 @@ impl Exchange {
             Output::TextChunk { character_id, item_id, text, .. } => {
                 self.send(&Told::Delta(Delta { character_id, item_id, text })).await
             }
-            Output::Audio(piece) => self.send(&Told::audio(piece)).await,
+            Output::Audio(piece) => self.sound(piece).await,
             Output::TurnComplete(report) => {
                 if !(progress.is_again && progress.failed.contains(&report.item_id)) {
                     progress.awaited = Some(Awaited::Reply(report.item_id.clone()));
@@ -218,6 +220,17 @@ impl Exchange {
             }
             _ => Ok(()),
         }
+    }
+
+    async fn sound(&mut self, piece: &AudioPiece) -> Result<(), Gone> {
+        let chunks = self.packer.pack(piece).unwrap_or_else(|error| {
+            tracing::error!(%error, "a piece of a reply's sound could not be packed");
+            Vec::new()
+        });
+        for chunk in &chunks {
+            self.send(&Told::audio(piece, chunk)).await?;
+        }
+        Ok(())
     }
 
     async fn tell_message(&mut self, id: &str) -> Result<(), Gone> {

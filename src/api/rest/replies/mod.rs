@@ -10,7 +10,6 @@ mod exchange;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{FromRequest, Path as Segment, Request as HttpRequest, State as Extract};
 use axum::http::{StatusCode, header};
@@ -31,6 +30,7 @@ use crate::api::body::JsonBody;
 use crate::api::openai::COMMENT_EVERY;
 use crate::api::openapi::{self, SentEvent};
 use crate::api::problem::{Problem, ProblemBody};
+use crate::api::wire::Packer;
 use crate::provider::ProviderError;
 use crate::provider::task;
 use crate::session::event::{Input, Terms};
@@ -46,8 +46,6 @@ const MOST_MODEL: usize = 200;
 const MOST_CHARACTERS: usize = 8;
 /// Conversations that wait for their title at once, beside those that are replied to.
 pub(in crate::api) const TITLING: usize = 8;
-/// When to come back where all sessions are taken.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
     OpenApiRouter::new().routes(routes!(create)).routes(routes!(regenerate))
@@ -106,16 +104,10 @@ struct Parameters {
     system_prompt: Option<String>,
     #[schema(minimum = 0.5, maximum = 2)]
     speed: Option<f32>,
-    /// `pcm` (the default) or `wav`, where every chunk is a whole file.
-    #[schema(value_type = Option<String>, pattern = "^(pcm|wav)$")]
-    audio_format: Option<Chunks>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Chunks {
-    Pcm,
-    Wav,
+    /// `pcm` (the default), `wav`, where every chunk is a whole file, `mp3`, where those of a sentence together are one,
+    /// or `opus`, where every chunk is a packet of 20 ms.
+    #[schema(value_type = Option<String>, pattern = "^(pcm|wav|mp3|opus)$")]
+    audio_format: Option<AudioFormat>,
 }
 
 impl How {
@@ -135,10 +127,7 @@ impl How {
             stop: parameters.stop,
             system_prompt: parameters.system_prompt.map(Some),
             speed: parameters.speed,
-            audio_format: parameters.audio_format.map(|format| match format {
-                Chunks::Pcm => AudioFormat::Pcm,
-                Chunks::Wav => AudioFormat::Wav,
-            }),
+            audio_format: parameters.audio_format,
             output: Some(self.output.unwrap_or(OutputKind::Text)),
             ..SettingsPatch::default()
         };
@@ -254,8 +243,8 @@ async fn begin(
         let detail = "the server is shutting down";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "server_draining", detail));
     }
-    let full = |_| ProviderError::Overloaded { what: "the server".to_owned(), retry_after: RETRY_AFTER };
-    let seat = Arc::clone(&house.sessions).try_acquire_owned().map_err(full)?;
+    let full = || ProviderError::Overloaded { what: "the server".to_owned(), retry_after: house.seats.last().wait };
+    let seat = house.seats.try_place().ok_or_else(full)?;
     let pass = house.replying.enter(asker.rows.owner(), &conversation_id).ok_or_else(|| {
         let detail = "another request is being answered in this conversation; wait for its end";
         Problem::new(StatusCode::CONFLICT, "conversation_busy", detail)
@@ -266,12 +255,14 @@ async fn begin(
         guests,
         settings: house.state.settings.session(),
         paced: false,
+        bounds: house.state.limits.bounds,
         caller: asker.caller.clone(),
     };
     let handle = session::start(asker.parts(&house), opening).await.map_err(refuse)?;
     let (events, told) = mpsc::channel(exchange::EVENTS);
     let (taken, answer) = oneshot::channel();
-    let exchange = Exchange { house, rows: asker.rows, conversation_id, events, taken: Some(taken), pass, seat };
+    let (rows, taken, packer) = (asker.rows, Some(taken), Packer::default());
+    let exchange = Exchange { house, rows, conversation_id, events, taken, pass, seat, packer };
     // It outlives its client until all is stored.
     tokio::spawn(task::named("replies", exchange.run(handle, input)));
     let lost = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the session ended early");

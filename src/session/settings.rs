@@ -105,7 +105,7 @@ pub enum AudioFormat {
 pub struct VadSettings {
     /// A frame with at least this probability is speech.
     pub threshold: f32,
-    /// So much silence ends an utterance, at least. By default nine frames of the detector.
+    /// So much silence ends an utterance, at least.
     pub silence_ms: u64,
     /// So much audio from before the onset belongs to the utterance.
     pub prefix_ms: u64,
@@ -114,7 +114,7 @@ pub struct VadSettings {
 
 impl Default for VadSettings {
     fn default() -> Self {
-        Self { threshold: 0.5, silence_ms: 280, prefix_ms: 300, mode: VadMode::default() }
+        Self { threshold: 0.5, silence_ms: 300, prefix_ms: 300, mode: VadMode::default() }
     }
 }
 
@@ -122,9 +122,9 @@ impl Default for VadSettings {
 #[serde(rename_all = "lowercase")]
 pub enum VadMode {
     /// So much silence ends an utterance, whatever was said.
+    #[default]
     Server,
     /// It ends a sentence that can have been all; whoever breaks off in the middle is waited for longer.
-    #[default]
     Semantic,
 }
 

@@ -20,8 +20,15 @@ fn push_to_talk() -> Settings {
 }
 
 fn server() -> Settings {
-    let vad = VadSettings { mode: VadMode::Server, ..VadSettings::default() };
-    Settings { vad: Some(vad), ..Settings::default() }
+    with(VadMode::Server)
+}
+
+fn semantic() -> Settings {
+    with(VadMode::Semantic)
+}
+
+fn with(mode: VadMode) -> Settings {
+    Settings { vad: Some(VadSettings { mode, ..VadSettings::default() }), ..Settings::default() }
 }
 
 /// Plays `inputs` to an ear, audio in 100 ms chunks as a microphone would, and answers what it told, and what it
@@ -30,9 +37,9 @@ async fn hear(settings: Settings, texts: &[&str], inputs: Vec<Input>) -> (Vec<He
     hear_by(Arc::new(FakeActivity), settings, texts, inputs).await
 }
 
-/// As [`hear`], by this recogniser and the usual settings.
+/// As [`hear`], by this recogniser.
 async fn hear_with(stt: FakeHearing, inputs: Vec<Input>) -> (Vec<Heard>, Arc<FakeHearing>) {
-    converse(Arc::new(FakeActivity), Settings::default(), stt, inputs).await
+    converse(Arc::new(FakeActivity), semantic(), stt, inputs).await
 }
 
 async fn hear_by(
@@ -108,7 +115,7 @@ fn audio(parts: &[Mic]) -> Input {
 #[tokio::test(start_paused = true)]
 async fn an_utterance_from_before_its_onset_to_its_end_point() {
     let inputs = vec![audio(&[quiet(1000), loud(1200), quiet(1000)])];
-    let (told, stt) = hear(Settings::default(), &["How are you?"], inputs).await;
+    let (told, stt) = hear(semantic(), &["How are you?"], inputs).await;
     let (first, last) = (&names(&told)[..3], &names(&told)[4..]);
     assert_eq!(first, ["began", "partial \"How\"", "partial \"How are\""]);
     assert_eq!(last, ["paused \"How are you?\"", "stopped", "final \"How are you?\""]);
@@ -120,7 +127,7 @@ async fn an_utterance_from_before_its_onset_to_its_end_point() {
     assert!(stopped.millis().abs_diff(2200) <= 32, "{}", stopped.millis());
     let Heard::Final(utterance) = &told[6] else { panic!() };
     assert_eq!(utterance.transcription.item_id, *item_id);
-    assert!((280..=330).contains(&utterance.endpoint.as_millis()), "{:?}", utterance.endpoint);
+    assert!((300..=350).contains(&utterance.endpoint.as_millis()), "{:?}", utterance.endpoint);
     assert_eq!(utterance.stt, Duration::ZERO, "it was there before the end was decided");
     assert_eq!(utterance.served_by.as_ref(), "fake-ear");
 
@@ -136,7 +143,7 @@ async fn an_utterance_from_before_its_onset_to_its_end_point() {
 async fn whoever_breaks_off_is_waited_for_and_heard_again_from_the_beginning() {
     let texts = ["I would like to go to the.", "I would like to go to the cinema."];
     let inputs = vec![audio(&[loud(600), quiet(700), loud(600), quiet(600)])];
-    let (told, stt) = hear(Settings::default(), &texts, inputs.clone()).await;
+    let (told, stt) = hear(semantic(), &texts, inputs.clone()).await;
     let told: Vec<_> = names(&told).into_iter().filter(|it| !it.starts_with("partial")).collect();
     let [first, whole] = texts.map(|text| format!("paused {text:?}"));
     let last = format!("final {:?}", texts[1]);
@@ -175,7 +182,7 @@ async fn what_is_made_of_a_pause_is_dropped_when_speech_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_never_goes_on_is_not_waited_for_without_end() {
-    let (told, _) = hear(Settings::default(), &["I was thinking that"], vec![audio(&[loud(600), quiet(2000)])]).await;
+    let (told, _) = hear(semantic(), &["I was thinking that"], vec![audio(&[loud(600), quiet(2000)])]).await;
     let Some(Heard::Final(utterance)) = told.last() else { panic!("{told:?}") };
     assert!((1200..=1250).contains(&utterance.endpoint.as_millis()), "{:?}", utterance.endpoint);
     // Nor is a recogniser that takes its time.
@@ -190,18 +197,18 @@ async fn whoever_never_goes_on_is_not_waited_for_without_end() {
 #[tokio::test(start_paused = true)]
 async fn a_long_utterance_is_not_heard_anew_after_each_pause() {
     let inputs = vec![audio(&[loud(29_000), quiet(250), loud(1000), quiet(1500)])];
-    let (told, stt) = hear(Settings::default(), &["One two. Three."], inputs).await;
+    let (told, stt) = hear(semantic(), &["One two. Three."], inputs).await;
     assert_eq!(stt.asked.lock().unwrap().len(), 1);
     let Some(Heard::Final(utterance)) = told.last() else { panic!("{told:?}") };
     // The partials say as much as the final one.
-    assert!((280..=330).contains(&utterance.endpoint.as_millis()), "{:?}", utterance.endpoint);
+    assert!((300..=350).contains(&utterance.endpoint.as_millis()), "{:?}", utterance.endpoint);
 }
 
 #[tokio::test(start_paused = true)]
 async fn silence_and_what_is_no_speech_are_nothing() {
-    let (told, _) = hear(Settings::default(), &[], vec![audio(&[quiet(10_000)])]).await;
+    let (told, _) = hear(semantic(), &[], vec![audio(&[quiet(10_000)])]).await;
     assert_eq!(names(&told), [""; 0]);
-    let (told, _) = hear(Settings::default(), &[" ... "], vec![audio(&[loud(300), quiet(600)])]).await;
+    let (told, _) = hear(semantic(), &[" ... "], vec![audio(&[loud(300), quiet(600)])]).await;
     assert_eq!(names(&told), ["began", "stopped", "nothing"]);
 }
 
@@ -240,7 +247,7 @@ async fn push_to_talk_ends_at_the_commit() {
 #[tokio::test(start_paused = true)]
 async fn a_commit_ends_an_utterance_before_its_silence() {
     let inputs = vec![Input::Commit, audio(&[loud(400)]), Input::Commit, audio(&[quiet(1000)])];
-    let (told, _) = hear(Settings::default(), &["Hello."], inputs).await;
+    let (told, _) = hear(semantic(), &["Hello."], inputs).await;
     assert_eq!(names(&told), ["refused bad_audio", "began", "stopped", "final \"Hello.\""]);
     let Heard::Final(utterance) = &told[3] else { panic!() };
     assert_eq!(utterance.endpoint, Duration::ZERO);
@@ -272,7 +279,7 @@ async fn a_language_that_nobody_understands_is_refused_by_name() {
         Input::Settings(patch(&["de"])),
         audio(&[loud(400), quiet(600)]),
     ];
-    let (told, stt) = hear(Settings::default(), &["One.", "Two."], inputs).await;
+    let (told, stt) = hear(semantic(), &["One.", "Two."], inputs).await;
     for (heard, code) in told[..2].iter().zip(["xx", "yy"]) {
         let Heard::Refused { complaint, .. } = heard else { panic!("{heard:?}") };
         assert_eq!(complaint.code, ErrorCode::LanguageUnsupported);
@@ -288,7 +295,7 @@ async fn a_detector_that_panics_is_told_of_and_the_ear_listens_on() {
     // In the middle of an utterance.
     let inputs = vec![audio(&[quiet(320), loud(700), quiet(600), loud(700), quiet(600)])];
     let faulty = Arc::new(FaultyActivity::new(20..21));
-    let (told, _) = hear_by(faulty, Settings::default(), &["One.", "Two."], inputs).await;
+    let (told, _) = hear_by(faulty, semantic(), &["One.", "Two."], inputs).await;
     let told: Vec<_> = names(&told).into_iter().filter(|it| !it.starts_with("pa")).collect();
     let once = ["began", "refused provider_failed", "stopped", "final \"One.\"", "began", "stopped", "final \"Two.\""];
     assert_eq!(told, once);
@@ -296,7 +303,7 @@ async fn a_detector_that_panics_is_told_of_and_the_ear_listens_on() {
     let talk = Input::Settings(SettingsPatch { vad: Some(None), ..SettingsPatch::default() });
     let inputs = vec![audio(&[loud(20_000)]), talk, audio(&[loud(300)]), Input::Commit];
     let faulty = Arc::new(FaultyActivity::new(20..usize::MAX));
-    let (told, _) = hear_by(faulty, Settings::default(), &["One.", "Two."], inputs).await;
+    let (told, _) = hear_by(faulty, semantic(), &["One.", "Two."], inputs).await;
     let kept = |it: &String| !it.starts_with("pa") && !it.starts_with("asked");
     let told: Vec<_> = names(&told).into_iter().filter(kept).collect();
     let once = ["began", "refused provider_failed", "stopped", "final \"One.\"", "committed", "final \"Two.\""];
@@ -306,14 +313,14 @@ async fn a_detector_that_panics_is_told_of_and_the_ear_listens_on() {
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_utterance_is_forgotten() {
     let inputs = vec![audio(&[loud(700)]), Input::CancelInput, audio(&[quiet(1000)]), Input::CancelInput];
-    let (told, stt) = hear(Settings::default(), &["Never mind."], inputs).await;
+    let (told, stt) = hear(semantic(), &["Never mind."], inputs).await;
     assert_eq!(names(&told), ["began", "partial \"Never\"", "stopped", "nothing"]);
     assert_eq!(stt.heard.lock().unwrap().len(), 0, "its transcription was dropped");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_longest_utterance_is_cut() {
-    let (told, stt) = hear(Settings::default(), &["One.", "Two."], vec![audio(&[loud(100_000), quiet(500)])]).await;
+    let (told, stt) = hear(semantic(), &["One.", "Two."], vec![audio(&[loud(100_000), quiet(500)])]).await;
     let told: Vec<_> = names(&told).into_iter().filter(|it| !it.starts_with("pa")).collect();
     assert_eq!(told, ["began", "stopped", "final \"One.\"", "began", "stopped", "final \"Two.\""]);
     assert!(stt.heard.lock().unwrap()[0].duration() <= Duration::from_secs(90));
@@ -348,7 +355,7 @@ async fn a_recogniser_that_fails_panics_or_sleeps_is_told_of_once() {
         assert_eq!(names(&told), ["began", "stopped", expected]);
     }
     // Without a script the fake panics.
-    let (told, _) = hear(Settings::default(), &[], vec![audio(&[loud(300), quiet(500)])]).await;
+    let (told, _) = hear(semantic(), &[], vec![audio(&[loud(300), quiet(500)])]).await;
     assert_eq!(names(&told), ["began", "failed speech recognition failed", "stopped"]);
 }
 
@@ -365,7 +372,7 @@ async fn settings_count_from_where_they_stand() {
         vad(Some(VadPatch::default())),
         audio(&[loud(300), quiet(1100)]),
     ];
-    let (told, _) = hear(Settings::default(), &["One.", "One.", "Two.", "Three."], inputs).await;
+    let (told, _) = hear(semantic(), &["One.", "One.", "Two.", "Three."], inputs).await;
     let kept = |it: &String| !it.starts_with("pa") && !it.starts_with("asked");
     // The pause in the first one is transcribed too.
     let told_names: Vec<_> = names(&told).into_iter().filter(kept).collect();
@@ -385,6 +392,6 @@ async fn what_is_not_for_the_ear_goes_on_in_order() {
         terms: Terms::default(),
         character_ids: Vec::new(),
     };
-    let (told, _) = hear(Settings::default(), &[], vec![interrupt.clone(), text.clone()]).await;
+    let (told, _) = hear(semantic(), &[], vec![interrupt.clone(), text.clone()]).await;
     assert_eq!(names(&told), [format!("asked {interrupt:?}"), format!("asked {text:?}")]);
 }

@@ -114,6 +114,8 @@ pub struct Limits {
     pub message_bytes: usize,
     /// WebSocket messages that cost a reply or a write, per minute.
     pub requests_per_minute: u32,
+    /// A session whose last client has left without a goodbye goes on for so long.
+    pub grace: Duration,
 }
 
 impl Default for Limits {
@@ -131,6 +133,7 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(5),
             message_bytes: 256 * 1024,
             requests_per_minute: 100,
+            grace: Duration::from_secs(30),
         }
     }
 }
@@ -140,6 +143,7 @@ struct House {
     state: State,
     entrance: Entrance,
     sessions: Arc<Semaphore>,
+    hall: ws::Hall,
     /// The conversations that are replied to over REST.
     replying: Arc<rest::Busy>,
     /// Those that wait for their title.
@@ -156,7 +160,8 @@ impl House {
         let started = OffsetDateTime::now_utc().unix_timestamp();
         let replying = Arc::default();
         let titling = Semaphore::new(rest::TITLING);
-        Arc::new(Self { state, entrance, sessions, replying, titling, draining, started })
+        let hall = ws::Hall::default();
+        Arc::new(Self { state, entrance, sessions, hall, replying, titling, draining, started })
     }
 }
 

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::Instrument;
 
 use super::access::{Peer, Share, Shares};
-use super::{Draining, House, State, Tls, idempotent, rest, router};
+use super::{Draining, House, State, Tls, idempotent, rest, router, ws};
 use crate::provider::task::Task;
 
 /// A request's header. hyper notices up to one read beyond it.
@@ -55,6 +55,12 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     });
     let house = House::new(state, draining.clone(), address);
     let swept = Arc::clone(&house);
+    if let Err(error) = ws::mend(&house.state.store).await {
+        tracing::error!(%error, "replies that were cut off are not mended");
+    }
+    let kept = Arc::clone(&house);
+    let _journals = Task::spawn("journals", async move { kept.hall.keep_journals(&kept.state.store).await });
+    let _forgotten = Task::spawn("journal sweeper", ws::sweep_for_ever(house.state.store.clone()));
     let _entrance = Task::spawn("entrance sweeper", async move { swept.entrance.sweep_for_ever().await });
     let connections = Arc::new(Semaphore::new(limits.connections));
     let routes = router(&house);
@@ -71,10 +77,11 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     tracing::info!("drained");
 }
 
-/// Waits for every seat and every connection to be free. Neither semaphore is ever closed.
+/// Waits for every call to be stored, and every seat and every connection to be free. Neither semaphore is ever closed.
 async fn all_gone(house: &House, connections: &Semaphore) {
     let limits = &house.state.limits;
     let all = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    house.hall.all_ended().await;
     let _ = house.sessions.acquire_many(all(limits.sessions)).await;
     let _ = timeout(LAST_FRAMES, connections.acquire_many(all(limits.connections))).await;
 }

@@ -259,6 +259,7 @@ impl World {
                     assert!(self.open.remove(&message_id), "only what was begun is forgotten");
                 }
                 Effect::Record { .. } => panic!("nobody wants recordings"),
+                Effect::Recite { .. } => panic!("nothing was cut off"),
                 Effect::WakeAt(_) | Effect::Cast { .. } => {}
                 Effect::Prepare(request) => assert_eq!(request.messages[0].role, Role::System),
                 Effect::Speak { turn, .. } | Effect::Spoken { turn } => {

@@ -10,7 +10,7 @@ use aichat::audio::{MIC_HZ, Mic, Samples};
 use aichat::provider::Caller;
 use aichat::session::event::{Input, Output};
 use aichat::session::settings::Settings;
-use aichat::session::{self, Opening, Parts};
+use aichat::session::{self, Bounds, Opening, Parts};
 use tokio::runtime::Runtime;
 
 fn main() {
@@ -41,6 +41,7 @@ fn turn(runtime: &Runtime, parts: &Parts, audio: &Mic) -> Duration {
             guests: Vec::new(),
             settings,
             paced: false,
+            bounds: Bounds::default(),
             caller: Caller::default(),
         };
         let mut session = session::start(parts.clone(), opening).await.unwrap();

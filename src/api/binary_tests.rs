@@ -1,12 +1,15 @@
 //! Sound in binary frames and in Opus, over real sockets with scripted engines.
 
+use std::sync::Arc;
+
 use futures::SinkExt;
 use serde_json::{Value, json};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
-use super::fixture::{Client, Server, data_of, of, server};
+use super::fixture::{Client, Server, data_of, of, server, server_with};
 use crate::audio::{PacketDecoder, PacketEncoder, Samples, Speech};
+use crate::provider::fake::FakeHearing;
 
 /// One frame of the server's, taken apart.
 #[derive(Debug)]
@@ -111,7 +114,8 @@ async fn opus_is_packets_of_20_ms_and_nothing_is_cut_off() {
 
 #[tokio::test]
 async fn the_microphone_is_heard_in_every_packing() {
-    let server = server().await;
+    let hearing = Arc::new(FakeHearing::new(&["hello there"; 2]));
+    let server = server_with(|state| state.parts.stt = hearing).await;
     let step = std::f32::consts::TAU * 440.0 / 24_000.0;
     let mut wave = Speech::new((0..24_000).map(|n| (n as f32 * step).sin() * 0.5).collect());
     wave.extend(&Speech::silence(Samples::from_millis(1_000)));

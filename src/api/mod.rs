@@ -22,6 +22,8 @@ mod openapi;
 mod problem;
 mod rest;
 mod server;
+#[cfg(test)]
+mod storm_tests;
 mod tls;
 mod upload;
 mod wire;
@@ -46,10 +48,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::provider::{Roster, TextEmbedder};
-use crate::session::Parts;
+use crate::session::{Bounds, Parts};
 use crate::store::{Store, StoredLedger};
-use access::Entrance;
 pub use access::{Access, ApiKey};
+use access::{Entrance, Seats};
 pub use defaults::{Defaults, MODEL_SETTINGS, Saved};
 pub use health::{PartReport, PartState};
 pub use server::serve;
@@ -100,6 +102,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// WebSocket sessions at once.
     pub sessions: usize,
+    /// WebSockets that may wait for a session. 0: who finds none is sent away.
+    pub queue: usize,
     /// WebSocket sessions of one key at once, where a key is needed.
     pub sessions_per_key: usize,
     /// How long a stopping server waits for replies under way.
@@ -112,6 +116,12 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Length of a WebSocket message.
     pub message_bytes: usize,
+    /// Seconds of microphone that a client may send in a second.
+    pub microphone_speed: f64,
+    /// And so many at once after a pause.
+    pub microphone_burst: Duration,
+    /// Of a session.
+    pub bounds: Bounds,
     /// WebSocket messages that cost a reply or a write, per minute.
     pub requests_per_minute: u32,
     /// A session whose last client has left without a goodbye goes on for so long.
@@ -126,12 +136,16 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_mins(15),
             sessions: 64,
+            queue: 16,
             sessions_per_key: 4,
             drain: Duration::from_secs(30),
             ping_every: Duration::from_secs(20),
             silent_after: Duration::from_secs(45),
             write_timeout: Duration::from_secs(5),
             message_bytes: 256 * 1024,
+            microphone_speed: 2.0,
+            microphone_burst: Duration::from_secs(5),
+            bounds: Bounds::default(),
             requests_per_minute: 100,
             grace: Duration::from_secs(30),
         }
@@ -142,7 +156,7 @@ impl Default for Limits {
 struct House {
     state: State,
     entrance: Entrance,
-    sessions: Arc<Semaphore>,
+    seats: Arc<Seats>,
     hall: ws::Hall,
     /// The conversations that are replied to over REST.
     replying: Arc<rest::Busy>,
@@ -156,12 +170,12 @@ struct House {
 impl House {
     fn new(state: State, draining: Draining, listens_on: SocketAddr) -> Arc<Self> {
         let entrance = Entrance::new(&state.access, state.store.clone(), listens_on);
-        let sessions = Arc::new(Semaphore::new(state.limits.sessions));
+        let seats = Seats::new(state.limits.sessions, state.limits.queue);
         let started = OffsetDateTime::now_utc().unix_timestamp();
         let replying = Arc::default();
         let titling = Semaphore::new(rest::TITLING);
         let hall = ws::Hall::default();
-        Arc::new(Self { state, entrance, sessions, hall, replying, titling, draining, started })
+        Arc::new(Self { state, entrance, seats, hall, replying, titling, draining, started })
     }
 }
 

@@ -55,7 +55,7 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     });
     let house = House::new(state, draining.clone(), address);
     let swept = Arc::clone(&house);
-    if let Err(error) = ws::mend(&house.state.store).await {
+    if let Err(error) = ws::mend(&house.state.store, true).await {
         tracing::error!(%error, "replies that were cut off are not mended");
     }
     let kept = Arc::clone(&house);
@@ -77,13 +77,13 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     tracing::info!("drained");
 }
 
-/// Waits for every call to be stored, and every seat and every connection to be free. Neither semaphore is ever closed.
+/// Waits for every call to be stored, every seat and every connection to be free.
 async fn all_gone(house: &House, connections: &Semaphore) {
-    let limits = &house.state.limits;
-    let all = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     house.hall.all_ended().await;
-    let _ = house.sessions.acquire_many(all(limits.sessions)).await;
-    let _ = timeout(LAST_FRAMES, connections.acquire_many(all(limits.connections))).await;
+    house.seats.all_free().await;
+    let all = u32::try_from(house.state.limits.connections).unwrap_or(u32::MAX);
+    // The semaphore is never closed.
+    let _ = timeout(LAST_FRAMES, connections.acquire_many(all)).await;
 }
 
 async fn accept_all(

@@ -183,7 +183,7 @@ async fn unknown_conversations_and_characters_close_with_4404() {
 
 #[tokio::test]
 async fn a_full_house_says_so() {
-    let server = server_with(|state| state.limits.sessions = 1).await;
+    let server = server_with(|state| (state.limits.sessions, state.limits.queue) = (1, 0)).await;
     let first = server.started().await;
     let mut second = server.connect("").await;
     let (messages, close) = second.rest().await;

@@ -32,11 +32,15 @@ fn what_is_packed_is_heard() {
         heard.extend_from_slice(decoder.decode(packet).unwrap());
     }
     let heard: Pcm<SPEECH_HZ> = resample(&heard, PACKET_HZ).unwrap();
-    let late = TAIL.as_usize();
-    let pairs = || audio.as_slice()[2_400..20_000].iter().zip(&heard.as_slice()[2_400 + late..]);
-    let product: f32 = pairs().map(|(a, b)| a * b).sum();
-    let (ours, theirs) = pairs().fold((0.0, 0.0), |(left, right), (a, b)| (left + a * a, right + b * b));
-    assert!(product / (ours * theirs).sqrt() > 0.98, "the same sound, {late} samples late");
+    let likeness = |late: usize| {
+        let pairs = || audio.as_slice()[2_400..20_000].iter().zip(&heard.as_slice()[2_400 + late..]);
+        let product: f32 = pairs().map(|(a, b)| a * b).sum();
+        let (ours, theirs) = pairs().fold((0.0, 0.0), |(left, right), (a, b)| (left + a * a, right + b * b));
+        product / (ours * theirs).sqrt()
+    };
+    // libopus's inner change of rate makes it a tenth of a millisecond early.
+    let best = (0..4).map(|early| likeness(TAIL.as_usize() - early)).fold(0.0, f32::max);
+    assert!(best > 0.98, "the same sound, that much later: {best}");
 }
 
 #[test]

@@ -15,8 +15,9 @@ use tokio::sync::{oneshot, watch};
 use super::output;
 use crate::api::{self, Access, ApiKey, Defaults, Limits, MODEL_SETTINGS, PartReport, PartState, Saved, State, Tls};
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{Config, SocketLimits};
 use crate::provider::{Capability, ProviderState, Roster};
+use crate::session::Bounds;
 use crate::session::settings::Settings;
 use crate::telemetry;
 
@@ -83,7 +84,7 @@ impl Serve {
                 rate_limit_per_minute: app.config.rate_limit_per_minute,
             },
             tls: tls.clone(),
-            limits: Limits::default(),
+            limits: limits_of(&app.config.limits),
         };
         tracing::info!(seconds = started.elapsed().as_secs_f64(), "ready");
         let secure = if tls.is_some() { "s" } else { "" };
@@ -106,6 +107,22 @@ impl Serve {
         store.checkpoint().await?;
         tracing::info!("ended");
         Ok(())
+    }
+}
+
+fn limits_of(limits: &SocketLimits) -> Limits {
+    Limits {
+        sessions: limits.sessions,
+        queue: limits.queue,
+        sessions_per_key: limits.sessions_per_key,
+        message_bytes: limits.message_bytes,
+        microphone_speed: limits.microphone_speed,
+        microphone_burst: limits.microphone_burst,
+        bounds: Bounds { utterance: limits.utterance, outbound: limits.outbound_frames },
+        ping_every: limits.ping_every,
+        silent_after: limits.silent_after,
+        grace: limits.grace,
+        ..Limits::default()
     }
 }
 

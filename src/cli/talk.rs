@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::provider::Caller;
 use crate::session::event::{Input, Output, TurnReport};
 use crate::session::settings::Settings;
-use crate::session::{self, LONGEST_UTTERANCE, Opening};
+use crate::session::{self, Bounds, LONGEST_UTTERANCE, Opening};
 
 /// Say a sound file to the default character and hear the answer
 #[derive(Args, Debug)]
@@ -61,6 +61,7 @@ impl Talk {
             guests: Vec::new(),
             settings,
             paced: false,
+            bounds: Bounds::default(),
             caller: Caller::default(),
         };
         let mut session = session::start(parts, opening).await?;

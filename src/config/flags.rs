@@ -111,6 +111,75 @@ pub struct Flags {
     /// OpenRouter's API; OPENROUTER_API_KEY is its key
     #[arg(long, env = "OPENROUTER_BASE_URL", global = true, hide_env_values = true)]
     pub openrouter_base_url: Option<String>,
+    /// Conversations over WebSocket at once [default: 64]
+    #[arg(long, env = "MAX_SESSIONS", global = true, hide_env_values = true, help_heading = "Limits of WebSockets")]
+    pub max_sessions: Option<usize>,
+    /// WebSockets that may wait for a conversation to end; 0 sends them away at once [default: 16]
+    #[arg(long, env = "SESSION_QUEUE", global = true, hide_env_values = true, help_heading = "Limits of WebSockets")]
+    pub session_queue: Option<usize>,
+    /// Conversations of one key at once [default: 4]
+    #[arg(
+        long,
+        env = "MAX_SESSIONS_PER_KEY",
+        global = true,
+        hide_env_values = true,
+        help_heading = "Limits of WebSockets"
+    )]
+    pub max_sessions_per_key: Option<usize>,
+    /// The longest message of a WebSocket's client [default: 262144]
+    #[arg(
+        long,
+        env = "MAX_MESSAGE_BYTES",
+        global = true,
+        hide_env_values = true,
+        help_heading = "Limits of WebSockets"
+    )]
+    pub max_message_bytes: Option<usize>,
+    /// Messages that may wait for a WebSocket's client; then its conversation waits [default: 64]
+    #[arg(long, env = "OUTBOUND_FRAMES", global = true, hide_env_values = true, help_heading = "Limits of WebSockets")]
+    pub outbound_frames: Option<usize>,
+    /// Seconds of microphone that a client may send in a second [default: 2]
+    #[arg(
+        long,
+        env = "MICROPHONE_SPEED",
+        global = true,
+        hide_env_values = true,
+        help_heading = "Limits of WebSockets"
+    )]
+    pub microphone_speed: Option<f64>,
+    /// And so many at once after a pause [default: 5]
+    #[arg(
+        long,
+        env = "MICROPHONE_BURST_SECONDS",
+        global = true,
+        hide_env_values = true,
+        help_heading = "Limits of WebSockets"
+    )]
+    pub microphone_burst_seconds: Option<u64>,
+    /// The longest utterance; what is longer becomes two [default: 90]
+    #[arg(
+        long,
+        env = "MAX_UTTERANCE_SECONDS",
+        global = true,
+        hide_env_values = true,
+        help_heading = "Limits of WebSockets"
+    )]
+    pub max_utterance_seconds: Option<u64>,
+    /// How often a WebSocket's client is pinged [default: 20]
+    #[arg(long, env = "PING_SECONDS", global = true, hide_env_values = true, help_heading = "Limits of WebSockets")]
+    pub ping_seconds: Option<u64>,
+    /// A WebSocket's client that sends nothing for so long, no answer to a ping either, is closed [default: 45]
+    #[arg(long, env = "SILENT_SECONDS", global = true, hide_env_values = true, help_heading = "Limits of WebSockets")]
+    pub silent_seconds: Option<u64>,
+    /// A conversation whose last WebSocket is gone waits so long for it to come back [default: 30]
+    #[arg(
+        long,
+        env = "SESSION_GRACE_SECONDS",
+        global = true,
+        hide_env_values = true,
+        help_heading = "Limits of WebSockets"
+    )]
+    pub session_grace_seconds: Option<u64>,
 }
 
 /// A setting that is on or off.
@@ -190,6 +259,17 @@ pub(super) struct File {
     pub(super) openai_base_url: Option<String>,
     pub(super) openrouter_api_key: Option<String>,
     pub(super) openrouter_base_url: Option<String>,
+    pub(super) max_sessions: Option<usize>,
+    pub(super) session_queue: Option<usize>,
+    pub(super) max_sessions_per_key: Option<usize>,
+    pub(super) max_message_bytes: Option<usize>,
+    pub(super) outbound_frames: Option<usize>,
+    pub(super) microphone_speed: Option<f64>,
+    pub(super) microphone_burst_seconds: Option<u64>,
+    pub(super) max_utterance_seconds: Option<u64>,
+    pub(super) ping_seconds: Option<u64>,
+    pub(super) silent_seconds: Option<u64>,
+    pub(super) session_grace_seconds: Option<u64>,
 }
 
 impl File {

@@ -7,6 +7,7 @@
 mod check;
 mod environment;
 mod flags;
+mod limits;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub use environment::load_dotenv;
 use environment::{named, variable};
 use flags::File;
 pub use flags::{Flags, Switch, command_line};
+pub use limits::SocketLimits;
 
 /// Where settings may stand besides flags and environment.
 pub const FILE: &str = "aichat.toml";
@@ -49,6 +51,7 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// Of a key, and of an address. 0: any number.
     pub rate_limit_per_minute: u32,
+    pub limits: SocketLimits,
     pub tls: TlsFiles,
     pub openai: Service,
     pub openrouter: Service,
@@ -221,6 +224,7 @@ impl Config {
             allowed_origins: names(flags.allowed_origins.clone().or(file.allowed_origins.take())),
             allowed_hosts: names(flags.allowed_hosts.clone().or(file.allowed_hosts.take())),
             rate_limit_per_minute: flags.rate_limit_per_minute.or(file.rate_limit_per_minute).unwrap_or(6000),
+            limits: SocketLimits::read(flags, &file, &mut wrong),
             tls: TlsFiles {
                 certificate: flags.tls_cert.clone().or(file.tls_cert.take()),
                 key: flags.tls_key.clone().or(file.tls_key.take()),

@@ -193,3 +193,25 @@ fn who_may_come_in_is_checked() {
         assert!(config.allowed_hosts.is_empty() && config.allowed_origins.is_empty());
     }
 }
+
+#[test]
+fn limits_are_settings() {
+    let (config, lines, _) = read("");
+    assert!(lines.is_empty());
+    assert_eq!(config.limits, SocketLimits::default());
+    let (config, lines, _) = read("MAX_SESSIONS=2\nSESSION_QUEUE=0\nMICROPHONE_SPEED=1.5\nPING_SECONDS=5\n");
+    assert!(lines.is_empty(), "{lines:?}");
+    let ping_every = Duration::from_secs(5);
+    let expected = SocketLimits { sessions: 2, queue: 0, microphone_speed: 1.5, ping_every, ..SocketLimits::default() };
+    assert_eq!(config.limits, expected);
+    for (setting, begins) in [
+        ("MAX_SESSIONS=0", "MAX_SESSIONS=0: must be from 1 to 10000"),
+        ("MICROPHONE_SPEED=nan", "MICROPHONE_SPEED=NaN: must be from 1 to 100"),
+        ("MAX_UTTERANCE_SECONDS=1000", "MAX_UTTERANCE_SECONDS=1000: must be from 5 to 90"),
+        ("PING_SECONDS=60", "SILENT_SECONDS=45: must be more than PING_SECONDS"),
+    ] {
+        let (config, lines, _) = read(&format!("{setting}\n"));
+        assert!(lines.len() == 1 && lines[0].starts_with(begins), "{lines:?}");
+        assert_eq!(config.limits, SocketLimits::default());
+    }
+}

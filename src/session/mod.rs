@@ -21,6 +21,7 @@ pub mod settings;
 mod turn;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -63,8 +64,24 @@ pub struct Opening {
     /// Send audio at the pace of its playback. Without it audio leaves as fast as it is made and taken, for listeners
     /// that keep it: files.
     pub paced: bool,
+    pub bounds: Bounds,
     /// On whose behalf models are asked; the conversation's own part is added.
     pub caller: Caller,
+}
+
+/// How much one session may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The longest utterance; what is longer becomes two.
+    pub utterance: Duration,
+    /// Messages that may wait for the client, audio apart.
+    pub outbound: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { utterance: LONGEST_UTTERANCE.duration(), outbound: outbox::CONTROL_LANE }
+    }
 }
 
 /// A running session. It ends, reply and all, when its inbox or its outbox is dropped; what was said is still saved.
@@ -139,7 +156,7 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
 
     let (inbox, requests) = mpsc::channel(INBOX);
     let (events, happened) = mpsc::channel(turn::INBOX);
-    let (control, control_lane) = mpsc::channel(outbox::CONTROL_LANE);
+    let (control, control_lane) = mpsc::channel(opening.bounds.outbound);
     let (audio, audio_lane) = mpsc::channel(outbox::AUDIO_LANE);
     let started = Started {
         session_id: resumption.session_id,
@@ -165,7 +182,7 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
     let mut machine = Machine::new(scene, players, Base { settings: base, languages }, history, Box::new(new_id));
     machine.count_on(resumption.turn, resumption.sequence_number);
     let room = turn::Room {
-        ear: Task::spawn("ear", ear.run(requests, events.clone())),
+        ear: Task::spawn("ear", ear.bounded(opening.bounds.utterance).run(requests, events.clone())),
         machine,
         unfinished: resumption.unfinished,
         saves: Saves::new(Arc::clone(&parts.records), conversation_id.clone()),

@@ -41,7 +41,7 @@ fn every_wrong_field_is_named() {
         (json!({"languages": ["English"]}), "languages"),
         (json!({"stop": [""]}), "stop"),
         (json!({"stop": "x"}), "stop"),
-        (json!({"audio_format": "mp3"}), "audio_format"),
+        (json!({"audio_format": "ogg"}), "audio_format"),
         (json!({"output": "video"}), "output"),
         (json!({"summarize_history": "yes"}), "summarize_history"),
         (json!({"vad": 3}), "vad"),

@@ -1,6 +1,8 @@
 //! Whole sessions with scripted models, in paused time.
 
+mod bounds;
 mod keeping;
+mod link;
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -197,6 +199,7 @@ fn opening() -> Opening {
         guests: Vec::new(),
         settings: Settings::default(),
         paced: true,
+        bounds: Bounds::default(),
         caller: Caller::default(),
     }
 }

@@ -72,12 +72,16 @@ impl Store {
         swept.map(|swept| swept.rows_affected()).map_err(|error| Fault::from(error).report())
     }
 
-    /// The replies of sessions that are marked as under way and cannot be, right after a start.
+    /// The replies of sessions that are marked as under way and cannot be: those of a server that has just started, or
+    /// of any.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn cut_off_replies(&self) -> Result<Vec<CutOff>, RecordError> {
-        cut_off(self).await.map_err(|error| Fault::from(error).report())
+    pub async fn cut_off_replies(&self, has_just_started: bool) -> Result<Vec<CutOff>, RecordError> {
+        // A SQLite file is one server's, so whatever is under way in it was cut off.
+        let is_all = has_just_started && self.kind == Kind::Sqlite;
+        let age = if is_all { Duration::ZERO } else { LONGEST_REPLY };
+        cut_off(self, age).await.map_err(|error| Fault::from(error).report())
     }
 }
 
@@ -186,12 +190,7 @@ async fn read(
     }))
 }
 
-async fn cut_off(store: &Store) -> Result<Vec<CutOff>, sqlx::Error> {
-    // A SQLite file is one server's, so whatever is under way in it was cut off.
-    let age = match store.kind {
-        Kind::Sqlite => Duration::ZERO,
-        Kind::Postgres => LONGEST_REPLY,
-    };
+async fn cut_off(store: &Store, age: Duration) -> Result<Vec<CutOff>, sqlx::Error> {
     // What a client has written itself has no metadata: its state is the client's business.
     let rows = sqlx::query(
         "SELECT owner, id, conversation_id, role, character_id, character_name, content, status, heard_chars, metadata,

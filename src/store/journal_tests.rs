@@ -74,12 +74,12 @@ async fn replies_of_sessions_that_are_under_way_are_found(store: TestStore) {
     owned.save_message(reply("cut", MessageStatus::Processing, json!({"timings": {}}))).await.unwrap();
     owned.save_message(reply("whole", MessageStatus::Completed, json!({"timings": {}}))).await.unwrap();
     owned.save_message(reply("clients", MessageStatus::Pending, json!({}))).await.unwrap();
-    let found = store.cut_off_replies().await.unwrap();
+    assert!(store.cut_off_replies(false).await.unwrap().is_empty(), "this server may be writing it");
     if store.kind() == "postgres" {
-        assert!(found.is_empty(), "another server may be writing it");
+        assert!(store.cut_off_replies(true).await.unwrap().is_empty(), "another server may be writing it");
         store.execute("UPDATE messages SET updated_at = '2020-01-01T00:00:00.000Z' WHERE id = 'cut'").await;
     }
-    let found = store.cut_off_replies().await.unwrap();
+    let found = store.cut_off_replies(true).await.unwrap();
     let found: Vec<_> = found.iter().map(|found| (found.owner.as_str(), found.message.id.as_str())).collect();
     assert_eq!(found, [(LOCAL_OWNER, "cut")]);
 }

@@ -44,7 +44,7 @@ fn a_wrong_setting_is_named() {
 }
 
 /// Every setting there is, set to nothing.
-const EMPTY: [&str; 40] = [
+const EMPTY: [&str; 51] = [
     "HOST",
     "PORT",
     "DATABASE_URL",
@@ -80,6 +80,17 @@ const EMPTY: [&str; 40] = [
     "RATE_LIMIT_PER_MINUTE",
     "TLS_CERT",
     "TLS_KEY",
+    "MAX_SESSIONS",
+    "SESSION_QUEUE",
+    "MAX_SESSIONS_PER_KEY",
+    "MAX_MESSAGE_BYTES",
+    "OUTBOUND_FRAMES",
+    "MICROPHONE_SPEED",
+    "MICROPHONE_BURST_SECONDS",
+    "MAX_UTTERANCE_SECONDS",
+    "PING_SECONDS",
+    "SILENT_SECONDS",
+    "SESSION_GRACE_SECONDS",
     "LOG",
     "LOG_FORMAT",
     "HF_ENDPOINT",

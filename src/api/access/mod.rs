@@ -9,6 +9,7 @@ mod key;
 mod login;
 mod origin;
 mod rate;
+mod seats;
 mod share;
 mod ticket;
 
@@ -33,6 +34,7 @@ use login::cookie_of;
 pub(super) use origin::with_cors;
 use origin::{Hosts, Origins};
 use rate::Rates;
+pub(super) use seats::{Place, Seat, Seats, Standing};
 pub(super) use share::{Share, Shares};
 use ticket::Tickets;
 

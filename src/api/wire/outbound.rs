@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::binary::{Packing, SpeechHeader};
 use super::speech::{AudioBody, Packer, TimedWord, format_name};
 use super::{Protocol, Refusal, journal};
+use crate::api::access::Standing;
 use crate::audio::{EncodeError, SPEECH_HZ};
 use crate::provider::{Role, Usage};
 use crate::session::event::{
@@ -54,6 +55,7 @@ pub(in crate::api) enum Notice {
     },
     ServerDraining,
     BudgetWarning(BudgetReport),
+    QueuePosition(Standing),
 }
 
 impl Notice {
@@ -61,7 +63,7 @@ impl Notice {
     pub(in crate::api) fn is_numbered(&self) -> bool {
         match self {
             Self::Told(told) => !matches!(told.output, Output::Audio(_) | Output::Duck { .. } | Output::Unduck { .. }),
-            Self::Pong { .. } | Self::Resumed { .. } => false,
+            Self::Pong { .. } | Self::Resumed { .. } | Self::QueuePosition(_) => false,
             _ => true,
         }
     }
@@ -193,6 +195,9 @@ pub(in crate::api) fn text(notice: &Notice, seq: Option<u64>, resume_token: &str
         }
         Notice::ServerDraining => (Body::ServerDraining, None),
         Notice::BudgetWarning(report) => (Body::BudgetWarning(report), None),
+        Notice::QueuePosition(Standing { position, wait }) => {
+            (Body::QueuePosition { position: *position, retry_after_ms: millis(*wait) }, None)
+        }
         Notice::Recalled(message) => return journal::told_again(message, resume_token),
     };
     serde_json::to_string(&Envelope { body, seq, reference })
@@ -352,6 +357,10 @@ enum Body<'a> {
         item_id: &'a str,
     },
     BudgetWarning(&'a BudgetReport),
+    QueuePosition {
+        position: usize,
+        retry_after_ms: u64,
+    },
     ServerDraining,
     Pong,
     Error {

@@ -104,6 +104,7 @@ pub(in crate::api) struct AudioBody<'a> {
     character_id: &'a str,
     /// Base64. Absent on a WebSocket where binary frames follow.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required, value_type = String)]
     audio_data: Option<String>,
     sequence_number: u64,
     format: &'static str,

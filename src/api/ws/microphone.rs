@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use crate::api::Limits;
 use crate::api::wire::{AudioChunk, Refusal};
 use crate::audio::packets::PACKET_HZ;
 use crate::audio::resample::{ResampleError, Resampler};
@@ -10,9 +11,6 @@ use crate::audio::{MIC_HZ, Mic, PacketDecoder};
 
 /// Clients send 10 to 200 ms at once; more than this is a file, not a microphone.
 const LONGEST_CHUNK_SECONDS: f64 = 1.0;
-/// Twice real time lets a client catch up after its network has stalled.
-const SECONDS_PER_SECOND: f64 = 2.0;
-const BURST_SECONDS: f64 = 5.0;
 
 /// One client's stream of audio.
 pub(super) struct Microphone {
@@ -24,8 +22,10 @@ pub(super) struct Microphone {
 }
 
 impl Microphone {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { resampler: None, packets: None, allowance: Allowance::new(BURST_SECONDS, SECONDS_PER_SECOND, now) }
+    /// More than real time lets a client catch up after its network has stalled.
+    pub(super) fn new(limits: &Limits, now: Instant) -> Self {
+        let allowance = Allowance::new(limits.microphone_burst.as_secs_f64(), limits.microphone_speed, now);
+        Self { resampler: None, packets: None, allowance }
     }
 
     /// Decodes a chunk and brings it to [`MIC_HZ`]. The resampler's last few milliseconds come with the next chunk.
@@ -61,7 +61,7 @@ impl Microphone {
         if self.allowance.spend(seconds, now) {
             return Ok(());
         }
-        let message = "audio comes faster than twice real time; this chunk was not heard";
+        let message = "audio comes too much faster than it is spoken; this chunk was not heard";
         Err(Refusal::new("rate_limited", message).retryable())
     }
 

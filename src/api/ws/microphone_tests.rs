@@ -3,6 +3,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Microphone;
+use crate::api::Limits;
 use crate::api::wire::AudioChunk;
 use crate::audio::resample::resample;
 use crate::audio::wav::{self, WireFormat};
@@ -21,7 +22,7 @@ fn pcm(data: Vec<u8>, sample_rate: u32, channels: u32) -> AudioChunk {
 fn chunks_of_a_stream_sound_as_one() {
     let now = Instant::now();
     let whole = tone::<44_100>(44_100);
-    let mut microphone = Microphone::new(now);
+    let mut microphone = Microphone::new(&Limits::default(), now);
     let mut heard = Mic::default();
     for chunk in whole.as_slice().chunks(4_410) {
         let audio = Pcm::<44_100>::new(chunk.to_vec());
@@ -38,7 +39,7 @@ fn chunks_of_a_stream_sound_as_one() {
 #[test]
 fn a_change_of_rate_loses_nothing() {
     let now = Instant::now();
-    let mut microphone = Microphone::new(now);
+    let mut microphone = Microphone::new(&Limits::default(), now);
     let first = microphone.take(&pcm(tone::<48_000>(24_000).to_s16le(), 48_000, 1), now).unwrap();
     let wav =
         AudioChunk { data: wav::encode(&tone::<16_000>(8_000)), format: WireFormat::Wav, sample_rate: 0, channels: 1 };
@@ -50,7 +51,7 @@ fn a_change_of_rate_loses_nothing() {
 fn stereo_is_mixed() {
     let now = Instant::now();
     let both: Vec<u8> = std::iter::repeat_n([8_000_i16, 16_000], 160).flatten().flat_map(i16::to_le_bytes).collect();
-    let heard = Microphone::new(now).take(&pcm(both, 16_000, 2), now).unwrap();
+    let heard = Microphone::new(&Limits::default(), now).take(&pcm(both, 16_000, 2), now).unwrap();
     assert_eq!(heard.as_slice().len(), 160);
     assert!(heard.as_slice().iter().all(|sample| (sample - 12_000.0 / 32_768.0).abs() < 1e-6));
 }
@@ -69,16 +70,16 @@ fn what_cannot_be_heard_is_refused_by_name() {
         (AudioChunk { format: WireFormat::Wav, ..pcm(b"RIFFnothing".to_vec(), 0, 1) }, "bad_audio"),
     ];
     for (chunk, code) in cases {
-        let refusal = Microphone::new(now).take(&chunk, now).unwrap_err();
+        let refusal = Microphone::new(&Limits::default(), now).take(&chunk, now).unwrap_err();
         assert_eq!(refusal.code, code, "{chunk:?}: {refusal:?}");
     }
-    assert!(Microphone::new(now).take(&pcm(vec![], 16_000, 1), now).unwrap().is_empty());
+    assert!(Microphone::new(&Limits::default(), now).take(&pcm(vec![], 16_000, 1), now).unwrap().is_empty());
 }
 
 #[test]
 fn twice_real_time_passes_and_more_does_not() {
     let start = Instant::now();
-    let mut microphone = Microphone::new(start);
+    let mut microphone = Microphone::new(&Limits::default(), start);
     let chunk = pcm(vec![0; 3_200], 16_000, 1);
     let accepted = |microphone: &mut Microphone, at: Instant, count: usize| {
         (0..count).filter(|_| microphone.take(&chunk, at).is_ok()).count()
@@ -98,7 +99,7 @@ fn packets_are_heard_like_samples() {
     let whole = tone::<24_000>(24_000);
     let mut encoder = PacketEncoder::new().unwrap();
     let packets = encoder.push(&whole).unwrap();
-    let mut microphone = Microphone::new(now);
+    let mut microphone = Microphone::new(&Limits::default(), now);
     let mut heard = Mic::default();
     for packet in &packets {
         heard.extend(&microphone.take_packet(packet, now).unwrap());
@@ -113,7 +114,7 @@ fn packets_are_heard_like_samples() {
 #[test]
 fn packets_that_are_none_are_refused_and_the_next_is_heard() {
     let now = Instant::now();
-    let mut microphone = Microphone::new(now);
+    let mut microphone = Microphone::new(&Limits::default(), now);
     for garbage in [vec![], vec![0xff; 3], vec![0x83, 63, 0, 0], vec![0x9b; 2]] {
         let refusal = microphone.take_packet(&garbage, now).unwrap_err();
         assert_eq!(refusal.code, "bad_audio", "{garbage:?}: {refusal:?}");

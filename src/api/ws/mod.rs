@@ -8,6 +8,7 @@ mod call;
 mod door;
 mod meter;
 mod microphone;
+mod queue;
 mod reader;
 mod writer;
 
@@ -35,8 +36,9 @@ use crate::audio::{MIC_HZ, MICROPHONE_RATES};
 use crate::session::Opening;
 use call::Visit;
 pub(super) use call::{Hall, mend, sweep_for_ever};
+use door::Door;
 pub use meter::describe as describe_metrics;
-use reader::Reader;
+use reader::{Listener, Reader};
 use writer::Writer;
 
 /// A message beyond the limit is refused by name up to this many times the limit; beyond that, before it is read.
@@ -176,6 +178,7 @@ impl Connect {
             guests: Vec::new(),
             settings: house.state.settings.session(),
             paced: true,
+            bounds: house.state.limits.bounds,
             caller: asker.caller.clone(),
         }
     }
@@ -186,12 +189,8 @@ async fn run(socket: WebSocket, house: Arc<House>, asker: Asker, opening: Openin
     let Wish { protocol, resumes } = wish;
     let (sink, mut stream) = socket.split();
     let mut writer = Writer::new(sink, Encoder::new(protocol), &house.state.limits);
-    let entered = if resumes {
-        door::come_back(&house, &asker, opening, (&mut stream, &mut writer)).await
-    } else {
-        let entered = door::enter(&house, &asker, opening, Vec::new()).await;
-        entered.map_err(|(refusal, ending)| (Some(refusal), ending))
-    };
+    let door = Door::new(&house, &asker, (&mut stream, protocol), &mut writer);
+    let entered = if resumes { door.come_back(opening).await } else { door.enter(opening, Vec::new()).await };
     let (ending, place) = match entered {
         Ok(mut visit) => {
             writer.join(&visit.seat);
@@ -227,7 +226,8 @@ async fn converse(
     identity: &Identity,
 ) -> Ending {
     let (say, mut answers) = mpsc::channel(ANSWERS);
-    let mut reader = Reader::new(incoming, visit.seat.clone(), say, house.draining.clone(), &house.state.limits);
+    let listener = Listener::Call(visit.seat.clone());
+    let mut reader = Reader::new(incoming, listener, say, house.draining.clone(), &house.state.limits);
     let ending = tokio::select! {
         ending = reader.run() => ending,
         Ok(()) = &mut visit.replaced => Ending::Replaced,

@@ -19,10 +19,26 @@ use crate::session::event::{Input, Request};
 /// What tungstenite calls a message beyond its limit; its error type is not ours to name.
 const OVER_LIMIT: &str = "Space limit exceeded";
 
+/// Whom a client's requests go to.
+pub(super) enum Listener {
+    Call(Seat),
+    /// Whoever answers while the client waits for its call.
+    Queue(mpsc::Sender<Request>),
+}
+
+impl Listener {
+    async fn ask(&self, request: Request) -> Result<(), Ending> {
+        match self {
+            Self::Call(seat) => seat.ask(request).await,
+            Self::Queue(inbox) => inbox.send(request).await.map_err(|_| Ending::SessionFailed),
+        }
+    }
+}
+
 pub(super) struct Reader<'a> {
     stream: &'a mut SplitStream<WebSocket>,
     protocol: Protocol,
-    seat: Seat,
+    listener: Listener,
     notices: mpsc::Sender<Notice>,
     draining: Draining,
     microphone: Microphone,
@@ -34,7 +50,7 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(
         (stream, protocol): (&'a mut SplitStream<WebSocket>, Protocol),
-        seat: Seat,
+        listener: Listener,
         notices: mpsc::Sender<Notice>,
         draining: Draining,
         limits: &Limits,
@@ -44,10 +60,10 @@ impl<'a> Reader<'a> {
         Self {
             stream,
             protocol,
-            seat,
+            listener,
             notices,
             draining,
-            microphone: Microphone::new(now),
+            microphone: Microphone::new(limits, now),
             requests: Allowance::new(per_minute, per_minute / 60.0, now),
             message_bytes: limits.message_bytes,
             silent_after: limits.silent_after,
@@ -104,7 +120,7 @@ impl<'a> Reader<'a> {
         match outcome {
             Err(refusal) => self.say(Notice::Refused(refusal.to(reference))).await,
             Ok(None) => Ok(()),
-            Ok(Some(input)) => self.seat.ask(Request { input, reference }).await,
+            Ok(Some(input)) => self.listener.ask(Request { input, reference }).await,
         }
     }
 

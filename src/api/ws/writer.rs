@@ -48,7 +48,7 @@ impl Writer {
         loop {
             let outcome = tokio::select! {
                 biased;
-                _ = ping.tick() => self.frame(Message::Ping(Bytes::new())).await,
+                _ = ping.tick() => self.ping().await,
                 line = follower.next() => match line {
                     Ok(line) => self.line(&line, client).await,
                     Err(ending) => return ending,
@@ -105,6 +105,10 @@ impl Writer {
             self.frame(message).await?;
         }
         Ok(())
+    }
+
+    pub(super) async fn ping(&mut self) -> Result<(), Ending> {
+        self.frame(Message::Ping(Bytes::new())).await
     }
 
     /// Says goodbye, where somebody is there to hear it.

@@ -103,6 +103,8 @@ pub(super) struct Ear {
     new_id: fn() -> String,
     /// Utterances are told with their audio.
     keeps_audio: bool,
+    /// No utterance gets longer.
+    longest: Samples<MIC_HZ>,
     pointer: EndPointer,
     /// Where `pointer` began to count.
     pointer_from: Samples<MIC_HZ>,
@@ -163,6 +165,7 @@ impl Ear {
             caller,
             new_id,
             keeps_audio,
+            longest: LONGEST_UTTERANCE,
             pointer_from: Samples(0),
             received: Samples(0),
             rest: Vec::new(),
@@ -173,6 +176,12 @@ impl Ear {
             hearing: SelectAll::new(),
             told: Vec::new(),
         }
+    }
+
+    /// With shorter utterances than [`LONGEST_UTTERANCE`].
+    pub(super) fn bounded(mut self, longest: Duration) -> Self {
+        self.longest = Samples::from_millis(longest.as_millis() as u64).min(LONGEST_UTTERANCE);
+        self
     }
 
     /// Listens until the inbox closes or nobody is left to tell.
@@ -259,12 +268,15 @@ impl Ear {
             } else if !self.refused {
                 self.refused = self.open(began).is_none();
             }
-            if self.open.as_ref().is_some_and(|open| open.length >= LONGEST_UTTERANCE) {
+            if self.open.as_ref().is_some_and(|open| open.length >= self.longest) {
                 self.commit();
             }
             return;
         }
         self.feed(frame);
+        if self.longest < LONGEST_UTTERANCE && self.open.as_ref().is_some_and(|open| open.length >= self.longest) {
+            self.commit();
+        }
         let probability = self.activity.score(frame).unwrap_or_else(|error| {
             self.told.push(Heard::Refused { complaint: Complaint::of(&error, None), reference: None });
             0.0

@@ -10,7 +10,6 @@ mod exchange;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::{FromRequest, Path as Segment, Request as HttpRequest, State as Extract};
 use axum::http::{StatusCode, header};
@@ -47,8 +46,6 @@ const MOST_MODEL: usize = 200;
 const MOST_CHARACTERS: usize = 8;
 /// Conversations that wait for their title at once, beside those that are replied to.
 pub(in crate::api) const TITLING: usize = 8;
-/// When to come back where all sessions are taken.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
     OpenApiRouter::new().routes(routes!(create)).routes(routes!(regenerate))
@@ -246,8 +243,8 @@ async fn begin(
         let detail = "the server is shutting down";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "server_draining", detail));
     }
-    let full = |_| ProviderError::Overloaded { what: "the server".to_owned(), retry_after: RETRY_AFTER };
-    let seat = Arc::clone(&house.sessions).try_acquire_owned().map_err(full)?;
+    let full = || ProviderError::Overloaded { what: "the server".to_owned(), retry_after: house.seats.last().wait };
+    let seat = house.seats.try_place().ok_or_else(full)?;
     let pass = house.replying.enter(asker.rows.owner(), &conversation_id).ok_or_else(|| {
         let detail = "another request is being answered in this conversation; wait for its end";
         Problem::new(StatusCode::CONFLICT, "conversation_busy", detail)
@@ -258,6 +255,7 @@ async fn begin(
         guests,
         settings: house.state.settings.session(),
         paced: false,
+        bounds: house.state.limits.bounds,
         caller: asker.caller.clone(),
     };
     let handle = session::start(asker.parts(&house), opening).await.map_err(refuse)?;

@@ -1,6 +1,6 @@
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, Connection};

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{Call, Client, Follower, NoEntry, Presence, Seat};
-use crate::api::access::Share;
+use crate::api::access::{self, Share};
 use crate::api::wire::Notice;
 use crate::api::ws::{Ending, meter};
 use crate::session::event::Output;
@@ -18,7 +18,7 @@ const RUNS_ON: Duration = Duration::from_secs(1);
 
 /// A place among the sessions, for as long as somebody is there.
 pub(in crate::api::ws) struct Place {
-    pub(in crate::api::ws) _permit: OwnedSemaphorePermit,
+    pub(in crate::api::ws) _seat: access::Seat,
     pub(in crate::api::ws) _open: meter::OpenSession,
 }
 
@@ -127,7 +127,7 @@ impl Call {
         self: &Arc<Self>,
         entry: Entry,
         greeting: Vec<Notice>,
-        place: Option<Place>,
+        place: &mut Option<Place>,
         keyed: impl FnOnce() -> Option<Keyed>,
     ) -> Result<Visit, NoEntry> {
         let mut attendance = self.attendance();
@@ -140,7 +140,7 @@ impl Call {
                 (client, Some(self.log.from_seq(client, last_seq).ok_or(NoEntry::Forgotten)?))
             }
         };
-        let place = attendance.place.clone().or_else(|| place.map(Arc::new)).ok_or(NoEntry::Empty)?;
+        let place = attendance.place.clone().or_else(|| place.take().map(Arc::new)).ok_or(NoEntry::Empty)?;
         // A client's former socket may not know yet that its connection is gone; its place is the client's.
         let former = attendance.sockets.remove(&client).map(|former| former.replaced);
         let Some(keyed) = keyed() else {
@@ -173,11 +173,6 @@ impl Call {
             return self.log.from_the_start(client);
         }
         self.log.from_now(client, greeting.into_iter().chain([Notice::Told(started)]).collect())
-    }
-
-    /// Whether sockets may still join.
-    pub(in crate::api::ws) fn is_open(&self) -> bool {
-        !self.attendance().is_over
     }
 
     /// Whether the last one has left. Then nobody may join any more.

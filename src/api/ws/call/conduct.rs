@@ -39,8 +39,10 @@ pub(in crate::api::ws) struct Conductor {
     work: Work,
     journal: Journal,
     presence: watch::Receiver<Presence>,
-    /// When a call that nobody is in ends.
+    /// When a call that nobody is in is looked at.
     grace: Option<Instant>,
+    /// Nobody who was in it comes back.
+    is_left: bool,
     /// When a drain is over.
     drain: Option<Instant>,
     /// The interruption before that has been asked for.
@@ -75,6 +77,7 @@ impl Conductor {
             work: Work::default(),
             journal: Journal::after(0),
             grace: None,
+            is_left: false,
             drain: None,
             is_cut_off: false,
         }
@@ -103,7 +106,10 @@ impl Conductor {
                     None => Some(Ending::SessionFailed),
                 },
                 // The sender is the call's own.
-                Ok(()) = self.presence.changed() => self.attend(),
+                Ok(()) = self.presence.changed() => {
+                    self.attend();
+                    None
+                }
                 () = until(grace) => self.wait_on(),
                 () = draining.begins(), if self.drain.is_none() => self.drain(),
                 () = until(deadline) => self.cut_off(),
@@ -128,35 +134,32 @@ impl Conductor {
     }
 
     /// Somebody has come, or all have left.
-    fn attend(&mut self) -> Option<Ending> {
+    fn attend(&mut self) {
         let presence = *self.presence.borrow_and_update();
+        self.is_left = presence == Presence::Over;
         if presence == Presence::Attended {
             self.grace = None;
-            return None;
+        } else {
+            let now = Instant::now();
+            self.call.log.pause(now);
+            self.grace = Some(now);
         }
-        let now = Instant::now();
-        self.call.log.pause(now);
-        let is_over = presence == Presence::Over || !self.work.has_begun() || self.drain.is_some();
-        self.grace.get_or_insert(now);
-        if is_over { self.lock_up() } else { None }
     }
 
-    /// Nobody is there. None: the call waits on.
+    /// Nobody is there. None: the call waits on, or somebody has just come.
     fn wait_on(&mut self) -> Option<Ending> {
         let limits = &self.house.state.limits;
         let since = self.call.attendance().away_since;
-        let is_over = since.is_some_and(|since| since.elapsed() >= limits.grace)
+        let is_over = self.is_left
+            || !self.work.has_begun()
+            || self.drain.is_some()
+            || since.is_some_and(|since| since.elapsed() >= limits.grace)
             || self.house.hall.is_too_much(&self.call, limits.sessions);
-        if is_over {
-            return self.lock_up();
+        if is_over && self.call.lock_up() {
+            return Some(Ending::Gone);
         }
         self.grace = Some(Instant::now() + LOOK_EVERY.min(limits.grace));
         None
-    }
-
-    /// The call ends, unless somebody has just come.
-    fn lock_up(&mut self) -> Option<Ending> {
-        self.call.lock_up().then_some(Ending::Gone)
     }
 
     fn drain(&mut self) -> Option<Ending> {
@@ -208,6 +211,7 @@ impl Conductor {
             }
         }
         self.warned = reports;
+        self.journal.touch();
         None
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::playback::Heard;
-use super::{Call, Hall};
+use super::{Call, Hall, recall};
 use crate::api::wire;
 use crate::session::settings::OutputKind;
 use crate::store::{JournalPage, Store, digest};
@@ -209,5 +209,9 @@ pub(in crate::api) async fn sweep_for_ever(store: Store) {
             Ok(count) => tracing::debug!(count, "sessions that were left alone were forgotten"),
         }
         sleep(SWEEP_EVERY).await;
+        // What other servers of the same database have left behind.
+        if let Err(error) = recall::mend(&store, false).await {
+            tracing::warn!(%error, "replies that were cut off are not mended");
+        }
     }
 }

@@ -20,9 +20,7 @@ use crate::session::event::{AudioPiece, Output, Told};
 const KEPT: usize = 2_048;
 /// Audio that is kept until it is acknowledged: more than a client may hold back.
 const AUDIO: Duration = Duration::from_secs(30);
-/// Messages that may wait for a socket: the wire's limit.
-const BEHIND: u64 = 64;
-/// A burst of more than [`BEHIND`] is no fault where it is taken in this time.
+/// A burst of more messages than may wait for a socket is no fault where it is taken in this time.
 const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// One message, as every socket that it concerns gets it.
@@ -51,6 +49,8 @@ pub(in crate::api::ws) struct Log {
     lines: Mutex<Lines>,
     /// How many lines there ever were; it also changes at the end.
     changed: watch::Sender<u64>,
+    /// So many messages may wait for a socket.
+    behind: u64,
 }
 
 struct Lines {
@@ -70,12 +70,13 @@ struct Lines {
 }
 
 impl Log {
-    pub(in crate::api::ws) fn new() -> Self {
-        Self::after(0, Vec::new())
+    /// One where so many messages may wait for a socket.
+    pub(in crate::api::ws) fn new(behind: usize) -> Self {
+        Self::after(behind, 0, Vec::new())
     }
 
     /// One that goes on after `last_seq`, with what is known of the numbers before.
-    pub(in crate::api::ws) fn after(last_seq: u64, recalled: Vec<(u64, Notice)>) -> Self {
+    pub(in crate::api::ws) fn after(behind: usize, last_seq: u64, recalled: Vec<(u64, Notice)>) -> Self {
         let forgotten = recalled.first().map_or(last_seq, |(seq, _)| seq - 1);
         let mut lines = Lines {
             kept: BTreeMap::new(),
@@ -93,7 +94,7 @@ impl Log {
         }
         lines.last_seq = last_seq;
         let changed = watch::Sender::new(lines.end);
-        Self { lines: Mutex::new(lines), changed }
+        Self { lines: Mutex::new(lines), changed, behind: behind as u64 }
     }
 
     /// Takes in what the session tells. The `ref` in it names whose it is: see [`Client::tag`].
@@ -300,7 +301,7 @@ impl Follower {
         }
         let lines = self.log.lines();
         let behind = lines.end - self.place.max(self.caught_up).min(lines.end);
-        if behind <= BEHIND {
+        if behind <= self.log.behind {
             self.late = None;
         } else if self.late.get_or_insert_with(Instant::now).elapsed() > CATCH_UP {
             return Some(Err(Ending::TooSlow));

@@ -4,16 +4,17 @@ use std::time::Duration;
 use tokio::time::{advance, timeout};
 
 use super::super::playback::tests::piece;
-use super::{BEHIND, CATCH_UP, Follower, KEPT, Log};
+use super::{CATCH_UP, Follower, KEPT, Log};
 use crate::api::wire::Notice;
 use crate::api::ws::Ending;
 use crate::api::ws::call::Client;
 use crate::session::event::{Output, Told, Turn, TurnReport};
 
 const ME: Client = Client(1);
+const BEHIND: u64 = 64;
 
 fn log() -> Arc<Log> {
-    Arc::new(Log::new())
+    Arc::new(Log::new(64))
 }
 
 fn text(log: &Log, text: &str) {

@@ -52,7 +52,7 @@ pub(in crate::api::ws) async fn recall(
     let Some(scene) = Call::scene(&mut outbox).await else { return Ok(None) };
     let numbered = known.messages.into_iter().filter_map(|message| Some((message["seq"].as_u64()?, message)));
     let recalled = numbered.map(|(seq, message)| (seq, Notice::Recalled(message))).collect();
-    let log = Log::after(recall.last_seq.max(resume.last_seq), recalled);
+    let log = Log::after(house.state.limits.bounds.outbound, recall.last_seq.max(resume.last_seq), recalled);
     let call = Call::new(asker.rows.owner().into(), scene, secret, log, inbox);
     call.set_again(state.settings);
     let conductor = Conductor::again(house, Arc::clone(&call), outbox, ending);
@@ -98,8 +98,8 @@ fn heard_of<'a>(state: &'a State, item_id: &str) -> Option<&'a HeardState> {
 ///
 /// # Errors
 /// The database failed.
-pub(in crate::api) async fn mend(store: &Store) -> Result<(), RecordError> {
-    for CutOff { owner, message } in store.cut_off_replies().await? {
+pub(in crate::api) async fn mend(store: &Store, has_just_started: bool) -> Result<(), RecordError> {
+    for CutOff { owner, message } in store.cut_off_replies(has_just_started).await? {
         let rows = store.of(&owner);
         let (conversation_id, id) = (message.conversation_id.clone(), message.id.clone());
         let outcome = match mended(&rows, message).await? {

@@ -83,6 +83,13 @@ pub(super) fn sent<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> 
     T::deserialize(value).map(Some)
 }
 
+/// For a text that may be empty: a null that was sent empties it.
+pub(super) fn emptied<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    value: D,
+) -> Result<Option<T>, D::Error> {
+    Option::<T>::deserialize(value).map(|sent| Some(sent.unwrap_or_default()))
+}
+
 fn says_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))

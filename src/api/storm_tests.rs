@@ -91,8 +91,11 @@ impl Kind {
     }
 }
 
-/// Every message with its fields: their kinds, and a value that is right. Those that must be there come first.
-fn messages() -> Vec<(&'static str, usize, Vec<(&'static str, Kind, Value)>)> {
+/// A field's name, what it holds, and a value that is right.
+type Field = (&'static str, Kind, Value);
+
+/// Every message: its type, how many fields it must have, and its fields, those first.
+fn messages() -> Vec<(&'static str, usize, Vec<Field>)> {
     use Kind::{Choice, Count, List, Number, Switch, Text, Vad};
     let sound = STANDARD.encode([0; 640]);
     let settings = vec![

@@ -9,6 +9,7 @@ mod name;
 mod roster;
 mod shelf;
 mod stock;
+pub mod tenancy;
 
 use std::sync::{Arc, OnceLock};
 

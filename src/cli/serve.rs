@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::output;
 use crate::api::{self, Access, ApiKey, Defaults, Limits, MODEL_SETTINGS, PartReport, PartState, Saved, State, Tls};
-use crate::app::App;
+use crate::app::{App, tenancy};
 use crate::config::{Config, SocketLimits};
 use crate::provider::{Capability, ProviderState, Roster};
 use crate::session::Bounds;
@@ -55,6 +55,7 @@ impl Serve {
             .await
             .with_context(|| format!("listening on {}", app.config.listen))?;
         let address = listener.local_addr()?;
+        let _tenancy = tenancy::move_in(&app.config.data_dir);
         let store = app.store().await?;
         let ledger = app.keep_books(&store).await?;
         let saved = Saved::read(store.settings().await?);

@@ -11,7 +11,7 @@ use crate::session::record::RecordError;
 
 const KEPT: Duration = Duration::from_hours(24);
 /// A claim that nobody has renewed for so long is left alone.
-const ABANDONED: Duration = Duration::from_secs(60);
+const ABANDONED: Duration = Duration::from_mins(1);
 
 /// An answer that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]

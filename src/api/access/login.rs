@@ -69,7 +69,8 @@ async fn log_in(Extract(house): Extract<Arc<House>>, headers: HeaderMap, body: J
     let LogIn { key } = body.read()?;
     let Some(identity) = house.entrance.keys.identify(key.trim()).await? else {
         sleep(PAUSE).await;
-        return Err(unauthorized());
+        let detail = "this is no key of this server, or it has ended";
+        return Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail));
     };
     let digest = identity.proof.as_ref().map(|proof| Arc::clone(&proof.key)).ok_or_else(unauthorized)?;
     let value = house.state.store.begin_login(&digest, DAYS).await.map_err(|error| no_answer(&error))?;

@@ -20,6 +20,7 @@ use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::body::JsonBody;
 use crate::api::narration::{self, Narration, Script};
+use crate::api::openapi::{Binary, SentEvent};
 use crate::api::problem::Problem;
 use crate::audio::{EncodeError, Encoder, Format, Samples, Speech};
 use crate::provider::{ProviderError, Urgency};
@@ -53,7 +54,10 @@ enum Voice {
     tag = "OpenAI",
     request_body = SpeechAsked,
     responses(
-        (status = 200, description = "The sound, as it is made", content_type = "audio/*"),
+        (status = 200, description = "The sound, as it is made, or events of it", content(
+            (inline(Binary) = "audio/*"),
+            (SentEvent = "text/event-stream"),
+        )),
         (status = "4XX", body = Refusal, description = "Refused"),
         (status = "5XX", body = Refusal, description = "Failed"),
     )

@@ -118,13 +118,13 @@ fn encoder() -> Encoder {
 }
 
 /// The one text frame.
-fn text_of(messages: Vec<Message>) -> String {
-    let [Message::Text(text)] = messages.as_slice() else { panic!("{messages:?}") };
+fn text_of(messages: &[Message]) -> String {
+    let [Message::Text(text)] = messages else { panic!("{messages:?}") };
     text.to_string()
 }
 
 fn written(output: Output) -> Value {
-    let text = text_of(encoder().encode(&Notice::Told(output.into()), Some(1)).unwrap());
+    let text = text_of(&encoder().encode(&Notice::Told(output.into()), Some(1)).unwrap());
     assert!(text.starts_with(r#"{"type":"#), "the type comes first: {text}");
     serde_json::from_str(&text).unwrap()
 }
@@ -229,14 +229,14 @@ fn in_binary_the_words_go_before_the_sound() {
     let mut encoder = Encoder::new(protocol);
     let who = |id: &str, index| Participant { id: id.into(), name: id.into(), voice: None, index };
     let characters = Output::Characters(vec![who("b", 0), who("c", 1)]);
-    text_of(encoder.encode(&Notice::Told(characters.into()), Some(1)).unwrap());
+    text_of(&encoder.encode(&Notice::Told(characters.into()), Some(1)).unwrap());
     let mut say = |piece: AudioPiece| encoder.encode(&Notice::Told(Output::Audio(piece).into()), None).unwrap();
     let mut frame = vec![2, 0, 1, 0, 2, 0, 0, 0, 4, 0, 0, 0, 40, 0, 0, 0];
     frame.extend([0, 0, 0xff, 0x7f, 1, 0x80]);
     for format in [AudioFormat::Pcm, AudioFormat::Wav] {
         let sequence_number = if format == AudioFormat::Pcm { 4 } else { 5 };
         frame[8] = sequence_number as u8;
-        let messages = say(AudioPiece { format, sequence_number, ..piece() });
+        let messages = say(AudioPiece { sequence_number, format, ..piece() });
         let [Message::Text(words), Message::Binary(sound)] = messages.as_slice() else { panic!("{messages:?}") };
         let words: Value = serde_json::from_str(words).unwrap();
         assert_eq!(
@@ -261,7 +261,7 @@ fn in_binary_the_words_go_before_the_sound() {
     if cfg!(feature = "mp3") {
         let audio = Speech::new(vec![0.1; 4_800]);
         let format = AudioFormat::Mp3;
-        let text = text_of(say(AudioPiece { sequence_number: 7, audio, last: true, format, ..piece() }));
+        let text = text_of(&say(AudioPiece { sequence_number: 7, audio, last: true, format, ..piece() }));
         assert!(text.contains(r#""audio_data":""#), "it has no number for frames: {text}");
     }
 }

@@ -162,19 +162,15 @@ impl<'a> Door<'a> {
             return Ok(());
         }
         let seats = &self.house.seats;
-        let seat = match seats.try_seat() {
-            Some(seat) => seat,
-            None => match seats.queue_up() {
-                Some(place) => {
-                    let incoming = (&mut *self.stream, self.protocol);
-                    let seated = queue::seat(self.house, &self.asker.identity, place, incoming, self.writer).await;
-                    seated.map_err(|ending| (None, ending))?
-                }
-                None => {
-                    let (limit, seconds) = (self.house.state.limits.sessions, seats.last().wait.as_secs().max(1));
-                    return Err(full(format!("all {limit} sessions are taken; try again in {seconds} s")));
-                }
-            },
+        let seat = if let Some(seat) = seats.try_seat() {
+            seat
+        } else if let Some(place) = seats.queue_up() {
+            let incoming = (&mut *self.stream, self.protocol);
+            let seated = queue::seat(self.house, &self.asker.identity, place, incoming, self.writer).await;
+            seated.map_err(|ending| (None, ending))?
+        } else {
+            let (limit, seconds) = (self.house.state.limits.sessions, seats.last().wait.as_secs().max(1));
+            return Err(full(format!("all {limit} sessions are taken; try again in {seconds} s")));
         };
         self.place = Some(Place { _seat: seat, _open: meter::OpenSession::new() });
         Ok(())

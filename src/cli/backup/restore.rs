@@ -11,7 +11,7 @@ use crate::store::Store;
 
 /// Fill a database and DATA_DIR from a backup
 ///
-/// Stop the server first. All of it is restored, or nothing is changed. A database that already holds conversations,
+/// A server that runs on DATA_DIR must be stopped first. All of it is restored, or nothing is changed. A database that already holds conversations,
 /// characters, keys or the like is left alone unless --replace is said.
 #[derive(Args, Debug)]
 #[command(
@@ -27,6 +27,7 @@ pub(in crate::cli) struct Restore {
 
 impl Restore {
     pub(in crate::cli) async fn run(self, config: Config) -> anyhow::Result<()> {
+        let _alone = app::tenancy::be_alone(&config.data_dir)?;
         let store = Store::open(&config.database_url).await?;
         let restored = app::restore(&store, &config.data_dir, &self.file, self.replace).await;
         store.checkpoint().await?;

@@ -52,8 +52,14 @@ pub(super) struct Entry {
 /// The character who said a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Speaker {
+    /// Empty: of one that was deleted since.
     pub(super) id: String,
     pub(super) name: String,
+}
+
+fn speaker_of(message: &Message) -> Option<Speaker> {
+    let (id, name) = (message.character_id.clone(), message.character_name.clone());
+    (id.is_some() || name.is_some()).then(|| Speaker { id: id.unwrap_or_default(), name: name.unwrap_or_default() })
 }
 
 impl History {
@@ -196,11 +202,10 @@ impl History {
 impl Entry {
     /// As the records have it.
     fn of(message: &Message) -> Self {
-        let name = || message.character_name.clone().unwrap_or_default();
         Self {
             id: message.id.clone(),
             role: message.role,
-            speaker: message.character_id.clone().map(|id| Speaker { id, name: name() }),
+            speaker: speaker_of(message),
             text: message.content.chars().take(message.heard_chars.unwrap_or(usize::MAX)).collect(),
             client_message_id: message.client_message_id.clone(),
             is_stored: true,

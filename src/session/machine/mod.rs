@@ -451,6 +451,10 @@ fn bad_field(error: &BadField) -> Complaint {
     Complaint { code: ErrorCode::BadField, message: error.to_string(), retryable: false, item_id: None }
 }
 
+fn no_item(message: String, item_id: String) -> Complaint {
+    Complaint { code: ErrorCode::ItemNotFound, message, retryable: false, item_id: Some(item_id) }
+}
+
 #[cfg(test)]
 mod property_tests;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::reply::Cause;
-use super::{Effect, Machine, Player, bad_field};
+use super::{Effect, Machine, Player, bad_field, no_item};
 use crate::provider::Role;
 use crate::session::event::{Complaint, ErrorCode, Input, Output, Participant, Request, Terms};
 use crate::session::history::Entry;
@@ -133,18 +133,21 @@ impl Machine {
         }
         if self.history.is_users(&item_id) {
             let Some(reply) = self.history.reply_to(&item_id) else {
-                let error = BadField::new("item_id", "nobody has answered this message");
-                return self.complain(bad_field(&error), reference);
+                return self.complain(no_item("nobody has answered this message".to_owned(), item_id), reference);
             };
             item_id.clone_from(&reply.id);
         }
         let current = self.replies.front().filter(|reply| reply.item_id == item_id).map(|reply| reply.speaker);
+        let current = self.replies.front().filter(|reply| reply.item_id == item_id).map(|reply| Some(reply.speaker));
         let said = || self.history.reply(&item_id).map(|entry| self.speaker_of(entry));
         let Some(speaker) = current.or_else(said) else {
             let message = format!("there is no reply {item_id} in this conversation's recent messages");
-            let complaint =
-                Complaint { code: ErrorCode::ItemNotFound, message, retryable: false, item_id: Some(item_id) };
-            return self.complain(complaint, reference);
+            return self.complain(no_item(message, item_id), reference);
+        };
+        let Some(speaker) = speaker else {
+            let message = "whoever said this takes part no more".to_owned();
+            let code = ErrorCode::CharacterNotFound;
+            return self.complain(Complaint { code, message, retryable: false, item_id: Some(item_id) }, reference);
         };
         self.interrupt(now, None);
         self.owed = None;
@@ -198,9 +201,9 @@ impl Machine {
         self.begin(now, Cause { speakers, ..Cause::new(now) });
     }
 
-    /// Whose line it was; the first character's, where whoever said it takes part no more.
-    fn speaker_of(&self, entry: &Entry) -> usize {
-        entry.speaker.as_ref().and_then(|speaker| self.cast.find(&speaker.id)).unwrap_or(0)
+    /// Whose line it was; the first character's, where nobody knows. None: whoever said it takes part no more.
+    fn speaker_of(&self, entry: &Entry) -> Option<usize> {
+        entry.speaker.as_ref().map_or(Some(0), |speaker| self.cast.find(&speaker.id))
     }
 
     /// What a text or a wish to hear somebody comes to.

@@ -171,7 +171,10 @@ async fn create(asker: Asker, body: JsonBody) -> Result<Response, Problem> {
     put,
     path = "/characters/{id}",
     tag = "Characters",
-    params(("id" = String, Path, description = "The character's id")),
+    params(
+        ("id" = String, Path, description = "The character's id"),
+        ("If-Match" = Option<String>, Header, description = "The ETag it must still have"),
+    ),
     request_body = ChangedCharacter,
     responses(
         (status = 200, body = Character),
@@ -195,7 +198,10 @@ async fn change(
     put,
     path = "/characters/{id}/active",
     tag = "Characters",
-    params(("id" = String, Path, description = "The character's id")),
+    params(
+        ("id" = String, Path, description = "The character's id"),
+        ("If-Match" = Option<String>, Header, description = "The ETag it must still have"),
+    ),
     request_body = Activity,
     responses(
         (status = 200, body = Character),
@@ -220,7 +226,10 @@ async fn set_active(
     delete,
     path = "/characters/{id}",
     tag = "Characters",
-    params(("id" = String, Path, description = "The character's id")),
+    params(
+        ("id" = String, Path, description = "The character's id"),
+        ("If-Match" = Option<String>, Header, description = "The ETag it must still have"),
+    ),
     responses(
         (status = 204, description = "It is gone"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),

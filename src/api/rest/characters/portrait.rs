@@ -20,6 +20,7 @@ use super::wire::Character;
 use super::{asked, known};
 use crate::api::House;
 use crate::api::asker::Asker;
+use crate::api::openapi::Binary;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::rest::entity::{Entity, IfMatch};
 use crate::api::upload;
@@ -64,7 +65,10 @@ pub(super) fn address(id: &str) -> String {
     post,
     path = "/characters/{id}/image",
     tag = "Characters",
-    params(("id" = String, Path, description = "The character's id")),
+    params(
+        ("id" = String, Path, description = "The character's id"),
+        ("If-Match" = Option<String>, Header, description = "The ETag it must still have"),
+    ),
     request_body(content = PictureForm, content_type = "multipart/form-data"),
     responses(
         (status = 200, body = Character),
@@ -103,8 +107,8 @@ async fn send(
     params(("id" = String, Path, description = "The character's id"), Wanted),
     responses(
         (status = 200, description = "The picture", content(
-            (Vec<u8> = "image/jpeg"),
-            (Vec<u8> = "image/webp"),
+            (inline(Binary) = "image/jpeg"),
+            (inline(Binary) = "image/webp"),
         )),
         (status = 304, description = "It is what `If-None-Match` names"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::portrait;
-use crate::api::body::sent;
+use crate::api::body::{emptied, sent};
 use crate::api::problem::Problem;
 use crate::api::rest::text;
 use crate::session::settings::{BadField, SettingsPatch};
@@ -117,10 +117,13 @@ pub(super) struct NewCharacter {
 pub(super) struct ChangedCharacter {
     #[schema(min_length = 1, max_length = 100, pattern = "\\S")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "emptied")]
     #[schema(max_length = 2000)]
     description: Option<String>,
+    #[serde(default, deserialize_with = "emptied")]
     #[schema(max_length = 32768)]
     system_prompt: Option<String>,
+    #[serde(default, deserialize_with = "emptied")]
     #[schema(max_length = 32768)]
     personality: Option<String>,
     /// Null: the server's default voice.

@@ -46,6 +46,14 @@ pub(super) struct Exchange {
     pub(super) packer: Packer,
 }
 
+impl Progress {
+    /// Whether this is why the request was not taken. What is written again has an id before it is taken.
+    fn is_refused(&self, complaint: &Complaint) -> bool {
+        let is_unknown = matches!(complaint.code, ErrorCode::ItemNotFound | ErrorCode::CharacterNotFound);
+        complaint.item_id.is_none() || self.is_again && is_unknown
+    }
+}
+
 /// Nobody reads on, or the request was refused.
 struct Gone;
 
@@ -181,7 +189,7 @@ impl Exchange {
 
     async fn tell(&mut self, progress: &mut Progress, output: &Output) -> Result<(), Gone> {
         match output {
-            Output::Error(complaint) if self.taken.is_some() && complaint.item_id.is_none() => {
+            Output::Error(complaint) if self.taken.is_some() && progress.is_refused(complaint) => {
                 progress.refusal = Some(problem_of(complaint));
                 Err(Gone)
             }

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::api::fixture::{PATIENCE, Server, server, server_with};
 use crate::provider::fake::FakeSpeech;
-use crate::provider::{Delta, ProviderError};
+use crate::provider::{Delta, ProviderError, Role};
 use crate::session::record::{Character, Message, MessageStatus, Records};
 use crate::store::LOCAL_OWNER;
 
@@ -369,23 +369,31 @@ async fn what_cannot_be_is_refused_by_name() {
     assert_eq!(unknown.json::<Value>().await.unwrap()["code"], "character_not_found");
     assert_eq!(ask(&server, "nothing", json!({"text": "Hi"})).await.status(), 404);
     assert_eq!(again(&server, "nothing", None).await.status(), 404);
-    // A message that nobody has answered.
-    let said = Message {
-        id: "u1".to_owned(),
+    // A message that nobody has answered, one that is nobody's, and one of a character that is gone.
+    let said = |message_id: &str, role: Role, character_name: Option<&str>| Message {
+        id: message_id.to_owned(),
         conversation_id: id.clone(),
-        role: crate::provider::Role::User,
+        role,
         character_id: None,
-        character_name: None,
+        character_name: character_name.map(str::to_owned),
         content: "Hello?".to_owned(),
         status: MessageStatus::Completed,
         heard_chars: None,
         metadata: json!({}),
         client_message_id: None,
     };
-    server.store.of(LOCAL_OWNER).save_message(said).await.unwrap();
-    let response = again(&server, "u1", None).await;
-    assert_eq!(response.status(), 400);
-    assert_eq!(messages(&server, &id).await.len(), 1, "nothing of it was stored");
+    let rows = server.store.of(LOCAL_OWNER);
+    for (message_id, role, name, code) in [
+        ("a1", Role::Assistant, Some("Gone"), "character_not_found"),
+        ("s1", Role::System, None, "item_not_found"),
+        ("u1", Role::User, None, "item_not_found"),
+    ] {
+        rows.save_message(said(message_id, role, name)).await.unwrap();
+        let response = again(&server, message_id, None).await;
+        assert_eq!(response.status(), 404, "{message_id}");
+        assert_eq!(response.json::<Value>().await.unwrap()["code"], code, "{message_id}");
+    }
+    assert_eq!(messages(&server, &id).await.len(), 3, "nothing of it was stored");
     assert!(server.chat.asked.lock().unwrap().is_empty());
     // All of it left the conversation free.
     exchange(&server, &id, "Hi", "Hello.").await;

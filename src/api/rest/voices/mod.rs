@@ -148,7 +148,10 @@ async fn create(Extract(house): Extract<Arc<House>>, asker: Asker, body: JsonBod
     put,
     path = "/voices/{voice}",
     tag = "Voices",
-    params(("voice" = String, Path, description = "The voice's id")),
+    params(
+        ("voice" = String, Path, description = "The voice's id"),
+        ("If-Match" = Option<String>, Header, description = "The ETag it must still have"),
+    ),
     request_body = ChangedVoice,
     responses(
         (status = 200, body = Voice),
@@ -179,7 +182,11 @@ async fn change(
     delete,
     path = "/voices/{voice}",
     tag = "Voices",
-    params(("voice" = String, Path, description = "The voice's id"), Removal),
+    params(
+        ("voice" = String, Path, description = "The voice's id"),
+        ("If-Match" = Option<String>, Header, description = "The ETag it must still have"),
+        Removal,
+    ),
     responses(
         (status = 204, description = "It is gone"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),

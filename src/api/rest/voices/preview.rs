@@ -18,6 +18,7 @@ use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::body::JsonBody;
 use crate::api::narration::{self, Script};
+use crate::api::openapi::Binary;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::api::rest::{file, text};
 use crate::audio::{Format, Speech};
@@ -56,7 +57,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
     params(("voice" = String, Path, description = "The voice's id, or the name of an engine's own")),
     request_body(content = Option<Preview>),
     responses(
-        (status = 200, description = "What it says", body = Vec<u8>, content_type = "audio/wav"),
+        (status = 200, description = "What it says", body = inline(Binary), content_type = "audio/wav"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", body = ProblemBody, content_type = "application/problem+json"),
     )
@@ -109,8 +110,8 @@ fn greeting(language: &str) -> &'static str {
     tag = "Voices",
     params(("voice" = String, Path, description = "The voice's id")),
     responses(
-        (status = 200, description = "The recording", body = Vec<u8>, content_type = "audio/wav"),
-        (status = 206, description = "A part of it", body = Vec<u8>, content_type = "audio/wav"),
+        (status = 200, description = "The recording", body = inline(Binary), content_type = "audio/wav"),
+        (status = 206, description = "A part of it", body = inline(Binary), content_type = "audio/wav"),
         (status = "4XX", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", body = ProblemBody, content_type = "application/problem+json"),
     )

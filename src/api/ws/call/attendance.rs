@@ -137,6 +137,9 @@ impl Call {
         let (client, resumed) = match entry {
             Entry::First | Entry::Follow => (Client::new(), None),
             Entry::Resume { client, last_seq } => {
+                if attendance.place.is_some() {
+                    self.log.settle(Instant::now());
+                }
                 (client, Some(self.log.from_seq(client, last_seq).ok_or(NoEntry::Forgotten)?))
             }
         };

@@ -141,7 +141,7 @@ impl Conductor {
             self.grace = None;
         } else {
             let now = Instant::now();
-            self.call.log.pause(now);
+            self.call.log.settle(now);
             self.grace = Some(now);
         }
     }

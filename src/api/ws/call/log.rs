@@ -137,8 +137,8 @@ impl Log {
         lines.drop_audio(|piece| piece.item_id == item_id && piece.pts + piece.audio.duration() <= played);
     }
 
-    /// The last listener has left. Who never says what was played has heard what the pace says.
-    pub(super) fn pause(&self, now: Instant) {
+    /// A listener has left or comes back. Who never says what was played has heard what the pace says.
+    pub(super) fn settle(&self, now: Instant) {
         let mut lines = self.lines();
         if let Some((item_id, played)) = lines.playback.played_by(now) {
             lines.drop_audio(|piece| piece.item_id != item_id || piece.pts + piece.audio.duration() <= played);

@@ -101,7 +101,7 @@ async fn without_acknowledgements_what_the_pace_says_does_not_come_again() {
         audio(&log, pts);
     }
     advance(Duration::from_millis(150)).await;
-    log.pause(tokio::time::Instant::now());
+    log.settle(tokio::time::Instant::now());
     assert_eq!(waiting(&mut log.from_seq(ME, 0).unwrap()), ["a100", "a200"]);
 }
 

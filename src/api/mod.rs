@@ -162,6 +162,7 @@ struct House {
     replying: Arc<rest::Busy>,
     /// Those that wait for their title.
     titling: Semaphore,
+    importing: Semaphore,
     draining: Draining,
     /// Unix time in seconds.
     started: i64,
@@ -175,7 +176,8 @@ impl House {
         let replying = Arc::default();
         let titling = Semaphore::new(rest::TITLING);
         let hall = ws::Hall::default();
-        Arc::new(Self { state, entrance, seats, hall, replying, titling, draining, started })
+        let importing = Semaphore::new(rest::IMPORTS);
+        Arc::new(Self { state, entrance, seats, hall, replying, titling, importing, draining, started })
     }
 }
 

@@ -1,5 +1,7 @@
 //! The doors over real sockets, with scripted engines and a real database.
 
+mod load;
+
 use std::time::Duration;
 
 use axum::http::HeaderValue;
@@ -30,7 +32,7 @@ async fn the_handshake_says_everything() {
     assert_eq!((&started["protocol_version"], &started["seq"]), (&json!(1), &json!(1)));
     assert_eq!(started["audio"], json!({"format": "pcm", "sample_rate": 24000, "channels": 1}));
     assert_eq!(started["characters"], json!([{"id": "mira-001", "name": "Mira", "voice": null, "index": 0}]));
-    assert_eq!(started["settings"]["vad"]["silence_ms"], 300);
+    assert_eq!(started["settings"]["vad"]["silence_ms"], 280);
     for name in ["session_id", "resume_token", "conversation_id"] {
         assert!(started[name].as_str().is_some_and(|value| value.len() >= 32), "{name}: {started}");
     }

@@ -7,13 +7,15 @@
 mod binary;
 mod inbound;
 mod journal;
+mod notice;
 mod outbound;
 mod speech;
 
 pub(super) use binary::read_frame;
 pub(super) use inbound::{AudioChunk, ClientMessage, Inbound, Resume, read};
 pub(super) use journal::Recall;
-pub(super) use outbound::{Encoder, Notice, text};
+pub(super) use notice::Notice;
+pub(super) use outbound::{Encoder, text};
 pub(super) use speech::{AudioBody, Chunk, Packer};
 
 /// How sound travels on one socket. All else is JSON.

@@ -40,7 +40,7 @@ pub(in crate::api) enum ClientMessage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::api) struct Resume {
     pub session_id: String,
-    pub resume_token: String,
+    pub token: String,
     /// The last message that the client has.
     pub last_seq: u64,
 }
@@ -102,7 +102,7 @@ fn read_message(fields: &Fields<'_>) -> Result<ClientMessage, Refusal> {
 fn read_resume(fields: &Fields<'_>) -> Result<Resume, Refusal> {
     Ok(Resume {
         session_id: fields.text("session_id")?,
-        resume_token: fields.text("resume_token")?,
+        token: fields.text("resume_token")?,
         last_seq: fields.count("last_seq")?,
     })
 }

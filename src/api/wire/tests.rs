@@ -70,7 +70,7 @@ fn every_message_of_the_protocol_is_read() {
         assert_eq!(message(&value), ClientMessage::Session(input), "{value}");
     }
     let resume = json!({"type": "resume", "session_id": "s", "resume_token": "t", "last_seq": 3});
-    let wanted = Resume { session_id: "s".into(), resume_token: "t".into(), last_seq: 3 };
+    let wanted = Resume { session_id: "s".into(), token: "t".into(), last_seq: 3 };
     assert_eq!(message(&resume), ClientMessage::Resume(wanted));
     let ping = read(r#"{"ref": "r", "type": "ping"}"#).unwrap();
     assert_eq!((ping.message, ping.reference.as_deref()), (ClientMessage::Ping, Some("r")));

@@ -89,10 +89,10 @@ impl<'a> Door<'a> {
 
     /// None: there is nothing to go on with.
     async fn resumed(&mut self, resume: &Resume, opening: &Opening) -> Result<Option<Visit>, Refused> {
-        let Resume { session_id, resume_token, last_seq } = resume;
+        let Resume { session_id, token, last_seq } = resume;
         let house = Arc::clone(self.house);
         let owner = self.asker.rows.owner();
-        let there = || house.hall.find(owner, session_id, resume_token);
+        let there = || house.hall.find(owner, session_id, token);
         let entry = |client: Client| Entry::Resume { client, last_seq: *last_seq };
         loop {
             if !there().is_some_and(|(call, _)| call.is_attended()) {

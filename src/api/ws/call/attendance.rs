@@ -70,7 +70,7 @@ pub(in crate::api::ws) struct Visit {
     pub(in crate::api::ws) follower: Follower,
     /// The same client has connected again.
     pub(in crate::api::ws) replaced: oneshot::Receiver<()>,
-    visit: u64,
+    number: u64,
     place: Arc<Place>,
     ending: Option<Ending>,
 }
@@ -163,7 +163,7 @@ impl Call {
         self.presence.send_replace(Presence::Attended);
         let follower = resumed.unwrap_or_else(|| self.follower(client, entry, greeting));
         let seat = Seat { call: Arc::clone(self), client };
-        Ok(Visit { seat, follower, replaced: is_replaced, visit, place, ending: None })
+        Ok(Visit { seat, follower, replaced: is_replaced, number: visit, place, ending: None })
     }
 
     fn follower(&self, client: Client, entry: Entry, greeting: Vec<Notice>) -> Follower {
@@ -203,7 +203,7 @@ impl Drop for Visit {
     fn drop(&mut self) {
         let Seat { call, client } = &self.seat;
         let mut attendance = call.attendance();
-        attendance.leave(*client, self.visit);
+        attendance.leave(*client, self.number);
         let is_over = matches!(self.ending, Some(Ending::Done | Ending::AuthEnded));
         attendance.vacate(call, if is_over { Presence::Over } else { Presence::Away });
     }

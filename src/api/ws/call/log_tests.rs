@@ -8,7 +8,8 @@ use super::{CATCH_UP, Follower, KEPT, Log};
 use crate::api::wire::Notice;
 use crate::api::ws::Ending;
 use crate::api::ws::call::Client;
-use crate::session::event::{Output, Told, Turn, TurnReport};
+use crate::provider::Usage;
+use crate::session::event::{Output, ServedBy, Timings, Told, Turn, TurnReport};
 
 const ME: Client = Client(1);
 const BEHIND: u64 = 64;
@@ -32,9 +33,9 @@ fn complete(log: &Log) {
         character_id: "c".into(),
         item_id: "i".into(),
         sequence_number: 1,
-        timings: Default::default(),
-        served_by: Default::default(),
-        usage: Default::default(),
+        timings: Timings::default(),
+        served_by: ServedBy::default(),
+        usage: Usage::default(),
     };
     log.tell(Output::TurnComplete(Box::new(report)).into());
 }

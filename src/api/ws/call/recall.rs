@@ -30,7 +30,7 @@ pub(in crate::api::ws) async fn recall(
     opening: &Opening,
 ) -> Result<Option<(Arc<Call>, Client, Conductor)>, StartError> {
     let Some(known) = asker.rows.journal(&resume.session_id).await? else { return Ok(None) };
-    let Some((secret, client)) = secret_of(&known, &resume.resume_token) else { return Ok(None) };
+    let Some((secret, client)) = secret_of(&known, &resume.token) else { return Ok(None) };
     let (recall, first) = (read(&known.messages), known.messages.first().and_then(|first| first["seq"].as_u64()));
     let is_known = first.is_some_and(|first| resume.last_seq + 1 >= first);
     if !is_known || resume.last_seq > recall.last_seq + UNWRITTEN {

@@ -78,7 +78,7 @@ fn what_is_written_again_stands_until_it_is_written() {
     assert!(effects.last().unwrap().contains("\"Bake it.\""), "{effects:?}");
     // Nobody has answered this one.
     let effects = run(&mut machine, now, vec![asked(Input::Interrupt { item_id: None, played_ms: None }), again("m3")]);
-    assert_eq!(effects.last().unwrap(), "error bad_field None");
+    assert_eq!(effects.last().unwrap(), "error item_not_found Some(\"m3\")");
 }
 
 #[test]

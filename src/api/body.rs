@@ -222,3 +222,7 @@ impl<'a> Fields<'a> {
         read(value).map(Some).ok_or_else(|| self.wrong(name, format!("must be {expected}")))
     }
 }
+
+#[cfg(test)]
+#[path = "body_tests.rs"]
+mod tests;

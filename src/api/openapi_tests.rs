@@ -94,6 +94,18 @@ fn find_free(schema: &Value, place: &str, free: &mut Vec<String>) {
 }
 
 #[tokio::test]
+async fn every_operation_has_a_name_of_its_own() {
+    let document = document(&closed().await).await;
+    let items = document["paths"].as_object().unwrap().values().flat_map(|item| item.as_object().unwrap().values());
+    let mut names: Vec<&str> = items.filter_map(|operation| operation["operationId"].as_str()).collect();
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all);
+    assert!(names.contains(&"get_conversations_id_export"), "{names:?}");
+}
+
+#[tokio::test]
 async fn the_page_to_read_it_needs_no_other_server() {
     let server = closed().await;
     let (status, page) = server.get("/docs/", "").await;

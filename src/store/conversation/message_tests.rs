@@ -13,6 +13,7 @@ on_both_databases!(
     a_batch_is_written_whole_or_not_at_all,
     a_conversation_counts_its_messages,
     an_edit_is_of_a_version,
+    a_reply_under_way_is_not_deleted,
     nobody_reaches_the_messages_of_others,
     a_page_of_a_long_conversation_is_quick,
 );
@@ -146,6 +147,18 @@ async fn an_edit_is_of_a_version(store: TestStore) {
     assert_eq!(rows.message(&message.id).await.unwrap(), edited);
     assert!(rows.search("heard", &first(1)).await.unwrap().items.len() == 1, "the new words are found");
     assert!(rows.search("said", &first(1)).await.unwrap().items.is_empty(), "the old ones are not");
+}
+
+async fn a_reply_under_way_is_not_deleted(store: TestStore) {
+    let rows = rows(&store);
+    let talk = titled(&rows, "").await.id;
+    for (status, word) in [(MessageStatus::Pending, "pending"), (MessageStatus::Processing, "processing")] {
+        let reply = NewMessage { status, role: Role::Assistant, ..new(&talk, word) };
+        let reply = rows.save_messages(vec![reply]).await.unwrap().remove(0).message;
+        assert_eq!(rows.delete_message(&reply.id, None).await, Err(RecordError::UnderWay));
+    }
+    let done = said(&rows, &talk, &["done"]).await.remove(0);
+    assert_eq!(rows.delete_message(&done.id, None).await, Ok(None));
 }
 
 async fn nobody_reaches_the_messages_of_others(store: TestStore) {

@@ -11,6 +11,7 @@ on_both_databases!(
     what_goes_out_comes_in_the_same_where_its_ids_are_free,
     what_is_there_already_gets_new_ids,
     a_deleted_conversation_comes_back,
+    nobody_uses_up_the_numbers_of_a_name,
 );
 
 async fn filled(rows: &Owned) -> Archive {
@@ -50,6 +51,15 @@ async fn what_goes_out_comes_in_the_same_where_its_ids_are_free(store: TestStore
         assert_eq!(character(&rows, "Anna").await, "anna-002", "a number that came in is not given again");
         assert_eq!(rows.search("three", &first(5)).await.unwrap().items.len(), 1, "it is found");
     }
+}
+
+async fn nobody_uses_up_the_numbers_of_a_name(store: TestStore) {
+    let rows = rows(&store);
+    let mut archive = filled(&rows).await;
+    archive.characters[0].character.id = "zoe-999999999".into();
+    let stored = store.of("somebody").import_conversation(archive).await.unwrap();
+    assert!(stored.character_ids.contains(&"zoe-001".to_owned()), "{stored:?}");
+    assert_eq!(character(&rows, "Zoe").await, "zoe-002");
 }
 
 async fn what_is_there_already_gets_new_ids(store: TestStore) {

@@ -172,3 +172,10 @@ fn the_old_and_the_many_are_swept() {
     assert_eq!(sweep(folder.path(), KEPT, 250).unwrap(), 0);
     assert_eq!(sweep(&folder.path().join("none"), KEPT, 0).unwrap(), 0);
 }
+
+#[test]
+fn an_address_is_its_owners() {
+    let id = own_id("anna", Uuid::new_v4());
+    assert_eq!(own_id("anna", id), id);
+    assert_ne!(own_id("bob", id), id);
+}

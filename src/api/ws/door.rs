@@ -12,8 +12,9 @@ use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::wire::{Notice, Protocol, Refusal, Resume};
 use crate::provider::task;
+use crate::session::record::RecordError;
 use crate::session::{self, Handle, Opening, StartError};
-use crate::store::random_secret;
+use crate::store::{ConversationStatus, random_secret};
 
 /// Why a socket does not get in, and how it is closed. No refusal: it was told already, or is gone.
 type Refused = (Option<Refusal>, Ending);
@@ -73,6 +74,7 @@ impl<'a> Door<'a> {
                 }
                 continue;
             };
+            check_there(self.asker, &opening).await?;
             match self.join(&call, Entry::Follow, greeting.clone()) {
                 Ok(visit) => return Ok(visit),
                 Err(NoEntry::KeyFull) => return Err(self.key_full()),
@@ -188,6 +190,16 @@ fn check_open(house: &House) -> Result<(), Refused> {
     }
     let refusal = Refusal::new("session_limit_reached", "the server is shutting down").retryable();
     Err((Some(refusal), Ending::Draining))
+}
+
+/// A call goes on where its conversation was put into the bin, but nobody can join it.
+async fn check_there(asker: &Asker, opening: &Opening) -> Result<(), Refused> {
+    let Some(id) = &opening.conversation_id else { return Ok(()) };
+    match asker.rows.conversation(id).await {
+        Ok(conversation) if conversation.status != ConversationStatus::Deleted => Ok(()),
+        Ok(_) | Err(RecordError::NotFound { .. }) => Err(refuse(&StartError::ConversationNotFound(id.clone()))),
+        Err(error) => Err(refuse(&error.into())),
+    }
 }
 
 fn key_place(house: &House, asker: &Asker) -> Option<Keyed> {

@@ -113,6 +113,8 @@ async fn sessions_are_served() {
     let server = server_with(move |state| {
         let usual = Some("Well, that is a good question.");
         state.limits.sessions = 1000;
+        // What waits for a client that does not come back is no leak.
+        state.limits.grace = Duration::from_millis(500);
         state.parts.chat = Arc::new(FakeChat { usual, window: Some(4096), ..FakeChat::default() });
         state.parts.stt = heard;
         state.parts.speech = spoken;

@@ -110,7 +110,7 @@ async fn a_reply_that_was_cut_off_is_spoken_to_its_end(database: TestStore) {
 
     if database.kind() == "postgres" {
         // Another server may be writing it, but not for so long.
-        database.execute("UPDATE messages SET updated_at = '2020-01-01T00:00:00.000Z'").await;
+        database.execute("UPDATE messages SET updated_at = '2020-01-01T00:00:00.000Z' /* every row */").await;
     }
     let server = next_server(&database).await;
     // Before it answers anything it has mended them.

@@ -20,6 +20,11 @@ use crate::api::problem::Problem;
 
 /// For a whole body of the largest size, on a slow line.
 const BODY_TIME: Duration = Duration::from_secs(30);
+/// Objects and lists of one body, at most; so many are free, and then one for so many bytes.
+const MOST_OBJECTS: usize = 400_000;
+const FREE_OBJECTS: usize = 1000;
+const BYTES_AN_OBJECT: usize = 40;
+const MOST_VALUES: usize = 2_500_000;
 
 /// Ends whatever body takes longer than this, a byte at a time or all at once.
 pub(super) async fn within(State(time): State<Duration>, request: Request, next: Next) -> Response {
@@ -69,6 +74,10 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
             }
             status => Problem::new(status, "bad_body", "the body could not be read"),
         })?;
+        if is_dense(&bytes) {
+            let detail = "the body has too many objects, lists and values for its length";
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
+        }
         let bad_json = |detail: String| Problem::new(StatusCode::BAD_REQUEST, "bad_json", detail);
         match serde_json::from_slice(&bytes) {
             Ok(Value::Object(entries)) => Ok(Self(entries)),
@@ -88,6 +97,25 @@ pub(super) fn emptied<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     value: D,
 ) -> Result<Option<T>, D::Error> {
     Option::<T>::deserialize(value).map(|sent| Some(sent.unwrap_or_default()))
+}
+
+/// Whether a JSON text holds more than anything that is sent for a reason: read, each object takes hundreds of bytes and
+/// each value dozens, however few it took to write.
+fn is_dense(text: &[u8]) -> bool {
+    let (mut objects, mut values) = (0, 0);
+    let (mut is_text, mut is_escaped) = (false, false);
+    for byte in text {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if is_text => is_escaped = true,
+            b'"' => is_text = !is_text,
+            _ if is_text => {}
+            b'{' | b'[' => objects += 1,
+            b',' => values += 1,
+            _ => {}
+        }
+    }
+    objects > MOST_OBJECTS.min(FREE_OBJECTS + text.len() / BYTES_AN_OBJECT) || values > MOST_VALUES
 }
 
 fn says_json(headers: &HeaderMap) -> bool {

@@ -160,6 +160,7 @@ struct House {
     replying: Arc<rest::Busy>,
     /// Those that wait for their title.
     titling: Semaphore,
+    importing: Semaphore,
     draining: Draining,
     /// Unix time in seconds.
     started: i64,
@@ -172,7 +173,8 @@ impl House {
         let started = OffsetDateTime::now_utc().unix_timestamp();
         let replying = Arc::default();
         let titling = Semaphore::new(rest::TITLING);
-        Arc::new(Self { state, entrance, seats, replying, titling, draining, started })
+        let importing = Semaphore::new(rest::IMPORTS);
+        Arc::new(Self { state, entrance, seats, replying, titling, importing, draining, started })
     }
 }
 

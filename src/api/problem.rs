@@ -146,6 +146,7 @@ impl From<RecordError> for Problem {
         let (status, code) = match &error {
             RecordError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
             RecordError::Changed => (StatusCode::PRECONDITION_FAILED, "changed"),
+            RecordError::UnderWay => (StatusCode::CONFLICT, "under_way"),
             RecordError::Full => (StatusCode::INSUFFICIENT_STORAGE, "insufficient_storage"),
             RecordError::Failed => (StatusCode::SERVICE_UNAVAILABLE, "database_failed"),
         };

@@ -1,5 +1,7 @@
 //! The doors over real sockets, with scripted engines and a real database.
 
+mod load;
+
 use std::time::Duration;
 
 use axum::http::HeaderValue;

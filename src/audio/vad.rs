@@ -104,6 +104,21 @@ impl EndPointer {
         matches!(self.state, State::Speaking { .. })
     }
 
+    /// How long nothing was likely speech; None where nobody speaks, or speaks now.
+    pub fn silence(&self) -> Option<Position> {
+        match self.state {
+            State::Speaking { silent_since: Some(since), .. } => Some(self.position.saturating_sub(since)),
+            _ => None,
+        }
+    }
+
+    /// Ends the utterance if the silence is long enough already, by settings that have changed since the last frame.
+    pub fn settle(&mut self) -> Option<VadEvent> {
+        let silence = self.silence().filter(|silence| *silence >= self.settings.silence)?;
+        self.state = State::Quiet;
+        Some(self.stop(self.position.saturating_sub(silence), StopReason::Silence))
+    }
+
     /// Takes the probability that the next [`FRAME`] samples hold speech.
     pub fn push(&mut self, probability: f32) -> Option<VadEvent> {
         let frame = self.position;
@@ -157,18 +172,15 @@ impl EndPointer {
         } else if probability < self.settings.threshold - HYSTERESIS {
             silent_since = silent_since.or(Some(frame));
         }
-        if let Some(since) = silent_since
-            && self.position.saturating_sub(since) >= self.settings.silence
-        {
-            self.state = State::Quiet;
-            return Some(self.stop(since, StopReason::Silence));
+        self.state = State::Speaking { start, silent_since };
+        if let Some(stopped) = self.settle() {
+            return Some(stopped);
         }
         // The next frame would be beyond the limit.
         if (self.position + FRAME).saturating_sub(start) > self.settings.maximum_utterance {
             self.state = State::Quiet;
             return Some(self.stop(self.position, StopReason::TooLong));
         }
-        self.state = State::Speaking { start, silent_since };
         None
     }
 

@@ -253,6 +253,7 @@ impl SpeechToText for FakeHearing {
                 segments: Vec::new(),
                 audio: duration,
                 latency: delay,
+                ending: None,
                 served_by: "fake-ear".into(),
             }))
         });

@@ -46,7 +46,7 @@ pub use roster::{
     RemoteModel, Roster, VoiceNames,
 };
 pub use speech::{Gender, Language, SpeakRequest, SpeechChunk, Urgency, VoiceEngine, VoiceInfo, WordMark};
-pub use transcript::{FinalTranscript, Segment, SttOptions, SttTask, Transcript, Word};
+pub use transcript::{Ending, FinalTranscript, Segment, SttOptions, SttTask, Transcript, Word};
 pub use voices::{OwnVoice, VoiceBook, VoiceRecording, VoiceReference, VoiceStudio};
 
 /// A stream of `T` that ends after one terminal item.

@@ -53,7 +53,24 @@ pub struct FinalTranscript {
     pub audio: Duration,
     /// Time from the end of the audio to this item.
     pub latency: Duration,
+    /// How the text could go on. None where the recogniser does not tell, was not asked for partials, or nothing was said.
+    pub ending: Option<Ending>,
     pub served_by: Arc<str>,
+}
+
+/// What a recogniser expects after the last word it heard, as probabilities: of what is said and of how it sounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Ending {
+    /// A full stop.
+    pub stop: f32,
+    /// A question or exclamation mark.
+    pub question: f32,
+    /// A comma, a colon, a semicolon.
+    pub comma: f32,
+    /// An ellipsis or a dash.
+    pub break_off: f32,
+    /// Nothing: the text ends without a mark.
+    pub nothing: f32,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -85,6 +85,7 @@ async fn transcribe(
         text,
         audio: heard.duration(),
         latency: ended.elapsed(),
+        ending: None,
         served_by: target.what,
     }))
 }

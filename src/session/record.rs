@@ -69,6 +69,9 @@ pub enum RecordError {
     /// Its version is none of those that whoever changes it has seen.
     #[error("it was changed in the meantime")]
     Changed,
+    /// It is a reply that is not at its end.
+    #[error("the reply is still being given; interrupt it, or wait for its end")]
+    UnderWay,
     /// The disk is full.
     #[error("the database has no space left")]
     Full,

@@ -105,7 +105,7 @@ pub enum AudioFormat {
 pub struct VadSettings {
     /// A frame with at least this probability is speech.
     pub threshold: f32,
-    /// So much silence ends an utterance.
+    /// So much silence ends an utterance, at least.
     pub silence_ms: u64,
     /// So much audio from before the onset belongs to the utterance.
     pub prefix_ms: u64,
@@ -114,16 +114,18 @@ pub struct VadSettings {
 
 impl Default for VadSettings {
     fn default() -> Self {
-        Self { threshold: 0.5, silence_ms: 300, prefix_ms: 300, mode: VadMode::Server }
+        Self { threshold: 0.5, silence_ms: 300, prefix_ms: 300, mode: VadMode::default() }
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VadMode {
-    /// Silence ends an utterance.
+    /// So much silence ends an utterance, whatever was said.
     #[default]
     Server,
+    /// It ends a sentence that can have been all; whoever breaks off in the middle is waited for longer.
+    Semantic,
 }
 
 /// Some of [`Settings`]. A field that is None stays as it is.
@@ -250,8 +252,7 @@ impl VadPatch {
                 "threshold" => patch.threshold = Some(typed(&path, "a number", value)?),
                 "silence_ms" => patch.silence_ms = Some(typed(&path, "a whole number", value)?),
                 "prefix_ms" => patch.prefix_ms = Some(typed(&path, "a whole number", value)?),
-                "mode" if value == "server" => patch.mode = Some(VadMode::Server),
-                "mode" => return Err(BadField::new(path, "only \"server\" is supported")),
+                "mode" => patch.mode = Some(typed(&path, "\"server\" or \"semantic\"", value)?),
                 _ => return Err(BadField::new(path, "there is no such setting here")),
             }
         }

@@ -9,7 +9,7 @@ fn refusal(value: &Value) -> BadField {
 #[test]
 fn a_patch_changes_what_it_names_and_nothing_else() {
     let patch = SettingsPatch::read(&json!({
-        "temperature": 0.2, "seed": 7, "languages": ["en", "de"], "vad": {"silence_ms": 500}, "output": "text",
+        "temperature": 0.2, "seed": 7, "languages": ["en", "de"], "vad": {"silence_ms": 500, "mode": "server"}, "output": "text",
         "summarize_history": true
     }))
     .unwrap();
@@ -17,7 +17,7 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
     let mut expected = Settings { temperature: 0.2, seed: Some(7), output: OutputKind::Text, ..Settings::default() };
     expected.languages = vec!["en".to_owned(), "de".to_owned()];
     expected.summarize_history = true;
-    expected.vad = Some(VadSettings { silence_ms: 500, ..VadSettings::default() });
+    expected.vad = Some(VadSettings { silence_ms: 500, mode: VadMode::Server, ..VadSettings::default() });
     assert_eq!(settings, expected);
 
     let back = SettingsPatch::read(&json!({"seed": null, "vad": null})).unwrap();
@@ -45,7 +45,7 @@ fn every_wrong_field_is_named() {
         (json!({"output": "video"}), "output"),
         (json!({"summarize_history": "yes"}), "summarize_history"),
         (json!({"vad": 3}), "vad"),
-        (json!({"vad": {"mode": "semantic"}}), "vad.mode"),
+        (json!({"vad": {"mode": "psychic"}}), "vad.mode"),
         (json!({"vad": {"threshold": 1.5}}), "vad.threshold"),
         (json!({"vad": {"volume": 1}}), "vad.volume"),
         (json!({"model": "other"}), "model"),

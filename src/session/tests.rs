@@ -1,6 +1,8 @@
 //! Whole sessions with scripted models, in paused time.
 
 mod bounds;
+mod barge_in;
+mod company;
 mod keeping;
 mod link;
 
@@ -38,11 +40,13 @@ impl Memory {
 }
 
 fn character(id: &str) -> Character {
+    let name = if id.starts_with("max") { "Max" } else { "Olivia" };
+    let name = if id.starts_with("zoe") { "Zoe" } else { name };
     Character {
         id: id.to_owned(),
-        name: "Olivia".to_owned(),
+        name: name.to_owned(),
         description: String::new(),
-        system_prompt: "You are Olivia.".to_owned(),
+        system_prompt: format!("You are {name}."),
         personality: String::new(),
         voice: None,
         languages: Vec::new(),
@@ -186,7 +190,11 @@ impl House {
     }
 
     async fn open(&self) -> Client {
-        let mut client = Client { handle: start(self.parts(), opening()).await.unwrap(), start: Instant::now() };
+        self.open_with(opening()).await
+    }
+
+    async fn open_with(&self, opening: Opening) -> Client {
+        let mut client = Client { handle: start(self.parts(), opening).await.unwrap(), start: Instant::now() };
         assert!(matches!(client.next().await, Output::SessionStarted(_)));
         client
     }
@@ -393,7 +401,7 @@ async fn a_spoken_question_is_answered_and_stored() {
     let report = report_of(&all);
     let timings = report.timings;
     assert!((300..=400).contains(&timings.endpoint_ms.unwrap()), "{timings:?}");
-    assert_eq!((timings.stt_ms, timings.tts_first_audio_ms), (Some(50), Some(80)));
+    assert_eq!((timings.stt_ms, timings.tts_first_audio_ms), (Some(0), Some(80)), "the pause was transcribed");
     // The decision comes with the chunk that holds it, up to 100 ms after the samples that make it.
     let first_audio = all.iter().find(|(_, it)| is_audio(it)).unwrap().0.as_millis() as u64;
     assert!((first_audio - 1500).abs_diff(timings.total_ms.unwrap()) <= 100, "{first_audio} {timings:?}");
@@ -404,8 +412,9 @@ async fn a_spoken_question_is_answered_and_stored() {
     assert!(asked.messages[0].content.starts_with("You are Olivia.\n\n"));
     assert_eq!(asked.messages[1].content, "What time is it?");
     let prepared = house.chat.prepared.lock().unwrap().clone();
-    assert_eq!(prepared.len(), 2, "at the start and at the onset");
+    assert_eq!(prepared.len(), 3, "at the start, at the onset and in the pause");
     assert_eq!(prepared[0].messages, asked.messages[..1]);
+    assert_eq!(prepared[2].messages, asked.messages, "all that it is asked then");
     assert!((asked.sampling.temperature - 0.1).abs() < 1e-6, "the character's own");
     drop(client);
     sleep(Duration::from_secs(1)).await;

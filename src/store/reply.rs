@@ -36,6 +36,10 @@ impl Owned {
     /// # Errors
     /// The database failed.
     pub async fn recording(&self, message_id: &str) -> Result<Option<String>, RecordError> {
+        // No text of the database holds it, and PostgreSQL refuses to look for it.
+        if message_id.contains('\0') {
+            return Ok(None);
+        }
         let found: Result<Option<Option<String>>, _> =
             sqlx::query_scalar("SELECT audio_file FROM messages WHERE id = $1 AND owner = $2")
                 .bind(message_id.to_owned())

@@ -31,6 +31,7 @@ pub fn mentioned(text: &str, names: &[&str]) -> Vec<usize> {
 /// A word, folded, and what stands around it.
 struct Word {
     text: String,
+    is_capital: bool,
     /// Right after an `@`.
     is_tagged: bool,
     /// The punctuation between it and the next word.
@@ -44,7 +45,12 @@ impl Word {
 
     /// A pause such as sets a name apart.
     fn pauses(&self) -> bool {
-        self.after.contains([',', ':', '，', '–', '—']) || self.ends_sentence()
+        self.after.contains([',', ':', '，', '、', '：', '–', '—']) || self.ends_sentence()
+    }
+
+    /// Such a sign stands between two names.
+    fn links(&self) -> bool {
+        self.after.contains(['&', '+', '/'])
     }
 }
 
@@ -62,13 +68,32 @@ fn words(text: &str) -> impl Iterator<Item = Word> + '_ {
         let gap = &from[length..];
         let next = gap.find(is_part).unwrap_or(gap.len());
         rest = gap;
-        Some(Word { text: folded(&from[..length]), is_tagged, after: gap[..next].to_owned() })
+        Some(Word {
+            text: folded(&from[..length]),
+            is_capital: from.starts_with(char::is_uppercase),
+            is_tagged,
+            after: gap[..next].to_owned(),
+        })
     })
 }
 
-/// Lower case without diacritics.
+/// Lower case without diacritics, strokes among them: a recogniser writes Øyvind as Oyvind.
 fn folded(word: &str) -> String {
-    word.nfd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase).collect()
+    let mut folded = String::with_capacity(word.len());
+    for c in word.nfd().filter(|c| !is_combining_mark(*c)).flat_map(char::to_lowercase) {
+        match c {
+            'ø' => folded.push('o'),
+            'ł' => folded.push('l'),
+            'đ' | 'ð' => folded.push('d'),
+            'ı' => folded.push('i'),
+            'ß' => folded.push_str("ss"),
+            'æ' => folded.push_str("ae"),
+            'œ' => folded.push_str("oe"),
+            '’' => folded.push('\''),
+            c => folded.push(c),
+        }
+    }
+    folded
 }
 
 fn sentences(words: &[Word]) -> impl Iterator<Item = &[Word]> {
@@ -100,34 +125,49 @@ fn addressed(sentence: &[Word], names: &[Vec<String>]) -> Vec<usize> {
 
 /// Names in a row that a pause follows, and how many words they take.
 fn vocatives(words: &[Word], names: &[Vec<String>]) -> Option<(Vec<usize>, usize)> {
+    let one = |at: usize| {
+        let known = name_at(words.get(at..)?, names).map(|(who, length)| (Some(who), length));
+        known.or_else(|| is_stranger(words, at).then_some((None, 1)))
+    };
     let mut found = Vec::new();
     let mut at = 0;
-    while let Some((who, length)) = name_at(&words[at..], names) {
-        found.push(who);
+    while let Some((who, length)) = one(at) {
+        found.extend(who);
         at += length;
-        let is_link = |word: &&Word| LINKS.contains(&word.text.as_str());
-        match words.get(at).filter(is_link) {
-            Some(_) if name_at(&words[at + 1..], names).is_some() => at += 1,
-            _ => {
-                if !words[at - 1].pauses() || name_at(&words[at..], names).is_none() {
-                    break;
-                }
-            }
+        if is_link(words, at) && one(at + 1).is_some() {
+            at += 1;
+        } else if !(words[at - 1].pauses() || words[at - 1].links()) || one(at).is_none() {
+            break;
         }
     }
     let last = at.checked_sub(1)?;
-    (words[last].pauses() || at == words.len()).then_some((found, at))
+    let is_addressed = !found.is_empty() && (words[last].pauses() || at == words.len());
+    is_addressed.then_some((found, at))
+}
+
+fn is_link(words: &[Word], at: usize) -> bool {
+    words.get(at).is_some_and(|word| LINKS.contains(&word.text.as_str()))
+}
+
+/// Whether a name may stand here that nobody has: "Bob" in "Bob and Olivia, hello".
+fn is_stranger(words: &[Word], at: usize) -> bool {
+    let Some(word) = words.get(at).filter(|word| word.is_capital && word.text.chars().count() > 1) else {
+        return false;
+    };
+    let follows = at > 0 && (is_link(words, at - 1) || words[at - 1].links());
+    !is_link(words, at) && (follows || is_link(words, at + 1) || word.links())
 }
 
 /// The name that the words begin with, and how many of them it takes: the longest.
 fn name_at(words: &[Word], names: &[Vec<String>]) -> Option<(usize, usize)> {
     let matches = |name: &Vec<String>| {
         let same = name.iter().zip(words).take_while(|(part, word)| **part == word.text).count();
-        (same > 0).then_some(same)
+        (same > 0).then_some((same, same == name.len()))
     };
     let found = names.iter().enumerate().filter_map(|(who, name)| Some((who, matches(name)?)));
     // Of two with one first name, the first that is named in full, else the first.
-    found.reduce(|best, other| if other.1 > best.1 { other } else { best })
+    let best = found.reduce(|best, other| if other.1 > best.1 { other } else { best });
+    best.map(|(who, (length, _))| (who, length))
 }
 
 #[cfg(test)]

@@ -3,12 +3,15 @@
 //! Layer 0: pure. Nothing here knows a model, a task or a socket. Cutting follows Unicode's rules, never ASCII's.
 
 mod abbreviation;
+pub mod answer;
 pub mod backchannel;
 pub mod chunk;
 mod english;
 mod headline;
 mod markdown;
 pub mod mention;
+pub mod outlook;
+pub mod promise;
 mod quantity;
 pub mod repetition;
 pub mod speakable;

@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State as Extract};
+use axum::extract::{DefaultBodyLimit, Request, State as Extract};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
@@ -54,6 +54,9 @@ const LOCAL: &str = "/metrics";
 /// What proxies add: behind one on this machine every client seems to be here.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 const PROXIED: [&str; 2] = ["forwarded", FORWARDED_FOR];
+
+/// Of a request that asks for access.
+const MOST_BODY: usize = 4096;
 
 /// Between two looks at what has run out: tickets and the marks of rates.
 const SWEEP_EVERY: Duration = Duration::from_mins(1);
@@ -133,7 +136,9 @@ impl Entrance {
 
 /// `/login`, `/logout` and `/ws-ticket`.
 pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
-    OpenApiRouter::new().merge(login::routes()).merge(ticket::routes())
+    let routes = OpenApiRouter::new().merge(login::routes()).merge(ticket::routes());
+    // Whoever sends them need not have a key yet.
+    routes.layer(DefaultBodyLimit::max(MOST_BODY))
 }
 
 /// Stands before every route.

@@ -1,11 +1,12 @@
 //! Which part of a growing transcript will stay: what two successive hypotheses agree on (LocalAgreement-2, Liu et al.
 //! 2020), cut back to whole words. Pure.
 
+use crate::text::promise::Promise;
+
 /// The hypotheses of one utterance.
 #[derive(Default)]
 pub(super) struct Agreement {
-    /// What was promised to stay.
-    stable: String,
+    promise: Promise,
     last: String,
 }
 
@@ -13,20 +14,9 @@ impl Agreement {
     /// Takes the next hypothesis of the whole utterance. Gives the text to show, which begins with what was promised
     /// before, and how many of its characters are promised now.
     pub(super) fn update(&mut self, hypothesis: &str) -> (String, usize) {
-        let agreed = agreed_prefix(&self.last, hypothesis);
+        let agreed = agreed_prefix(&self.last, hypothesis).chars().count();
         hypothesis.clone_into(&mut self.last);
-        let shown = if hypothesis.starts_with(&self.stable) {
-            if agreed.len() > self.stable.len() {
-                agreed.clone_into(&mut self.stable);
-            }
-            hypothesis.to_owned()
-        } else {
-            // The promise holds although the model has changed its mind: only what comes after it is new.
-            let said = self.stable.split_whitespace().count();
-            let rest: Vec<&str> = hypothesis.split_whitespace().skip(said).collect();
-            if rest.is_empty() { self.stable.clone() } else { format!("{} {}", self.stable, rest.join(" ")) }
-        };
-        (shown, self.stable.chars().count())
+        self.promise.keep(hypothesis, agreed)
     }
 
     /// Takes what the whole utterance is so far and stays. Gives the same as [`Agreement::update`].

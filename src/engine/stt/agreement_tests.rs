@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -36,4 +38,20 @@ fn what_is_settled_is_promised_whole() {
     assert_eq!(agreement.update("Go forward ten meters. And").1, 22);
     let whole = "Go forward ten meters. And back.";
     assert_eq!(agreement.settle(whole), (whole.to_owned(), 32));
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_heard_the_promise_only_grows(
+        heard in prop::collection::vec(("([aé日]{1,3} ?){0,5}", any::<bool>()), 0..20),
+    ) {
+        let mut agreement = Agreement::default();
+        let mut promised = String::new();
+        for (text, is_settled) in heard {
+            let (shown, stable) = if is_settled { agreement.settle(&text) } else { agreement.update(&text) };
+            prop_assert!(shown.starts_with(&promised), "{promised:?} was promised, {shown:?} is shown");
+            prop_assert!((promised.chars().count()..=shown.chars().count()).contains(&stable));
+            promised = shown.chars().take(stable).collect();
+        }
+    }
 }

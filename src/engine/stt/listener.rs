@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::decode::{self, Ask, Strategy, Written};
 use super::segments;
-use super::tokens::Tokens;
+use super::tokens::{Mark, Tokens};
 use super::words::{self, TimedWord};
 use crate::audio::MIC_HZ;
-use crate::nn::whisper::{Check, HOP, Heard, MelFrontEnd, WINDOW_FRAMES, WINDOW_SAMPLES, Whisper};
-use crate::provider::{Segment, SttTask, VAD_FRAME, VoiceActivity, Word};
+use crate::nn::whisper::{Check, HOP, Heard, MelFrontEnd, WINDOW_FRAMES, WINDOW_SAMPLES, Whisper, log_sum_exp};
+use crate::provider::{Ending, Segment, SttTask, VAD_FRAME, VoiceActivity, Word};
 
 /// Hypotheses of the final search. Two find what greedy search misses; with the audio's context cut, more of them find
 /// likely repetitions ("five five five") rather than better words.
@@ -30,6 +30,9 @@ const LEAST_WITHOUT_SPEECH: f32 = -0.5;
 /// Text less certain than one of these is asked about: is there a voice at all?
 const DOUBTFUL_NO_SPEECH: f32 = 0.2;
 const DOUBTFUL_LOG_PROBABILITY: f32 = -0.7;
+/// A guess of fewer tokens, where there is more likely no speech than this, is not shown.
+const MURMUR_TOKENS: usize = 4;
+const MURMUR_NO_SPEECH: f32 = 0.5;
 /// Score of a frame with a voice in it, and how many such frames of 32 ms make speech.
 const VOICE: f32 = 0.5;
 const VOICED_FRAMES: usize = 3;
@@ -65,6 +68,8 @@ pub(super) struct Context {
     /// Of the first attempt.
     pub(super) temperature: f32,
     pub(super) word_times: bool,
+    /// Whether to tell what could come next.
+    pub(super) ending: bool,
 }
 
 /// What a window holds.
@@ -79,6 +84,8 @@ pub(super) struct Window {
     /// Probability that the window holds no speech, and mean log probability of what was written.
     pub(super) no_speech: f32,
     pub(super) mean_log_probability: f32,
+    /// Where it was asked for.
+    pub(super) ending: Option<Ending>,
 }
 
 /// An encoded window.
@@ -109,6 +116,7 @@ impl Listener {
         let settled = if settled < seconds { segments::into_pause(samples, settled) } else { settled };
         let timed = self.time_words(&encoded.heard, &pieces, &language, context, samples)?;
         let mut timed = timed.into_iter();
+        let ending = self.ending(&encoded.heard, &pieces, &language, context)?;
         let segments = pieces.iter().map(|piece| Segment {
             text: self.tokens.decode(&piece.tokens).trim().to_owned(),
             start: start + Duration::from_secs_f64(piece.start),
@@ -124,6 +132,7 @@ impl Listener {
             settled: ((settled * f64::from(MIC_HZ)) as usize).clamp(1, samples.len().max(1)),
             no_speech: written.no_speech,
             mean_log_probability: written.mean_log_probability,
+            ending,
         }))
     }
 
@@ -184,7 +193,7 @@ impl Listener {
         let ask = self.ask(seconds(samples.len()), &language, context, false);
         let written = decode::write(&self.whisper, &self.tokens, &encoded.heard, &ask, Strategy::Beam(1), check)?;
         Ok(written.map(|written| {
-            let nothing = written.broken || is_bad(&written) || is_silence(&written);
+            let nothing = written.broken || is_bad(&written) || is_silence(&written) || is_murmur(&written);
             let text = if nothing { String::new() } else { self.tokens.decode(&written.tokens).trim().to_owned() };
             (text, language)
         }))
@@ -274,6 +283,29 @@ impl Listener {
         words::trim_pauses(&mut words, samples);
         Ok(words)
     }
+
+    /// What could come after the last word, whatever mark was written there.
+    fn ending(
+        &self,
+        heard: &Heard,
+        pieces: &[segments::Piece],
+        language: &str,
+        context: &Context,
+    ) -> candle_core::Result<Option<Ending>> {
+        let mut read = self.start_sequence(language, context.task);
+        read.push(self.tokens.no_timestamps);
+        let before = read.len();
+        read.extend(pieces.iter().flat_map(|piece| &piece.tokens));
+        while read.len() > before && read.last().is_some_and(|&id| self.tokens.mark(id).is_some()) {
+            read.pop();
+        }
+        if !context.ending || read.len() == before || read.len() >= self.whisper.config().max_target_positions {
+            return Ok(None);
+        }
+        let mut state = self.whisper.open(1, read.len())?;
+        let logits = self.whisper.read(heard, &mut state, &read, &[read.len() - 1])?;
+        Ok(logits.first().map(|logits| ending(&self.tokens, logits)))
+    }
 }
 
 /// The words of the next `tokens` tokens. None reaches beyond `settled` seconds, where the next window begins: attention
@@ -291,6 +323,19 @@ fn take_words(timed: &mut std::vec::IntoIter<TimedWord>, tokens: usize, offset: 
         }
     }
     words
+}
+
+fn ending(tokens: &Tokens, logits: &[f32]) -> Ending {
+    let total = log_sum_exp(logits);
+    let probability = |id: u32| (logits[id as usize] - total).exp();
+    let of = |wanted| tokens.marks.iter().filter(|(_, mark)| *mark == wanted).map(|(id, _)| probability(*id)).sum();
+    Ending {
+        stop: of(Mark::Stop),
+        question: of(Mark::Question),
+        comma: of(Mark::Comma),
+        break_off: of(Mark::BreakOff),
+        nothing: probability(tokens.end),
+    }
 }
 
 fn seconds(samples: usize) -> f64 {
@@ -323,6 +368,11 @@ fn is_voiceless(detector: Option<&dyn VoiceActivity>, samples: &[f32], written: 
         },
         |voiced| voiced < VOICED_FRAMES,
     )
+}
+
+/// A word or two where there may be no speech: a hummed "mhm" is guessed at as "No.", and more audio will tell.
+fn is_murmur(written: &Written) -> bool {
+    written.tokens.len() < MURMUR_TOKENS && written.no_speech > MURMUR_NO_SPEECH
 }
 
 fn is_bad(written: &Written) -> bool {

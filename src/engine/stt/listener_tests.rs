@@ -14,3 +14,11 @@ fn doubtful_text_needs_a_voice_unless_nobody_can_tell() {
     // On the model's thread: a panic here would end it for everybody.
     assert!(!voiceless(&FaultyActivity::new(7..8), &quiet, &doubtful));
 }
+
+#[test]
+fn a_short_guess_at_what_may_be_no_speech_is_not_shown() {
+    let guess = |tokens: usize, no_speech| Written { tokens: vec![0; tokens], no_speech, ..Written::default() };
+    assert!(is_murmur(&guess(2, 0.57)));
+    assert!(!is_murmur(&guess(2, 0.3)), "a word");
+    assert!(!is_murmur(&guess(8, 0.57)), "a sentence");
+}

@@ -92,7 +92,11 @@ impl WhisperEngine {
         Ok((Whisper::weight_bytes(&config, device), Whisper::activation_bytes(&config, device, ROWS)))
     }
 
-    fn open(&self, audio: BoxStream<'static, Mic>, mut options: SttOptions) -> Result<mpsc::Receiver<Item>, Item> {
+    fn open(
+        &self,
+        audio: BoxStream<'static, Mic>,
+        mut options: SttOptions,
+    ) -> Result<mpsc::Receiver<Item>, ProviderError> {
         for language in &mut options.languages {
             *language = language.to_lowercase();
         }
@@ -101,22 +105,22 @@ impl WhisperEngine {
             options.languages.retain(|language| self.languages.contains(language));
             if options.languages.is_empty() {
                 let what = self.name.to_string();
-                return Err(Err(ProviderError::LanguageUnsupported { language: asked, what }));
+                return Err(ProviderError::LanguageUnsupported { language: asked, what });
             }
         }
         let (out, items) = mpsc::channel(ITEMS);
-        let failed = || Err(ProviderError::Failed { what: self.name.to_string() });
+        let failed = || ProviderError::Failed { what: self.name.to_string() };
         let terminal = out.clone().try_reserve_owned().map_err(|_| failed())?;
         self.worker.send(Session::new(audio, options, out, terminal)).map_err(|refused| {
             let what = self.name.to_string();
-            Err(match refused {
+            match refused {
                 mpsc::error::TrySendError::Full(_) => {
                     ProviderError::Overloaded { what, retry_after: Duration::from_secs(1) }
                 }
                 mpsc::error::TrySendError::Closed(_) => {
                     ProviderError::Unavailable { what, remedy: "its thread has ended; restart the server".to_owned() }
                 }
-            })
+            }
         })?;
         Ok(items)
     }
@@ -132,7 +136,7 @@ impl SpeechToText for WhisperEngine {
     fn transcribe(&self, audio: BoxStream<'static, Mic>, options: SttOptions) -> Flow<Transcript> {
         let items = match self.open(audio, options) {
             Ok(items) => items,
-            Err(error) => return stream::iter([error]).boxed(),
+            Err(error) => return stream::iter([Err(error)]).boxed(),
         };
         let what = self.name.to_string();
         // A thread that dies leaves no terminal item: then it is made here.

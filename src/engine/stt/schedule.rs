@@ -130,6 +130,7 @@ fn log(window: &Window, begun: Instant, samples: usize) {
         tokens = window.tokens,
         no_speech = window.no_speech,
         log_probability = window.mean_log_probability,
+        ending = ?window.ending,
         "window heard"
     );
 }

@@ -16,7 +16,7 @@ use super::agreement::Agreement;
 use super::listener::{Context, Window};
 use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::nn::whisper::WINDOW_SAMPLES;
-use crate::provider::{FinalTranscript, ProviderError, Segment, SttOptions, Transcript};
+use crate::provider::{Ending, FinalTranscript, ProviderError, Segment, SttOptions, Transcript};
 
 /// What goes out.
 pub(super) type Item = Result<Transcript, ProviderError>;
@@ -53,12 +53,14 @@ pub(super) struct Session {
     /// Not settled yet; the first one is sample `settled` of the whole.
     samples: VecDeque<f32>,
     settled: usize,
+    /// When the audio began, as if all that was there at first had been spoken just before.
     begun: Instant,
     ended: Option<Instant>,
     segments: Vec<Segment>,
     /// The options' prompt, as tokens.
     previous: Vec<u32>,
     language: Option<String>,
+    ending: Option<Ending>,
     agreement: Agreement,
     /// Samples of the whole that the latest guess knew, when it ended and how long it took.
     guessed: usize,
@@ -87,6 +89,7 @@ impl Session {
             segments: Vec::new(),
             previous: Vec::new(),
             language: None,
+            ending: None,
             agreement: Agreement::default(),
             guessed: 0,
             guess_ended: Instant::now(),
@@ -101,7 +104,14 @@ impl Session {
             && let Some(audio) = &mut self.audio
         {
             match audio.poll_next_unpin(poller) {
-                Poll::Ready(Some(more)) => self.samples.extend(more.as_slice()),
+                Poll::Ready(Some(more)) => {
+                    if self.samples.is_empty() && self.settled == 0 {
+                        // Of an utterance that goes on after a pause, all that came before it.
+                        let now = Instant::now();
+                        self.begun = now.checked_sub(more.duration()).unwrap_or(now);
+                    }
+                    self.samples.extend(more.as_slice());
+                }
                 Poll::Ready(None) => {
                     self.audio = None;
                     self.ended = Some(Instant::now());
@@ -160,6 +170,7 @@ impl Session {
             previous: self.previous.clone(),
             temperature: self.options.temperature,
             word_times: self.options.word_times,
+            ending: self.options.partials && self.job() == Some(Job::Last),
         }
     }
 
@@ -187,6 +198,7 @@ impl Session {
             self.language.get_or_insert(window.language);
         }
         let has_more = !window.segments.is_empty();
+        self.ending = window.ending;
         self.segments.extend(window.segments);
         if self.options.partials && has_more && !self.is_done() {
             let (text, stable_chars) = self.agreement.settle(&self.text());
@@ -228,6 +240,7 @@ impl Session {
             segments,
             audio,
             latency: ended.elapsed(),
+            ending: self.ending,
             served_by: Arc::clone(served_by),
         };
         self.say_last(Ok(Transcript::Final(transcript)));

@@ -186,6 +186,24 @@ fn guesses_while_the_audio_is_still_coming() {
 }
 
 #[test]
+fn what_breaks_off_is_expected_to_go_on() {
+    let engine = engine("whisper-base");
+    let live = || SttOptions { partials: true, ..english() };
+    let whole = transcribe(&engine, &clip(), live()).ending.unwrap();
+    // "Go forward", and the silence of a pause.
+    let mut part = clip()[..20_000].to_vec();
+    part.extend([0.0; 3_200]);
+    let part = transcribe(&engine, &part, live()).ending.unwrap();
+    println!("ENDING {whole:?} {part:?}");
+    for ending in [whole, part] {
+        let all = [ending.stop, ending.question, ending.comma, ending.break_off, ending.nothing];
+        assert!(all.iter().all(|p| (0.0..=1.0).contains(p)) && all.iter().sum::<f32>() <= 1.001, "{ending:?}");
+    }
+    assert!(whole.stop + whole.question > 0.3, "{whole:?}");
+    assert_eq!(transcribe(&engine, &clip(), english()).ending, None, "nobody waits for it");
+}
+
+#[test]
 fn several_are_heard_at_once_and_one_who_leaves_frees_the_thread() {
     let engine = engine("whisper-tiny.en");
     let (sender, audio) = pipe::unbounded();

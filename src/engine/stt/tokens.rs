@@ -26,6 +26,8 @@ pub(super) struct Tokens {
     pub(super) first_timestamp: u32,
     /// ISO 639-1 code and token. Empty for an English-only model.
     pub(super) languages: Vec<(String, u32)>,
+    /// Tokens that are punctuation and nothing else, in ascending order.
+    pub(super) marks: Vec<(u32, Mark)>,
     /// Never written.
     pub(super) suppressed: Vec<u32>,
     /// Never written first.
@@ -75,6 +77,7 @@ impl Tokens {
         suppressed.extend(end + 1..first_timestamp);
         let mut suppressed_first = listed(&config.begin_suppress_tokens);
         suppressed_first.push(end);
+        let marks = (0..end).filter_map(|id| Some((id, Mark::of(&tokenizer.decode(&[id], true).ok()?)?))).collect();
         Ok(Self {
             tokenizer,
             end,
@@ -86,6 +89,7 @@ impl Tokens {
             no_timestamps,
             first_timestamp,
             languages,
+            marks,
             suppressed,
             suppressed_first,
         })
@@ -110,8 +114,39 @@ impl Tokens {
         self.tokenizer.decode(&text, true).unwrap_or_default()
     }
 
+    pub(super) fn mark(&self, id: u32) -> Option<Mark> {
+        let place = self.marks.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.marks.get(place).map(|(_, mark)| *mark)
+    }
+
     pub(super) fn is_timestamp(&self, id: u32) -> bool {
         id >= self.first_timestamp
+    }
+}
+
+/// What a mark between or after words means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mark {
+    Stop,
+    Question,
+    Comma,
+    BreakOff,
+}
+
+impl Mark {
+    /// None: the text is no such mark, or not only.
+    pub(super) fn of(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let last = text.chars().next_back()?;
+        if !text.chars().all(|c| ".。．।?？؟!！,，、;；:：-–—…".contains(c)) {
+            return None;
+        }
+        Some(match last {
+            '?' | '？' | '؟' | '!' | '！' => Self::Question,
+            '.' | '。' | '．' | '।' if text.chars().count() == 1 => Self::Stop,
+            '.' | '。' | '．' | '।' | '-' | '–' | '—' | '…' => Self::BreakOff,
+            _ => Self::Comma,
+        })
     }
 }
 
@@ -122,3 +157,7 @@ fn read(json: &[u8]) -> Result<Tokenizer, String> {
         Err(_) => Err("it is not a tokenizer that can be read".to_owned()),
     }
 }
+
+#[cfg(test)]
+#[path = "tokens_tests.rs"]
+mod tests;

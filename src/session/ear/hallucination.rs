@@ -40,3 +40,7 @@ pub(super) fn was_said(transcript: &FinalTranscript) -> bool {
     };
     transcript.segments.is_empty() || !transcript.segments.iter().all(doubtful)
 }
+
+#[cfg(test)]
+#[path = "hallucination_tests.rs"]
+mod tests;

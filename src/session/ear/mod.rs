@@ -1,11 +1,16 @@
 //! The ear: finds utterances in what the microphone gives and has them transcribed while they are spoken.
 //!
 //! Voice activity is judged on every frame of 512 samples, and that speech began is told at once. The utterance then
-//! streams to the recogniser, from a little before its onset to its end point; with push-to-talk from the first sample
-//! to the commit. Positions are counted in samples received. What is not for the ear goes on to `turn`, in order.
+//! streams to the recogniser, from a little before its onset to its end point (`endpoint`); with push-to-talk from the
+//! first sample to the commit. In each pause it is transcribed as if it were over (`utterance`), for how long a pause is
+//! waited out depends on the words. Positions are counted in samples received. What is not for the ear goes on to
+//! `turn`, in order.
 
 mod detector;
+mod doubt;
+mod endpoint;
 mod hallucination;
+mod utterance;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,23 +21,22 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use self::detector::Detector;
+use self::doubt::{Doubt, doubt};
+pub use self::endpoint::LONGEST_UTTERANCE;
+use self::endpoint::{Endpoint, Step};
 use self::hallucination::was_said;
+use self::utterance::{Awaited, End, Open, utterance};
 use super::event::{Complaint, ErrorCode, Input, Request, Terms, Transcription};
 use super::guard::guarded;
 use super::machine::Event;
 use super::settings::Settings;
-use crate::audio::vad::{EndPointer, VadEvent, VadSettings};
 use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::provider::{
     Caller, FinalTranscript, ProviderError, SpeechToText, SttOptions, Transcript, VAD_FRAME, VoiceActivity,
 };
 
-/// One utterance, and with push-to-talk one press, lasts at most so long.
-pub const LONGEST_UTTERANCE: Samples<MIC_HZ> = Samples::from_millis(90_000);
 /// Frames of an utterance that may wait for the recogniser: all of it, so that hearing never waits. 5.8 MB at most.
 const UTTERANCE_FRAMES: usize = LONGEST_UTTERANCE.0 as usize / VAD_FRAME + 64;
-/// Less speech than this is a cough.
-const MINIMUM_SPEECH: Samples<MIC_HZ> = Samples::from_millis(96);
 /// Kept beyond the prefix: an onset that is slow to be sure of.
 const ONSET: Samples<MIC_HZ> = Samples::from_millis(1000);
 /// A recogniser that is silent for so long after an utterance's end has failed.
@@ -59,6 +63,8 @@ pub(super) enum Heard {
     /// A push-to-talk utterance was committed.
     Committed,
     Partial(Transcription),
+    /// The speaker pauses; if this was all, it was this.
+    Paused(Transcription),
     Final(Box<Utterance>),
     /// The utterance turned out to be nothing, or was cancelled.
     Nothing {
@@ -105,9 +111,7 @@ pub(super) struct Ear {
     keeps_audio: bool,
     /// No utterance gets longer.
     longest: Samples<MIC_HZ>,
-    pointer: EndPointer,
-    /// Where `pointer` began to count.
-    pointer_from: Samples<MIC_HZ>,
+    endpoint: Endpoint,
     /// All that was received, but for `rest`.
     received: Samples<MIC_HZ>,
     /// Less than a frame.
@@ -123,31 +127,6 @@ pub(super) struct Ear {
     told: Vec<Heard>,
 }
 
-/// The utterance that is being spoken. Its audio ends when this is dropped.
-struct Open {
-    item_id: String,
-    frames: mpsc::Sender<Mic>,
-    length: Samples<MIC_HZ>,
-    /// Where it is kept.
-    audio: Option<Mic>,
-}
-
-/// A transcript to come. It is cancelled when this is dropped.
-struct Awaited {
-    item_id: String,
-    end: Option<End>,
-    /// Once it has ended, where it is kept.
-    audio: Option<Mic>,
-    _wanted: oneshot::Sender<()>,
-}
-
-#[derive(Clone, Copy)]
-struct End {
-    decided: Instant,
-    /// From the end of speech to the decision.
-    endpoint: Duration,
-}
-
 impl Ear {
     pub(super) fn new(
         stt: Arc<dyn SpeechToText>,
@@ -160,13 +139,12 @@ impl Ear {
         Self {
             stt,
             activity: Detector::new(activity),
-            pointer: EndPointer::new(pointer_settings(&settings)),
+            endpoint: Endpoint::new(&settings, Samples(0)),
             settings,
             caller,
             new_id,
             keeps_audio,
             longest: LONGEST_UTTERANCE,
-            pointer_from: Samples(0),
             received: Samples(0),
             rest: Vec::new(),
             recent: Vec::new(),
@@ -241,10 +219,9 @@ impl Ear {
     fn set(&mut self, settings: Settings) {
         if self.settings.vad.is_some() != settings.vad.is_some() {
             self.commit();
-            self.pointer = EndPointer::new(pointer_settings(&settings));
-            self.pointer_from = self.received;
+            self.endpoint = Endpoint::new(&settings, self.received);
         }
-        self.pointer.set(pointer_settings(&settings));
+        self.endpoint.set(&settings);
         self.settings = settings;
     }
 
@@ -281,15 +258,37 @@ impl Ear {
             self.told.push(Heard::Refused { complaint: Complaint::of(&error, None), reference: None });
             0.0
         });
-        match self.pointer.push(probability) {
-            Some(VadEvent::SpeechStarted { at }) => {
-                let at = self.pointer_from + at;
+        if let Some(step) = self.endpoint.push(probability) {
+            self.step(step);
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Began { at } => {
                 if let Some(item_id) = self.open(at) {
                     self.told.push(Heard::Began { item_id, at });
                 }
             }
-            Some(VadEvent::SpeechStopped { at, .. }) => self.stop(self.pointer_from + at),
-            None => {}
+            Step::Paused => self.pause(),
+            Step::Resumed => self.resume(),
+            Step::Ended { at } => self.stop(at),
+        }
+    }
+
+    fn pause(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        let doubt = open.pause(self.settings.languages.first());
+        // Of one whose recogniser has failed no words will come.
+        let is_lost = !self.awaited.iter().any(|awaited| awaited.item_id == open.item_id);
+        if let Some(doubt) = doubt.or(is_lost.then_some(Doubt::NONE)) {
+            self.understood(doubt);
+        }
+    }
+
+    fn understood(&mut self, doubt: Doubt) {
+        if let Some(step) = self.endpoint.understood(doubt) {
+            self.step(step);
         }
     }
 
@@ -312,6 +311,17 @@ impl Ear {
             self.told.push(Heard::Failed { item_id, error });
             return None;
         }
+        let (frames, wanted) = self.listen(item_id.clone());
+        self.awaited.push(Awaited::new(item_id.clone(), wanted));
+        self.open = Some(Open::new(item_id.clone(), frames, self.keeps_audio));
+        let since = self.received.saturating_sub(at).as_usize().min(self.recent.len());
+        let beginning = self.recent[self.recent.len() - since..].to_vec();
+        self.feed(&beginning);
+        Some(item_id)
+    }
+
+    /// Asks the recogniser to hear what is sent, until nobody wants that any more.
+    fn listen(&mut self, item_id: String) -> (mpsc::Sender<Mic>, oneshot::Sender<()>) {
         let (frames, mut audio) = mpsc::channel(UTTERANCE_FRAMES);
         let options = SttOptions {
             languages: self.settings.languages.clone(),
@@ -324,40 +334,47 @@ impl Ear {
         let is_last = |item: &Transcript| matches!(item, Transcript::Final(_));
         let flow = guarded("speech recognition", || self.stt.transcribe(audio, options), is_last);
         let (wanted, unwanted) = oneshot::channel();
-        let id = item_id.clone();
-        self.hearing.push(flow.map(move |item| (id.clone(), item)).take_until(unwanted).boxed());
-        self.awaited.push(Awaited { item_id: item_id.clone(), end: None, audio: None, _wanted: wanted });
-        let audio = self.keeps_audio.then(Mic::default);
-        self.open = Some(Open { item_id: item_id.clone(), frames, length: Samples(0), audio });
-        let since = self.received.saturating_sub(at).as_usize().min(self.recent.len());
-        let beginning = self.recent[self.recent.len() - since..].to_vec();
-        self.feed(&beginning);
-        Some(item_id)
+        self.hearing.push(flow.map(move |item| (item_id.clone(), item)).take_until(unwanted).boxed());
+        (frames, wanted)
+    }
+
+    /// The speaker goes on: what was made of the pause is dropped.
+    fn resume(&mut self) {
+        let Some(open) = &self.open else { return };
+        let (item_id, Some(again)) = (open.item_id.clone(), open.again()) else { return };
+        if !self.awaited.iter().any(|awaited| awaited.item_id == item_id) {
+            return;
+        }
+        let (frames, wanted) = self.listen(item_id.clone());
+        // In one block, by which the recogniser knows that it was spoken before.
+        let _ = frames.try_send(again);
+        if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == item_id) {
+            awaited.go_on(wanted);
+        }
+        if let Some(open) = &mut self.open {
+            open.go_on(frames);
+        }
     }
 
     fn feed(&mut self, samples: &[f32]) {
         if let Some(open) = &mut self.open {
-            open.length += Samples(samples.len() as u64);
-            let samples = Mic::new(samples.to_vec());
-            if let Some(audio) = &mut open.audio {
-                audio.extend(&samples);
-            }
-            // The inbox holds the longest utterance; a recogniser that has given up has told why.
-            let _ = open.frames.try_send(samples);
+            open.feed(samples);
         }
     }
 
     /// The speech ended at `at`; that it did is decided now.
     fn stop(&mut self, at: Samples<MIC_HZ>) {
-        self.close(self.received.saturating_sub(at).duration());
         self.told.push(Heard::Stopped { at });
+        self.close(self.received.saturating_sub(at).duration());
     }
 
     fn close(&mut self, endpoint: Duration) {
         let Some(open) = self.open.take() else { return };
-        if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == open.item_id) {
-            awaited.end = Some(End { decided: Instant::now(), endpoint });
-            awaited.audio = open.audio;
+        let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == open.item_id) else { return };
+        awaited.end = Some(End { decided: Instant::now(), endpoint });
+        awaited.audio = open.audio;
+        if let Some(early) = awaited.early.take() {
+            self.deliver(&open.item_id, early);
         }
     }
 
@@ -365,7 +382,7 @@ impl Ear {
     fn commit(&mut self) -> bool {
         let refused = std::mem::take(&mut self.refused);
         if self.settings.vad.is_some() {
-            let is_spoken = self.pointer.commit().is_some();
+            let is_spoken = self.endpoint.commit();
             if is_spoken {
                 self.stop(self.received);
             }
@@ -374,8 +391,8 @@ impl Ear {
             let rest = std::mem::take(&mut self.rest);
             self.received += Samples(rest.len() as u64);
             self.feed(&rest);
-            self.close(Duration::ZERO);
             self.told.push(Heard::Committed);
+            self.close(Duration::ZERO);
             true
         } else {
             refused
@@ -384,11 +401,12 @@ impl Ear {
 
     fn cancel(&mut self) {
         let Some(open) = self.open.take() else { return };
-        if self.pointer.commit().is_some() {
+        if self.endpoint.commit() {
             self.told.push(Heard::Stopped { at: self.received });
         }
+        // What was told of it so far is taken back.
         if let Some(awaited) = self.no_longer(&open.item_id) {
-            self.nothing(awaited.item_id);
+            self.told.push(Heard::Nothing { item_id: awaited.item_id, at: self.received });
         }
     }
 
@@ -397,42 +415,48 @@ impl Ear {
         Some(self.awaited.swap_remove(place))
     }
 
-    /// What was told of an utterance so far is taken back.
-    fn nothing(&mut self, item_id: String) {
-        self.told.push(Heard::Nothing { item_id, at: self.received });
+    fn transcribed(&mut self, item_id: &str, item: Result<Transcript, ProviderError>) {
+        let open = self.open.as_mut().filter(|open| open.item_id == item_id);
+        match (item, open) {
+            (Ok(Transcript::Partial { text, stable_chars, .. }), Some(open)) => {
+                let says = open.says(&text, stable_chars, self.received);
+                self.told.push(Heard::Partial(says));
+            }
+            // The end is decided; the whole comes next.
+            (Ok(Transcript::Partial { .. }), None) => {}
+            (Ok(Transcript::Final(transcript)), Some(open)) if open.is_paused() => {
+                if was_said(&transcript) {
+                    self.told.push(Heard::Paused(open.says(&transcript.text, 0, self.received)));
+                }
+                let doubt = doubt(&transcript);
+                self.transcribed_early(item_id, Ok(transcript), doubt);
+            }
+            (Err(error), Some(open)) if open.is_paused() => {
+                self.transcribed_early(item_id, Err(error), Doubt::NONE);
+            }
+            (Ok(Transcript::Final(transcript)), _) => self.deliver(item_id, Ok(transcript)),
+            (Err(error), _) => self.deliver(item_id, Err(error)),
+        }
     }
 
-    fn transcribed(&mut self, item_id: &str, item: Result<Transcript, ProviderError>) {
-        match item {
-            Ok(Transcript::Partial { text, stable_chars, .. }) => {
-                let at = self.received;
-                if !self.awaited.iter().any(|awaited| awaited.item_id == item_id) {
-                    return;
-                }
-                self.told.push(Heard::Partial(Transcription {
-                    item_id: item_id.to_owned(),
-                    is_final: false,
-                    text,
-                    stable_chars,
-                    at,
-                    language: None,
-                    words: Vec::new(),
-                }));
-            }
-            Ok(Transcript::Final(transcript)) => {
-                let Some(awaited) = self.no_longer(item_id) else { return };
-                if was_said(&transcript) {
-                    self.told.push(Heard::Final(Box::new(utterance(awaited, transcript, self.received))));
-                } else {
-                    self.nothing(awaited.item_id);
-                }
-            }
-            Err(error) => {
-                if self.no_longer(item_id).is_some() {
-                    self.told.push(Heard::Failed { item_id: item_id.to_owned(), error });
-                }
-            }
+    /// A pause is transcribed, which may be the end.
+    fn transcribed_early(&mut self, item_id: &str, outcome: Result<FinalTranscript, ProviderError>, doubt: Doubt) {
+        if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == item_id) {
+            awaited.early = Some(outcome);
         }
+        self.understood(doubt);
+    }
+
+    /// An utterance is over and transcribed.
+    fn deliver(&mut self, item_id: &str, outcome: Result<FinalTranscript, ProviderError>) {
+        let Some(awaited) = self.no_longer(item_id) else { return };
+        self.told.push(match outcome {
+            Ok(transcript) if was_said(&transcript) => {
+                Heard::Final(Box::new(utterance(awaited, transcript, self.received)))
+            }
+            Ok(_) => Heard::Nothing { item_id: awaited.item_id, at: self.received },
+            Err(error) => Heard::Failed { item_id: awaited.item_id, error },
+        });
     }
 
     fn give_up(&mut self) {
@@ -442,37 +466,6 @@ impl Ear {
         for awaited in self.awaited.extract_if(.., |awaited| late(awaited)) {
             self.told.push(Heard::Failed { item_id: awaited.item_id, error: error.clone() });
         }
-    }
-}
-
-fn pointer_settings(settings: &Settings) -> VadSettings {
-    let vad = settings.vad.unwrap_or_default();
-    VadSettings {
-        threshold: vad.threshold,
-        silence: Samples::from_millis(vad.silence_ms),
-        prefix: Samples::from_millis(vad.prefix_ms),
-        minimum_speech: MINIMUM_SPEECH,
-        maximum_utterance: LONGEST_UTTERANCE,
-    }
-}
-
-fn utterance(awaited: Awaited, transcript: FinalTranscript, at: Samples<MIC_HZ>) -> Utterance {
-    let end = awaited.end.unwrap_or(End { decided: Instant::now(), endpoint: Duration::ZERO });
-    Utterance {
-        transcription: Transcription {
-            item_id: awaited.item_id,
-            is_final: true,
-            stable_chars: transcript.text.chars().count(),
-            text: transcript.text,
-            at,
-            language: Some(transcript.language),
-            words: transcript.segments.into_iter().flat_map(|segment| segment.words).collect(),
-        },
-        ended: end.decided,
-        endpoint: end.endpoint,
-        stt: end.decided.elapsed(),
-        served_by: transcript.served_by,
-        audio: awaited.audio,
     }
 }
 

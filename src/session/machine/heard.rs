@@ -117,7 +117,10 @@ impl Ledger {
             if words > 0 {
                 end = sentence.text.start + words;
             }
-            break;
+            // Beyond what there is of a sentence that failed half-way the next one plays.
+            if played < audio.end {
+                break;
+            }
         }
         self.text[..end].trim_end()
     }

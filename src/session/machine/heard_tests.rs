@@ -114,3 +114,32 @@ fn text_before_audio_is_not_heard() {
     assert_eq!(ledger.heard(ms(5000)), "");
     assert_eq!(ledger.text(), "Nothing of this was spoken yet.");
 }
+
+#[test]
+fn what_follows_a_sentence_that_failed_half_way_is_heard() {
+    let mut ledger = Ledger::default();
+    let sentences = ["One two three.", "Four five."];
+    for (number, text) in (1..).zip(sentences) {
+        ledger.write(number, &format!("{text} "));
+    }
+    let now = Instant::now();
+    let mut piece = SentPiece {
+        sequence_number: 1,
+        pts: ms(0),
+        length: ms(420),
+        plays_at: now,
+        words: marks(sentences[0]),
+        last: false,
+        served_by: "fake".into(),
+        audio: None,
+        first_audio: ms(80),
+    };
+    ledger.send(piece.clone());
+    let words = marks(sentences[1]).into_iter();
+    let words = words.map(|word| WordMark { start: word.start + ms(420), end: word.end + ms(420), ..word });
+    piece = SentPiece { words: words.collect(), pts: ms(420), length: ms(600), last: true, ..piece };
+    ledger.send(SentPiece { sequence_number: 2, plays_at: now + ms(420), ..piece });
+    assert_eq!(ledger.heard(ms(500)), "One two");
+    assert_eq!(ledger.heard(ms(420 + 240)), "One two three. Four");
+    assert_eq!(ledger.heard(ms(420 + 600)), "One two three. Four five.");
+}

@@ -24,7 +24,7 @@ pub(super) use self::cast::{Base, Player};
 use self::notes::{Notes, Title};
 use self::reply::{Cause, Reply};
 use crate::audio::{MIC_HZ, Samples};
-use crate::provider::{Caller, ChatRequest, ProviderError, Role};
+use crate::provider::{Caller, ChatMessage, ChatRequest, ProviderError, Role};
 use crate::session::ear::{Heard, Utterance};
 use crate::session::event::{Complaint, ErrorCode, Output, Request, Terms, Told, Transcription, Turn};
 use crate::session::history::{Entry, History};
@@ -274,6 +274,11 @@ impl Machine {
                 self.judge(now, &transcription.item_id, &transcription.text);
                 self.tell(Output::Transcription(transcription));
             }
+            Heard::Paused(transcription) => {
+                self.judge(now, &transcription.item_id, &transcription.text);
+                self.prepare_for(&transcription.text);
+                self.tell(Output::Transcription(transcription));
+            }
             Heard::Final(utterance) => {
                 let Transcription { item_id, text, at, .. } = &utterance.transcription;
                 let (item_id, at) = (item_id.clone(), *at);
@@ -375,9 +380,26 @@ impl Machine {
     }
 
     fn prepare(&mut self) {
-        let (speaker, player) = self.cast.likely();
-        let request = self.request(&player.character, &player.settings, None, &self.cast.others(speaker));
+        let request = self.likely_request();
         self.effects.push(Effect::Prepare(Box::new(request)));
+    }
+
+    /// Reads ahead what the user may have said to the end.
+    fn prepare_for(&mut self, text: &str) {
+        // Whoever is only doubted is not answered, and beside a reply there is no idle time.
+        if self.replies.is_empty() {
+            let mut request = self.likely_request();
+            match request.messages.last_mut() {
+                Some(last) if last.role == Role::User => last.content = format!("{} {text}", last.content),
+                _ => request.messages.push(ChatMessage::new(Role::User, text)),
+            }
+            self.effects.push(Effect::Prepare(Box::new(request)));
+        }
+    }
+
+    fn likely_request(&self) -> ChatRequest {
+        let (speaker, player) = self.cast.likely();
+        self.request(&player.character, &player.settings, None, &self.cast.others(speaker))
     }
 
     fn request(

@@ -21,6 +21,11 @@ use crate::session::settings::{OutputKind, Settings};
 /// A reply that is longer is recorded up to here: more than ten minutes of samples are not kept in memory.
 const LONGEST_RECORDING: Samples<SPEECH_HZ> = Samples::from_millis(600_000);
 
+/// Clients say about every 250 ms what they have played. Twice as long they are taken to play on, then to have stopped.
+const LONGEST_PLAYING_ON: Duration = Duration::from_millis(500);
+/// By so much a client may round what it has played: a piece.
+const ROUNDING: Duration = Duration::from_millis(100);
+
 /// What a reply answers.
 #[derive(Clone, Debug)]
 pub(super) struct Cause {
@@ -95,8 +100,8 @@ pub(super) struct Reply {
     pub(super) ledger: Ledger,
     /// What was sent of its sound. None: it is not kept.
     recording: Option<Speech>,
-    /// What the client says it has played.
-    pub(super) acknowledged: Option<Duration>,
+    /// What the client said it had played, and when.
+    acknowledged: Option<(Duration, Instant)>,
     timings: Timings,
     pub(super) served_by: ServedBy,
     pub(super) usage: Usage,
@@ -210,9 +215,24 @@ impl Reply {
         millis(self.cause.endpoint.unwrap_or_default() + (now - self.cause.since))
     }
 
-    /// How much of it was played by `now`: what the client says, else what the pace says, but no more than was sent.
+    /// Takes in what the client says it has played. What is less than it said before comes late, and what is more than
+    /// was sent was another reply's: of the same item, before it was written again.
+    pub(super) fn acknowledge(&mut self, now: Instant, played: Duration) {
+        let is_later = self.acknowledged.is_none_or(|(known, _)| played >= known);
+        if is_later && played <= self.ledger.sent() + ROUNDING {
+            self.acknowledged = Some((played, now));
+        }
+    }
+
+    /// How much of it was played by `now`: what the client says; what it said last and, going by the pace, has played
+    /// since; else what the pace says; but no more than was sent.
     pub(super) fn played(&self, now: Instant, says: Option<Duration>) -> Duration {
-        let played = says.or(self.acknowledged).unwrap_or_else(|| self.ledger.played_by(now));
+        let pace = self.ledger.played_by(now);
+        let played_on = |(played, at): (Duration, Instant)| {
+            let by_now = played + (now - at).min(LONGEST_PLAYING_ON);
+            played.max(by_now.min(pace))
+        };
+        let played = says.or(self.acknowledged.map(played_on)).unwrap_or(pace);
         played.min(self.ledger.sent())
     }
 

@@ -71,7 +71,7 @@ impl Machine {
             }
             Input::PlaybackAck { item_id, played_ms } => {
                 if let Some(reply) = self.replies.front_mut().filter(|reply| reply.item_id == item_id) {
-                    reply.acknowledged = reply.acknowledged.max(Some(Duration::from_millis(played_ms)));
+                    reply.acknowledge(now, Duration::from_millis(played_ms));
                 }
             }
             Input::Regenerate { item_id, terms } => self.regenerate(now, item_id, terms, reference),
@@ -131,7 +131,6 @@ impl Machine {
             };
             item_id.clone_from(&reply.id);
         }
-        let current = self.replies.front().filter(|reply| reply.item_id == item_id).map(|reply| reply.speaker);
         let current = self.replies.front().filter(|reply| reply.item_id == item_id).map(|reply| Some(reply.speaker));
         let said = || self.history.reply(&item_id).map(|entry| self.speaker_of(entry));
         let Some(speaker) = current.or_else(said) else {
@@ -220,7 +219,9 @@ impl Machine {
 fn no_recast(error: &RecordError) -> Complaint {
     let (code, retryable) = match error {
         RecordError::NotFound { .. } => (ErrorCode::CharacterNotFound, false),
-        RecordError::Changed | RecordError::Full | RecordError::Failed => (ErrorCode::Internal, true),
+        RecordError::Changed | RecordError::UnderWay | RecordError::Full | RecordError::Failed => {
+            (ErrorCode::Internal, true)
+        }
     };
     Complaint { code, message: error.to_string(), retryable, item_id: None }
 }

@@ -1,3 +1,4 @@
+mod company;
 mod stored;
 
 use std::time::Duration;
@@ -123,7 +124,7 @@ pub(super) fn said(item_id: &str, text: &str, ended: Instant) -> Event {
     })))
 }
 
-fn partial(item_id: &str, text: &str) -> Event {
+pub(super) fn partial(item_id: &str, text: &str) -> Event {
     Event::Heard(Heard::Partial(Transcription {
         item_id: item_id.to_owned(),
         is_final: false,
@@ -346,7 +347,8 @@ fn barge_in_keeps_what_was_heard_and_nothing_else() {
 fn the_clients_word_on_its_playback_counts_as_far_as_it_can() {
     for (input, heard) in [
         (Input::Interrupt { item_id: None, played_ms: Some(200) }, "interrupted 1 m2 \"One\" 200"),
-        (Input::Interrupt { item_id: None, played_ms: None }, "interrupted 1 m2 \"One two\" 480"),
+        // It has played on since it said so, but not for so long.
+        (Input::Interrupt { item_id: None, played_ms: None }, "interrupted 1 m2 \"One two\" 700"),
         (Input::Interrupt { item_id: None, played_ms: Some(99_999) }, "interrupted 1 m2 \"One two three.\" 840"),
     ] {
         let mut machine = machine();
@@ -357,14 +359,55 @@ fn the_clients_word_on_its_playback_counts_as_far_as_it_can() {
             now,
             vec![text("Tell me"), wrote(1, 0, "One two three."), sent(1, 1, ms(0), "One two three.", now)],
         );
-        run(&mut machine, now, vec![ack("m2", 480), ack("m2", 100), ack("other", 800)]);
+        let late = vec![ack("m2", 480), ack("m2", 100), ack("other", 800), ack("m2", 5000)];
+        run(&mut machine, now + ms(480), late);
         let effects = run(&mut machine, now + ms(700), vec![asked(input)]);
+        assert!(effects.contains(&heard.to_owned()), "{effects:?}");
+    }
+    // Its playback stands still: it says so, or says no more.
+    for (acks, heard) in
+        [(vec![100, 600], "interrupted 1 m2 \"One\" 210"), (vec![100], "interrupted 1 m2 \"One two\" 600")]
+    {
+        let mut machine = machine();
+        let now = Instant::now();
+        let sentence = "One two three four five.";
+        run(&mut machine, now, vec![text("Tell me"), wrote(1, 0, sentence), sent(1, 1, ms(0), sentence, now)]);
+        for at in acks {
+            let ack = Input::PlaybackAck { item_id: "m2".to_owned(), played_ms: 100 };
+            run(&mut machine, now + ms(at), vec![asked(ack)]);
+        }
+        let at = if heard.ends_with("210") { 710 } else { 1300 };
+        let effects = run(&mut machine, now + ms(at), vec![asked(Input::Interrupt { item_id: None, played_ms: None })]);
         assert!(effects.contains(&heard.to_owned()), "{effects:?}");
     }
     let mut machine = machine();
     run(&mut machine, Instant::now(), vec![text("Tell me")]);
     let other = asked(Input::Interrupt { item_id: Some("other".to_owned()), played_ms: None });
     assert_eq!(run(&mut machine, Instant::now(), vec![other]), [""; 0]);
+}
+
+#[test]
+fn what_may_have_been_all_is_read_ahead_and_not_stored() {
+    let mut machine = machine();
+    let now = Instant::now();
+    let paused = |item_id: &str, text: &str| {
+        let Event::Heard(Heard::Partial(transcription)) = partial(item_id, text) else { panic!() };
+        Event::Heard(Heard::Paused(transcription))
+    };
+    let prepared = |effects: Vec<Effect>| {
+        let prepared = effects.into_iter().find_map(|effect| match effect {
+            Effect::Prepare(request) => request.messages.last().cloned(),
+            Effect::Save(_) | Effect::Think { .. } => panic!("{effect:?}"),
+            _ => None,
+        });
+        prepared.map(|message| message.content)
+    };
+    machine.step(now, began("u1"));
+    assert_eq!(prepared(machine.step(now, paused("u1", "I want"))).as_deref(), Some("I want"));
+    machine.step(now, said("u1", "I want", now));
+    // It was not all, which the next one says.
+    machine.step(now, began("u2"));
+    assert_eq!(prepared(machine.step(now, paused("u2", "a pizza."))).as_deref(), Some("I want a pizza."));
 }
 
 #[test]

@@ -138,7 +138,8 @@ impl Owned {
     /// Deletes a message for good. Answers the name of its recording.
     ///
     /// # Errors
-    /// The message is not the owner's; [`RecordError::Changed`] where its version is none of `expected`.
+    /// The message is not the owner's; [`RecordError::Changed`] where its version is none of `expected`;
+    /// [`RecordError::UnderWay`].
     pub async fn delete_message(&self, id: &str, expected: Option<&[i64]>) -> Result<Option<String>, RecordError> {
         delete(self, id, expected).await.map_err(Fault::report)
     }
@@ -420,6 +421,10 @@ fn heard_of(before: &str, after: &str, heard: usize) -> Option<usize> {
 async fn delete(owned: &Owned, id: &str, expected: Option<&[i64]>) -> Result<Option<String>, Fault> {
     let mut lock = owned.store.write().await?;
     let found = lock_message(&mut lock, &owned.owner, id, expected).await?;
+    if matches!(found.status, MessageStatus::Pending | MessageStatus::Processing) {
+        // Its end would store it again.
+        return Err(Fault::Record(RecordError::UnderWay));
+    }
     sqlx::query("DELETE FROM messages WHERE id = $1").bind(id.to_owned()).execute(&mut *lock).await?;
     sqlx::query(
         "UPDATE conversations SET message_count = message_count - 1, last_message_at =

@@ -27,6 +27,8 @@ pub struct Archive {
 
 /// Ids of one question: SQLite takes 32,766 values.
 const IDS: usize = 1000;
+/// An id that is brought along may leave out this many numbers of its slug, for everybody.
+const LARGEST_NUMBER: i64 = 99_999;
 
 impl Owned {
     /// All of a conversation, as it is at one moment.
@@ -148,14 +150,20 @@ async fn take_in(connection: &mut AnyConnection, owner: &str, mut new: StoredCha
     match holder.as_deref() {
         Some(holder) if holder == owner => return Ok(id),
         Some(_) => new.character.id = character::next_id(&mut *connection, slug).await?,
-        None => pass(&mut *connection, slug, number.parse().unwrap_or(0)).await?,
+        None if !pass(&mut *connection, slug, number.parse().unwrap_or(0)).await? => {
+            new.character.id = character::next_id(&mut *connection, slug).await?;
+        }
+        None => {}
     }
     character::insert(connection, owner, &new).await?;
     Ok(new.character.id)
 }
 
-/// Sees to it that a slug's next number is above this one.
-async fn pass(connection: &mut AnyConnection, slug: &str, number: i64) -> Result<(), Fault> {
+/// Sees to it that a slug's next number is above this one. False: that would use up too many, and nothing was done.
+async fn pass(connection: &mut AnyConnection, slug: &str, number: i64) -> Result<bool, Fault> {
+    if number > LARGEST_NUMBER {
+        return Ok(false);
+    }
     sqlx::query(
         "INSERT INTO character_numbers (slug, last) VALUES ($1, $2) ON CONFLICT (slug) DO UPDATE SET last =
              CASE WHEN character_numbers.last < excluded.last THEN excluded.last ELSE character_numbers.last END",
@@ -164,7 +172,7 @@ async fn pass(connection: &mut AnyConnection, slug: &str, number: i64) -> Result
     .bind(number)
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]

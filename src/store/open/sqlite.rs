@@ -22,8 +22,8 @@ pub(super) const MIGRATIONS: &Migrations = &[
 
 /// Reads are short and SQLite's readers do not block each other; more connections than cores gain nothing.
 const READERS: u32 = 4;
-/// How long a query waits for its connection before it fails: longer than a slow disk's fsync, shorter than patience.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a query waits for its connection before it fails: longer than the largest import, shorter than patience.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Files up to this size are checked at every start: that takes well under a second.
 const CHECKED_AT_START_BYTES: u64 = 64 * 1024 * 1024;
 

@@ -29,6 +29,7 @@ fn transcript() -> FinalTranscript {
         ],
         audio: at(2_750),
         latency: at(9),
+        ending: None,
         served_by: "fake-ear".into(),
     }
 }

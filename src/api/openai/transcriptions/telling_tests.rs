@@ -9,6 +9,7 @@ fn last(text: &str) -> FinalTranscript {
         segments: Vec::new(),
         audio: Duration::ZERO,
         latency: Duration::ZERO,
+        ending: None,
         served_by: "fake-ear".into(),
     }
 }

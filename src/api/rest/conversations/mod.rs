@@ -36,7 +36,7 @@ use crate::store::{
 };
 pub(super) use shape::Message;
 use shape::{Conversation, ConversationSettings, Kind, Status};
-pub(in crate::api) use transfer::IMPORT_BYTES;
+pub(in crate::api) use transfer::{IMPORT_BYTES, IMPORTS};
 
 /// What a list may be sorted by; the latest come first.
 const SORTS: [(&str, ConversationSort); 3] = [

@@ -5,9 +5,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{DefaultBodyLimit, Path as Segment};
+use axum::extract::{DefaultBodyLimit, Path as Segment, State as Extract};
+use axum::http::StatusCode;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,7 +32,10 @@ use crate::store::{self, StoredCharacter, StoredConversation, StoredMessage, sto
 
 /// An imported document.
 pub(in crate::api) const IMPORT_BYTES: usize = 20 * 1024 * 1024;
-const MESSAGES: usize = 100_000;
+const MESSAGES: usize = 50_000;
+/// At once, since whoever else writes waits for each.
+pub(in crate::api) const IMPORTS: usize = 1;
+const COME_BACK: Duration = Duration::from_secs(5);
 const CHARACTERS: usize = 32;
 /// Of a character's texts.
 const LONG_TEXT: usize = 100_000;
@@ -55,7 +60,7 @@ struct Archive {
     #[schema(max_items = 32)]
     characters: Vec<Character>,
     /// The oldest first.
-    #[schema(max_items = 100_000)]
+    #[schema(max_items = 50_000)]
     messages: Vec<Line>,
 }
 
@@ -201,7 +206,11 @@ async fn export(asker: Asker, Segment(id): Segment<String>) -> Result<Json<Archi
         (status = "5XX", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-async fn import(asker: Asker, body: JsonBody) -> Result<Response, Problem> {
+async fn import(Extract(house): Extract<Arc<House>>, asker: Asker, body: JsonBody) -> Result<Response, Problem> {
+    let _alone = house.importing.try_acquire().map_err(|_| {
+        let detail = "another conversation is being imported; try again in a moment";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", detail).later(COME_BACK)
+    })?;
     let archive = body.read::<Archive>()?.checked()?;
     Ok(created(asker.rows.import_conversation(archive).await?))
 }

@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::interval;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::unfinished::{self, Unfinished, age, parse_name};
 use crate::api::House;
@@ -153,7 +154,7 @@ impl Recorder {
     }
 
     async fn write(&self, bytes: &[u8]) -> std::io::Result<String> {
-        let mut unfinished = Unfinished::new(&folder(&self.data_dir), FORMAT).await?;
+        let mut unfinished = Unfinished::new(&folder(&self.data_dir), Uuid::new_v4(), FORMAT).await?;
         unfinished.file.write_all(bytes).await?;
         unfinished.file.flush().await?;
         unfinished.keep().await

@@ -14,12 +14,14 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::time::interval;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use super::unfinished::{self, Unfinished, age, parse_name};
 use crate::api::House;
@@ -78,7 +80,7 @@ pub(in crate::api::rest) fn routes() -> OpenApiRouter<Arc<House>> {
 )]
 async fn create(
     Extract(house): Extract<Arc<House>>,
-    Asker { caller, .. }: Asker,
+    Asker { caller, rows, .. }: Asker,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let request: Request = body.read()?;
@@ -98,7 +100,8 @@ async fn create(
     let encoder = format.encoder().map_err(|error| Problem::bad_field("format", error))?;
     let narration = narration::narrate(&house.state.parts.speech, script, "text").await?;
     let folder = folder(&house.state.data_dir);
-    let mut unfinished = Unfinished::new(&folder, format).await.map_err(|error| disk(&error))?;
+    let mut unfinished =
+        Unfinished::new(&folder, own_id(rows.owner(), Uuid::new_v4()), format).await.map_err(|error| disk(&error))?;
     let served_by = HeaderValue::from_str(&narration.served_by).ok();
     let length = write(&mut unfinished.file, narration, encoder).await?;
     let name = unfinished.keep().await.map_err(|error| disk(&error))?;
@@ -126,17 +129,27 @@ async fn create(
 )]
 async fn fetch(
     Extract(house): Extract<Arc<House>>,
+    Asker { rows, .. }: Asker,
     Segment(name): Segment<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let gone = || Problem::new(StatusCode::NOT_FOUND, "not_found", "there is no such speech; it is kept for a day");
-    let (id, format) = parse_name(&name).ok_or_else(gone)?;
+    let is_own = |(id, _): &(Uuid, Format)| *id == own_id(rows.owner(), *id);
+    let (id, format) = parse_name(&name).filter(is_own).ok_or_else(gone)?;
     let path = folder(&house.state.data_dir).join(unfinished::name(id, format));
     let made = tokio::fs::metadata(&path).await.and_then(|metadata| metadata.modified()).map_err(|_| gone())?;
     if age(made) > KEPT {
         return Err(gone());
     }
     file::send(&path, format.content_type(), &headers).await?.ok_or_else(gone)
+}
+
+/// A random id with its last six bytes told by its owner and the others, so that a file's name says whose it is.
+fn own_id(owner: &str, id: Uuid) -> Uuid {
+    let mut bytes = *id.as_bytes();
+    let (free, bound) = bytes.split_at_mut(10);
+    bound.copy_from_slice(&Sha256::new().chain_update(&*free).chain_update(owner).finalize()[..6]);
+    Uuid::from_bytes(bytes)
 }
 
 /// Removes what is too old, and what is too much, as long as the server runs.

@@ -35,9 +35,9 @@ pub(super) struct Unfinished {
 
 impl Unfinished {
     /// Makes the folder, too.
-    pub(super) async fn new(folder: &Path, format: Format) -> std::io::Result<Self> {
+    pub(super) async fn new(folder: &Path, id: Uuid, format: Format) -> std::io::Result<Self> {
         tokio::fs::create_dir_all(folder).await?;
-        let name = name(Uuid::new_v4(), format);
+        let name = name(id, format);
         let path = folder.join(format!("{name}.{UNFINISHED}"));
         Ok(Self { file: File::create_new(&path).await?, path, name })
     }

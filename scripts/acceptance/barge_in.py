@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Whether coughs, "mhm" and the server's own voice leave a reply alone, and a word stops it.
+
+usage: barge_in.py HTTP_URL [--rounds 20]
+
+Asks for a long reply over /ws, and while it is heard plays into the microphone, in real time: coughs (bursts of noise), "mhm"
+(hummed: a voice through a closed mouth, with a dip), "stop, please" and, for a whole reply, that reply itself, 20 dB softer
+and 200 ms late. The first two must leave no `interrupted` behind, and no duck without its unduck; the third must interrupt;
+the last must not. "Mhm" as the server's own voices read it, which Whisper takes for words, is played too, for information.
+For each duck it prints how long after the sound's onset it came. Needs: numpy, websockets.
+"""
+import argparse, asyncio, base64, json, statistics, sys, time
+
+import numpy, websockets
+
+import pauses
+
+FRAME = pauses.RATE // 50
+STORY = "Tell me a long story about a lighthouse keeper, in many sentences."
+ECHO_GAIN, ECHO_DELAY = 0.1, 0.2
+
+
+def cough(seed):
+    """Two or three bursts of coloured noise, 90 to 200 ms each."""
+    draw, pieces = numpy.random.default_rng(seed), []
+    for _ in range(draw.integers(2, 4)):
+        length = int(draw.uniform(0.09, 0.2) * pauses.RATE)
+        noise = numpy.convolve(draw.normal(0, 1, length), numpy.ones(4) / 4, "same")
+        pieces += [0.15 * noise * numpy.exp(-numpy.linspace(0, 4, length)), numpy.zeros(int(0.12 * pauses.RATE))]
+    return numpy.concatenate(pieces).astype(numpy.float32)
+
+
+def hum(seed):
+    """"Mhm": harmonics of 95 to 210 Hz below a nasal resonance, rising at the end, nearly silent in the middle."""
+    draw = numpy.random.default_rng(seed)
+    length = int(draw.uniform(0.42, 0.6) * pauses.RATE)
+    place = numpy.arange(length) / length
+    pitch = draw.uniform(95, 210) * (1 + 0.25 * numpy.clip((place - 0.4) / 0.6, 0, 1))
+    phase = 2 * numpy.pi * numpy.cumsum(pitch) / pauses.RATE
+    voice = sum(numpy.sin(k * phase) * (numpy.exp(-(((k * pitch - 250) / 300) ** 2)) / k**1.3 + 0.08 / k) for k in range(1, 16))
+    seconds = place * length / pauses.RATE
+    edges = numpy.minimum(1, numpy.minimum(seconds / 0.04, (seconds[-1] - seconds) / 0.08))
+    dip = 1 - 0.85 * numpy.exp(-(((seconds - 0.45 * seconds[-1]) / 0.035) ** 2))
+    return (voice * edges * dip).astype(numpy.float32)
+
+
+class Call:
+    def __init__(self, socket):
+        self.socket, self.started = socket, time.monotonic()
+        self.messages, self.speech, self.heard = [], [], asyncio.Event()
+        self.first_audio = None
+
+    def now(self):
+        return time.monotonic() - self.started
+
+    async def listen(self):
+        async for text in self.socket:
+            message = json.loads(text)
+            self.messages.append((self.now(), message))
+            if message["type"] == "audio_chunk":
+                self.first_audio = self.first_audio or self.now()
+                self.speech.append(numpy.frombuffer(base64.b64decode(message["audio_data"]), "<i2").astype(numpy.float32) / 32768)
+                self.heard.set()
+
+    def of(self, *kinds):
+        return [(at, m["type"]) for at, m in self.messages if m["type"] in kinds]
+
+    async def play(self, samples_at, until):
+        """Sends what `samples_at(first, last)` gives, 20 ms at a time, until `until()`."""
+        begun, sent = time.monotonic(), 0
+        while not until():
+            frame = samples_at(sent, sent + FRAME) + numpy.random.default_rng(sent).normal(0, pauses.NOISE, FRAME)
+            data = base64.b64encode((numpy.clip(frame, -1, 1) * 32767).astype("<i2").tobytes()).decode()
+            await self.socket.send(json.dumps({"type": "audio_chunk", "audio_data": data, "format": "pcm", "sample_rate": pauses.RATE, "channels": 1}))
+            sent += FRAME
+            await asyncio.sleep(max(0, begun + sent / pauses.RATE - time.monotonic()))
+
+
+def piece(samples, first, last):
+    part = samples[max(0, first) : max(0, last)] if last > 0 else samples[:0]
+    return numpy.pad(part, (last - first - len(part), 0) if first < 0 else (0, last - first - len(part)))
+
+
+async def reply(server, sound):
+    """One reply with `sound` in it; None: with itself. Gives the call and the sound's onset."""
+    async with websockets.connect(server.replace("http", "ws", 1) + "/ws", max_size=2**24) as socket:
+        assert json.loads(await socket.recv())["type"] == "session_started"
+        call = Call(socket)
+        ear = asyncio.create_task(call.listen())
+        await socket.send(json.dumps({"type": "settings", "max_tokens": 80, "languages": ["en"]}))
+        await socket.send(json.dumps({"type": "text_message", "text": STORY}))
+        await asyncio.wait_for(call.heard.wait(), 60)
+        onset = call.now() + 0.6
+        over = lambda: bool(call.of("turn_complete", "interrupted"))
+        if sound is None:
+            own = lambda: numpy.concatenate(call.speech)
+
+            def echo(first, last):
+                at = lambda sample: int((sample / pauses.RATE - ECHO_DELAY) * 24000)
+                part = piece(own(), at(first), at(last))
+                return ECHO_GAIN * numpy.interp(numpy.linspace(0, len(part) - 1, last - first), numpy.arange(len(part)), part)
+
+            await call.play(echo, over)
+        else:
+            begin = int(0.6 * pauses.RATE)
+            end = onset + len(sound) / pauses.RATE + 4
+            await call.play(lambda first, last: piece(sound, first - begin, last - begin), lambda: over() or call.now() > end)
+        ear.cancel()
+        return call, onset
+
+
+async def main():
+    options = argparse.ArgumentParser()
+    options.add_argument("server")
+    options.add_argument("--rounds", type=int, default=20)
+    o = options.parse_args()
+    server = o.server.rstrip("/")
+    stop = pauses.speak(server, "am_adam", "Stop, please! That is enough.")
+    agree = [pauses.speak(server, voice, text) for voice in ("af_heart", "bm_george") for text in ("Mhm.", "Uh-huh.", "Mm.")]
+    level = lambda samples: samples * (0.1 / float(numpy.sqrt((samples**2).mean())))
+    scenes = [("cough", [cough(seed) for seed in range(o.rounds)], False), ("mhm", [level(hum(seed)) for seed in range(o.rounds)], False)]
+    scenes += [("stop, please", [level(stop)] * max(1, o.rounds // 4), True), ("its own voice", [None] * max(1, o.rounds // 4), False)]
+    scenes.append(("mhm, read aloud", [level(sound) for sound in agree], None))
+    failed = False
+    for name, sounds, stops in scenes:
+        stopped, unpaired, ducks, texts = 0, 0, [], []
+        for sound in sounds:
+            call, onset = await reply(server, sound)
+            stopped += bool(call.of("interrupted"))
+            duck, unduck = call.of("duck"), call.of("unduck")
+            unpaired += len(duck) > len(unduck) and not call.of("interrupted") and not call.of("turn_complete")
+            ducks += [at - onset for at, _ in duck[:1]]
+            texts += [m["text"] for _, m in call.messages if m["type"] == "transcription_chunk" and m["text"]][-1:]
+        wanted = stopped == len(sounds) if stops else stopped == 0 and unpaired == 0
+        failed |= not wanted and stops is not None
+        median = f", the first {round(1000 * statistics.median(ducks))} ms after the onset" if ducks and sounds[0] is not None else ""
+        print(f"{name}: {stopped} of {len(sounds)} interrupted, {len(ducks)} ducked{median}, {unpaired} left ducked: {'told' if stops is None else 'ok' if wanted else 'FAILED'} {texts}", flush=True)
+    sys.exit(failed)
+
+
+asyncio.run(main())

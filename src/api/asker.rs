@@ -28,7 +28,15 @@ pub(super) struct Asker {
 impl Asker {
     /// What a session of the asker's is made of.
     pub(super) fn parts(&self, house: &House) -> session::Parts {
-        let rows = self.rows.clone();
+        Self::parts_on(house, self.rows.clone())
+    }
+
+    /// The same for a session that tells its clients itself what it stores.
+    pub(super) fn quiet_parts(&self, house: &House) -> session::Parts {
+        Self::parts_on(house, self.rows.clone().quiet())
+    }
+
+    fn parts_on(house: &House, rows: Owned) -> session::Parts {
         let records: Arc<dyn Records> = if house.state.recordings.load(Ordering::Relaxed) {
             Arc::new(Recorder::new(rows, &house.state.data_dir))
         } else {

@@ -22,7 +22,7 @@ use crate::api::problem::Problem;
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// Objects and lists of one body, at most; so many are free, and then one for so many bytes.
 const MOST_OBJECTS: usize = 400_000;
-const FREE_OBJECTS: usize = 1000;
+const FREE_OBJECTS: usize = 20_000;
 const BYTES_AN_OBJECT: usize = 40;
 const MOST_VALUES: usize = 2_500_000;
 

@@ -44,7 +44,7 @@ pub(super) struct Server {
     pub(super) stop: Option<oneshot::Sender<()>>,
     pub(super) done: JoinHandle<()>,
     folder: TempDir,
-    _database: TestStore,
+    _database: Option<TestStore>,
 }
 
 pub(super) struct NoModels;
@@ -181,8 +181,13 @@ pub(super) async fn server_with(configure: impl FnOnce(&mut State)) -> Server {
 
 /// The same on a given database, which ends with the server.
 pub(super) async fn server_on(database: TestStore, configure: impl FnOnce(&mut State)) -> Server {
+    let server = server_over(Store::clone(&database), configure).await;
+    Server { _database: Some(database), ..server }
+}
+
+/// The same on a database that others may open, too.
+pub(super) async fn server_over(store: Store, configure: impl FnOnce(&mut State)) -> Server {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::clone(&database);
     let chat = Arc::new(FakeChat::default());
     let shelf = Arc::new(FakeShelf::default());
     let ready = |part: &str| PartReport { part: part.into(), name: "fake".into(), state: PartState::Ready };
@@ -220,7 +225,7 @@ pub(super) async fn server_on(database: TestStore, configure: impl FnOnce(&mut S
             std::future::pending::<()>().await;
         }
     }));
-    Server { address, store, chat, shelf, engines, stop: Some(stop), done, folder, _database: database }
+    Server { address, store, chat, shelf, engines, stop: Some(stop), done, folder, _database: None }
 }
 
 impl Server {

@@ -126,6 +126,8 @@ pub struct Limits {
     pub bounds: Bounds,
     /// WebSocket messages that cost a reply or a write, per minute.
     pub requests_per_minute: u32,
+    /// A session whose last client has left without a goodbye goes on for so long.
+    pub grace: Duration,
 }
 
 impl Default for Limits {
@@ -147,6 +149,7 @@ impl Default for Limits {
             microphone_burst: Duration::from_secs(5),
             bounds: Bounds::default(),
             requests_per_minute: 100,
+            grace: Duration::from_secs(30),
         }
     }
 }
@@ -156,6 +159,7 @@ struct House {
     state: State,
     entrance: Entrance,
     seats: Arc<Seats>,
+    hall: ws::Hall,
     /// The conversations that are replied to over REST.
     replying: Arc<rest::Busy>,
     /// Those that wait for their title.
@@ -173,8 +177,9 @@ impl House {
         let started = OffsetDateTime::now_utc().unix_timestamp();
         let replying = Arc::default();
         let titling = Semaphore::new(rest::TITLING);
+        let hall = ws::Hall::default();
         let importing = Semaphore::new(rest::IMPORTS);
-        Arc::new(Self { state, entrance, seats, replying, titling, importing, draining, started })
+        Arc::new(Self { state, entrance, seats, hall, replying, titling, importing, draining, started })
     }
 }
 

@@ -24,7 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::Instrument;
 
 use super::access::{Peer, Share, Shares};
-use super::{Draining, House, State, Tls, idempotent, rest, router};
+use super::{Draining, House, State, Tls, idempotent, rest, router, ws};
 use crate::provider::task::Task;
 
 /// A request's header. hyper notices up to one read beyond it.
@@ -55,6 +55,12 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     });
     let house = House::new(state, draining.clone(), address);
     let swept = Arc::clone(&house);
+    if let Err(error) = ws::mend(&house.state.store, true).await {
+        tracing::error!(%error, "replies that were cut off are not mended");
+    }
+    let kept = Arc::clone(&house);
+    let _journals = Task::spawn("journals", async move { kept.hall.keep_journals(&kept.state.store).await });
+    let _forgotten = Task::spawn("journal sweeper", ws::sweep_for_ever(house.state.store.clone()));
     let _entrance = Task::spawn("entrance sweeper", async move { swept.entrance.sweep_for_ever().await });
     let connections = Arc::new(Semaphore::new(limits.connections));
     let routes = router(&house);
@@ -71,8 +77,9 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     tracing::info!("drained");
 }
 
-/// Waits for every seat and every connection to be free.
+/// Waits for every call to be stored, every seat and every connection to be free.
 async fn all_gone(house: &House, connections: &Semaphore) {
+    house.hall.all_ended().await;
     house.seats.all_free().await;
     let all = u32::try_from(house.state.limits.connections).unwrap_or(u32::MAX);
     // The semaphore is never closed.

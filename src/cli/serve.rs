@@ -122,6 +122,7 @@ fn limits_of(limits: &SocketLimits) -> Limits {
         bounds: Bounds { utterance: limits.utterance, outbound: limits.outbound_frames },
         ping_every: limits.ping_every,
         silent_after: limits.silent_after,
+        grace: limits.grace,
         ..Limits::default()
     }
 }

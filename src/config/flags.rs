@@ -171,6 +171,15 @@ pub struct Flags {
     /// A WebSocket's client that sends nothing for so long, no answer to a ping either, is closed [default: 45]
     #[arg(long, env = "SILENT_SECONDS", global = true, hide_env_values = true, help_heading = "Limits of WebSockets")]
     pub silent_seconds: Option<u64>,
+    /// A conversation whose last WebSocket is gone waits so long for it to come back [default: 30]
+    #[arg(
+        long,
+        env = "SESSION_GRACE_SECONDS",
+        global = true,
+        hide_env_values = true,
+        help_heading = "Limits of WebSockets"
+    )]
+    pub session_grace_seconds: Option<u64>,
 }
 
 /// A setting that is on or off.
@@ -260,6 +269,7 @@ pub(super) struct File {
     pub(super) max_utterance_seconds: Option<u64>,
     pub(super) ping_seconds: Option<u64>,
     pub(super) silent_seconds: Option<u64>,
+    pub(super) session_grace_seconds: Option<u64>,
 }
 
 impl File {

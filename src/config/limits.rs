@@ -28,6 +28,8 @@ pub struct SocketLimits {
     pub ping_every: Duration,
     /// A client that sent no packet for so long is gone.
     pub silent_after: Duration,
+    /// A conversation whose last client is gone goes on for so long.
+    pub grace: Duration,
 }
 
 impl Default for SocketLimits {
@@ -43,6 +45,7 @@ impl Default for SocketLimits {
             utterance: Duration::from_secs(90),
             ping_every: Duration::from_secs(20),
             silent_after: Duration::from_secs(45),
+            grace: Duration::from_secs(30),
         }
     }
 }
@@ -74,6 +77,8 @@ impl SocketLimits {
         seconds("MAX_UTTERANCE_SECONDS", utterance.0, utterance.1, (5, 90), &mut limits.utterance);
         seconds("PING_SECONDS", flags.ping_seconds, file.ping_seconds, (1, 3600), &mut limits.ping_every);
         seconds("SILENT_SECONDS", flags.silent_seconds, file.silent_seconds, (2, 86_400), &mut limits.silent_after);
+        let grace = (flags.session_grace_seconds, file.session_grace_seconds);
+        seconds("SESSION_GRACE_SECONDS", grace.0, grace.1, (0, 3600), &mut limits.grace);
         if limits.silent_after <= limits.ping_every {
             let reason = "must be more than PING_SECONDS: clients answer pings, and nothing else may come from them";
             let value = limits.silent_after.as_secs().to_string();

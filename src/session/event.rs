@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::record::{Character, MessageStatus};
+use super::record::{Character, Message, MessageStatus};
 use super::settings::{AudioFormat, Settings, SettingsPatch};
 use crate::audio::{MIC_HZ, Mic, Samples, Speech};
 use crate::provider::{ProviderError, Role, Usage, Word, WordMark};
@@ -59,6 +59,16 @@ pub enum Input {
     /// These take part from now on, in this order. At least one.
     Characters {
         character_ids: Vec<String>,
+    },
+    /// These take part from now on, as the records say already.
+    Recast {
+        character_ids: Vec<String>,
+    },
+    /// Somebody else has written or changed this message, as the records say already.
+    Noted(Box<Message>),
+    /// Somebody else has deleted this message.
+    Dropped {
+        message_id: String,
     },
     /// This character speaks next, once.
     NextSpeaker {

@@ -15,6 +15,7 @@ mod mind;
 mod mouth;
 mod outbox;
 pub mod record;
+pub mod resumption;
 mod saves;
 pub mod settings;
 mod turn;
@@ -36,6 +37,7 @@ use machine::{Base, Machine, Player, Scene};
 use mouth::Voice;
 pub use outbox::Outbox;
 use record::{Character, Conversation, OpenConversation, RecordError, Records};
+use resumption::Resumption;
 use saves::Saves;
 use settings::{Settings, SettingsPatch};
 
@@ -120,7 +122,22 @@ pub enum StartError {
 const INBOX: usize = 64;
 
 /// Opens a conversation and starts its session.
+///
+/// # Errors
+/// The conversation or a character is not there, or the records failed.
 pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError> {
+    begin(parts, opening, Resumption { session_id: new_id(), ..Resumption::default() }).await
+}
+
+/// The same in the place of a session that has ended.
+///
+/// # Errors
+/// Those of [`start`].
+pub async fn resume(parts: Parts, opening: Opening, resumption: Resumption) -> Result<Handle, StartError> {
+    begin(parts, opening, resumption).await
+}
+
+async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result<Handle, StartError> {
     let conversation = open(&*parts.records, &opening).await?;
     let conversation_id = conversation.conversation.id.clone();
     let history = History::of(&conversation, parts.chat.window());
@@ -128,7 +145,11 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     let stored = stored_settings(&conversation.conversation, &languages);
     let base = stored.as_ref().and_then(|patch| opening.settings.patched(patch).ok());
     let base = base.unwrap_or_else(|| opening.settings.clone());
-    let play = |character: &Character| Player::new(character.clone(), &base, &languages).patched(stored.as_ref());
+    let changed = Some(&resumption.settings);
+    let play = |character: &Character| {
+        Player::new(character.clone(), &base, &languages).patched(stored.as_ref()).patched(changed)
+    };
+    let base = base.patched(&resumption.settings).unwrap_or_else(|_| base.clone());
     let players: Vec<Player> = conversation.characters.iter().map(play).collect();
     let settings = players.first().map(|player| player.settings.clone());
     let settings = settings.ok_or_else(|| StartError::NoCharacter(conversation_id.clone()))?;
@@ -138,7 +159,7 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
     let (control, control_lane) = mpsc::channel(opening.bounds.outbound);
     let (audio, audio_lane) = mpsc::channel(outbox::AUDIO_LANE);
     let started = Started {
-        session_id: new_id(),
+        session_id: resumption.session_id,
         conversation_id: conversation_id.clone(),
         awaits_title: history.awaits_title(&conversation.conversation.title),
         characters: (0..).zip(&conversation.characters).map(Participant::new).collect(),
@@ -158,9 +179,12 @@ pub async fn start(parts: Parts, opening: Opening) -> Result<Handle, StartError>
         paced: opening.paced,
         keeps_recordings,
     };
+    let mut machine = Machine::new(scene, players, Base { settings: base, languages }, history, Box::new(new_id));
+    machine.count_on(resumption.turn, resumption.sequence_number);
     let room = turn::Room {
         ear: Task::spawn("ear", ear.bounded(opening.bounds.utterance).run(requests, events.clone())),
-        machine: Machine::new(scene, players, Base { settings: base, languages }, history, Box::new(new_id)),
+        machine,
+        unfinished: resumption.unfinished,
         saves: Saves::new(Arc::clone(&parts.records), conversation_id.clone()),
         late: None,
         alarm: None,

@@ -50,6 +50,8 @@ pub(super) struct Voicing {
     pub(super) lead: Option<Duration>,
     /// Pieces are reported with their audio.
     pub(super) keeps_audio: bool,
+    /// So much of it was spoken before.
+    pub(super) begins: Duration,
     pub(super) caller: Caller,
 }
 
@@ -116,6 +118,7 @@ pub(super) async fn speak(
 ) {
     let mouth = Mouth {
         voice,
+        pts: voicing.begins,
         voicing,
         floor,
         lane,
@@ -125,7 +128,6 @@ pub(super) async fn speak(
         permit: None,
         queue: VecDeque::new(),
         buffered: Duration::ZERO,
-        pts: Duration::ZERO,
         playhead: None,
         failures: 0,
     };

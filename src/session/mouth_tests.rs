@@ -21,6 +21,7 @@ fn voicing(lead: Option<Duration>) -> Voicing {
         format: AudioFormat::Pcm,
         lead,
         keeps_audio: false,
+        begins: Duration::ZERO,
         caller: Caller::default(),
     }
 }

@@ -30,6 +30,15 @@ impl Outbox {
 
     /// The next message to send. None: the session is over. Dropping the future loses nothing.
     pub async fn recv(&mut self) -> Option<Told> {
+        self.next(true).await
+    }
+
+    /// The same while nobody listens: audio stays where it is, and the mouth waits with it.
+    pub async fn recv_text(&mut self) -> Option<Told> {
+        self.next(false).await
+    }
+
+    async fn next(&mut self, is_heard: bool) -> Option<Told> {
         loop {
             if let Some(end) = self.held.take() {
                 // The mouth put all of the reply's audio in its lane before the reply could end.
@@ -43,7 +52,7 @@ impl Outbox {
             let told = tokio::select! {
                 biased;
                 told = self.control.recv() => told?,
-                Some(piece) = self.audio.recv() => Output::Audio(piece).into(),
+                Some(piece) = self.audio.recv(), if is_heard => Output::Audio(piece).into(),
             };
             match &told.output {
                 Output::TurnComplete(report) if self.is_audible(report.turn) => self.held = Some(told),

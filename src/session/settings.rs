@@ -129,34 +129,53 @@ pub enum VadMode {
 }
 
 /// Some of [`Settings`]. A field that is None stays as it is.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SettingsPatch {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub top_k: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<usize>,
     /// `Some(None)` draws a new seed for each reply.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<Option<u64>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stop: Option<Vec<String>>,
     /// `Some(None)` gives the character its own back.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub system_prompt: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub summarize_history: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub languages: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub speed: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<OutputKind>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub audio_format: Option<AudioFormat>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub lead_ms: Option<u64>,
     /// `Some(None)` is push-to-talk.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vad: Option<Option<VadPatch>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub turn_taking: Option<TurnTaking>,
 }
 
 /// Some of [`VadSettings`].
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct VadPatch {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub silence_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<VadMode>,
 }
 

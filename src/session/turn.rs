@@ -17,9 +17,11 @@ use super::event::{AudioPiece, Told, Turn};
 use super::machine::{Effect, Effects, Event, Machine};
 use super::mind::{self, Company, Thought};
 use super::mouth::{self, Progress, Sentence, Voice, Voicing};
+use super::resumption::Unfinished;
 use super::saves::{Errand, Saves};
 use crate::provider::task::Task;
 use crate::provider::{ChatRequest, Language, ProviderError, VoiceInfo};
+use crate::text::speakable;
 
 /// Events that may wait for the machine. Each room waits when it is full; the machine needs microseconds for one.
 pub(super) const INBOX: usize = 128;
@@ -52,6 +54,8 @@ pub(super) struct Room {
     pub(super) conversation_id: String,
     /// The characters that are being looked up.
     pub(super) casting: Option<Task>,
+    /// The reply that is said to its end first.
+    pub(super) unfinished: Option<Unfinished>,
 }
 
 /// What a reply has under way.
@@ -70,7 +74,10 @@ struct Gone;
 impl Room {
     /// Runs the session until the client is gone; then stores what is left.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Event>) {
-        let opening = self.machine.open();
+        let mut opening = self.machine.open();
+        if let Some(unfinished) = self.unfinished.take() {
+            opening.extend(self.machine.recite(Instant::now(), unfinished));
+        }
         if self.perform(opening).await.is_err() {
             return;
         }
@@ -135,6 +142,7 @@ impl Room {
                     self.think(turn, *request, voicing, company, place);
                 }
                 Effect::Speak { turn, sentence } => self.speak(turn, sentence),
+                Effect::Recite { turn, voicing, sentences } => self.recite(turn, *voicing, sentences),
                 Effect::Spoken { turn } => {
                     if let Some(reply) = self.running(turn) {
                         reply.sentences = None;
@@ -154,7 +162,7 @@ impl Room {
                     let (chat, events) = (Arc::clone(&self.parts.chat), self.events.clone());
                     self.note = Some(Task::spawn("note", mind::note(chat, number, *request, events)));
                 }
-                Effect::Cast { character_ids, reference } => self.cast(character_ids, reference),
+                Effect::Cast { character_ids, reference, is_stored } => self.cast(character_ids, reference, is_stored),
                 Effect::WakeAt(instant) => self.alarm = Some(instant),
                 Effect::StopNote => self.note = None,
                 // Errands, all of them done above.
@@ -191,18 +199,34 @@ impl Room {
         let language = voicing.as_deref().map(|voicing| self.language(voicing)).unwrap_or_default();
         let mind = Task::spawn("mind", mind::think(chat, turn, request, language, company, self.events.clone()));
         let (give, floor) = matches!(place, Place::Waiting).then(oneshot::channel).unzip();
-        let (mouth, sentences) = voicing
-            .map(|voicing| {
-                let (sentences, inbox) = mpsc::channel(mouth::INBOX);
-                let (lane, events) = (self.audio.clone(), self.events.clone());
-                let speak = mouth::speak(self.voice.clone(), *voicing, floor, inbox, lane, events);
-                (Task::spawn("mouth", speak), sentences)
-            })
-            .unzip();
+        let (mouth, sentences) = voicing.map(|voicing| self.mouth(*voicing, floor)).unzip();
         let running = Some(Running { turn, mind: Some(mind), mouth, sentences, floor: give });
         match place {
             Place::Audible => self.reply = running,
             Place::Waiting => self.waiting = running,
+        }
+    }
+
+    fn mouth(&self, voicing: Voicing, floor: Option<oneshot::Receiver<()>>) -> (Task, mpsc::Sender<Sentence>) {
+        let (sentences, inbox) = mpsc::channel(mouth::INBOX);
+        let (lane, events) = (self.audio.clone(), self.events.clone());
+        let speak = mouth::speak(self.voice.clone(), voicing, floor, inbox, lane, events);
+        (Task::spawn("mouth", speak), sentences)
+    }
+
+    /// Speaks what is written already.
+    fn recite(&mut self, turn: Turn, voicing: Voicing, sentences: Vec<Sentence>) {
+        let language = self.language(&voicing);
+        let (mouth, sender) = self.mouth(voicing, None);
+        self.reply = Some(Running { turn, mind: None, mouth: Some(mouth), sentences: Some(sender), floor: None });
+        for sentence in sentences {
+            let text = speakable(&sentence.text, &language);
+            if !text.is_empty() {
+                self.speak(turn, Sentence { text, ..sentence });
+            }
+        }
+        if let Some(reply) = self.running(turn) {
+            reply.sentences = None;
         }
     }
 
@@ -213,8 +237,13 @@ impl Room {
         language.or_else(|| self.parts.speech.voices().into_iter().find_map(own)).unwrap_or_default()
     }
 
-    fn cast(&mut self, character_ids: Vec<String>, reference: Option<String>) {
-        let asked = self.parts.records.set_characters(self.conversation_id.clone(), character_ids);
+    fn cast(&mut self, character_ids: Vec<String>, reference: Option<String>, is_stored: bool) {
+        let records = &self.parts.records;
+        let asked = if is_stored {
+            records.characters(character_ids)
+        } else {
+            records.set_characters(self.conversation_id.clone(), character_ids)
+        };
         let events = self.events.clone();
         // A later request takes the place of one that was not answered.
         self.casting = Some(Task::spawn("cast", async move {

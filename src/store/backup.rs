@@ -13,7 +13,7 @@ use sqlx::{Any, AssertSqlSafe, Row, Transaction, ValueRef};
 use super::{Kind, Store, open, row};
 
 /// The tables, each after those that it refers to, and how its rows are sorted.
-const TABLES: [(&str, &str); 13] = [
+const TABLES: [(&str, &str); 15] = [
     ("characters", "id"),
     ("character_numbers", "slug"),
     ("conversations", "id"),
@@ -27,6 +27,8 @@ const TABLES: [(&str, &str); 13] = [
     ("idempotent_requests", "owner, key"),
     ("voices", "owner, id"),
     ("uploads", "id"),
+    ("sessions", "id"),
+    ("session_pages", "session_id, first_seq"),
 ];
 /// What a database counts by itself, as rows are made: not kept, but rows keep their order.
 const OWN_NUMBERS: [(&str, &str); 2] = [("messages", "number"), ("conversations", "number")];

@@ -13,6 +13,7 @@ pub(crate) mod fixture;
 mod key;
 mod conversation;
 mod idempotency;
+mod journal;
 mod open;
 mod page;
 mod record;
@@ -27,15 +28,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sqlx::{Any, AnyPool, Transaction};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 pub use character::{CharacterChange, CharacterSort, StoredCharacter};
+use conversation::CHANGES;
 pub use conversation::{
-    Archive, Attachment, CastChange, ContentType, ConversationChange, ConversationFilter, ConversationKind,
-    ConversationSort, ConversationStatus, Hit, HitMessage, NewConversation, NewMessage, Saved, Snippet,
-    StoredConversation, StoredMessage, stored_time,
+    Archive, Attachment, CastChange, Change, Changed, ContentType, ConversationChange, ConversationFilter,
+    ConversationKind, ConversationSort, ConversationStatus, Hit, HitMessage, NewConversation, NewMessage, Saved,
+    Snippet, StoredConversation, StoredMessage, stored_time,
 };
 pub use idempotency::{Answer, Claim};
+pub use journal::{CutOff, JournalPage, Journalled};
 pub use key::{Key, KeyError, NewKey, digest, is_well_formed, random_secret};
 pub use page::{Page, PageAsk, Place};
 pub use reply::ReplyPlace;
@@ -60,6 +63,7 @@ pub struct Store {
     place: Arc<str>,
     /// The budgets that are nearly used up, as they become so.
     warnings: watch::Sender<Vec<BudgetReport>>,
+    changes: broadcast::Sender<Change>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +77,8 @@ enum Kind {
 pub struct Owned {
     store: Store,
     owner: Arc<str>,
+    /// What is done through it is told by whoever does it.
+    is_quiet: bool,
 }
 
 /// Why a database cannot be opened. Each message names its cause itself, so none has a `source`.
@@ -125,7 +131,7 @@ impl Store {
 
     /// The rows of an owner.
     pub fn of(&self, owner: &str) -> Owned {
-        Owned { store: self.clone(), owner: owner.into() }
+        Owned { store: self.clone(), owner: owner.into(), is_quiet: false }
     }
 
     /// `sqlite` or `postgres`.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use sqlx::{Any, AnyConnection, Row, Transaction};
 use uuid::Uuid;
 
+use super::conversation::{Changed, stored_message};
 use super::{Owned, open, reply, row};
 use crate::session::record::{Character, Conversation, Message, OpenConversation, RecordError, Records};
 
@@ -257,8 +258,14 @@ async fn save_message(owned: &Owned, mut message: Message) -> Result<String, Fau
     if let Some(first) = already_saved(&mut lock, &message).await? {
         return Ok(first);
     }
-    upsert_message(&mut lock, &owned.owner, &message, now).await?;
+    let is_new = upsert_message(&mut lock, &owned.owner, &message, now).await?;
+    // Quiet rows are those of a socket's session, which saves often.
+    let told = if owned.is_quiet { None } else { Some(stored_message(&mut lock, &owned.owner, &message.id).await?) };
     lock.commit().await?;
+    if let Some(stored) = told.map(Box::new) {
+        let what = if is_new { Changed::MessageCreated(stored) } else { Changed::MessageUpdated(stored) };
+        owned.tell(&message.conversation_id, what);
+    }
     Ok(message.id)
 }
 
@@ -287,7 +294,7 @@ async fn upsert_message(
     owner: &str,
     message: &Message,
     now: String,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     let is_new = sqlx::query("SELECT 1 FROM messages WHERE id = $1")
         .bind(message.id.clone())
         .fetch_optional(&mut *connection)
@@ -330,7 +337,7 @@ async fn upsert_message(
             .execute(connection)
             .await?;
     }
-    Ok(())
+    Ok(is_new)
 }
 
 /// A failure on its way out: still with what the log needs.

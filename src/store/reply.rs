@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::Row;
 
+use super::conversation::{Changed, stored_conversation, stored_message};
 use super::record::{Fault, touch};
 use super::{Owned, Store, row};
 use crate::session::record::RecordError;
@@ -130,6 +131,7 @@ async fn set_recording(owned: &Owned, message_id: &str, file: &str) -> Result<Op
 pub(super) async fn forget_message(owned: &Owned, conversation_id: &str, id: &str) -> Result<(), Fault> {
     let mut lock = owned.store.write().await?;
     touch(&mut lock, &owned.owner, conversation_id, &row::now()).await?;
+    let forgotten = if owned.is_quiet { None } else { stored_message(&mut lock, &owned.owner, id).await.ok() };
     let removed = sqlx::query("DELETE FROM messages WHERE id = $1 AND conversation_id = $2")
         .bind(id.to_owned())
         .bind(conversation_id.to_owned())
@@ -142,6 +144,9 @@ pub(super) async fn forget_message(owned: &Owned, conversation_id: &str, id: &st
             .await?;
     }
     lock.commit().await?;
+    if let Some(forgotten) = forgotten {
+        owned.tell(conversation_id, Changed::MessageDeleted(Box::new(forgotten)));
+    }
     Ok(())
 }
 
@@ -159,13 +164,19 @@ pub(super) async fn title_conversation(
     )
     .bind(title)
     .bind(row::now())
-    .bind(id)
+    .bind(id.clone())
     .bind(owned.owner.to_string())
     .bind(instead_of)
     .execute(&mut *lock)
     .await?;
+    let is_named = named.rows_affected() > 0;
+    let told =
+        if is_named && !owned.is_quiet { Some(stored_conversation(&mut lock, &owned.owner, &id).await?) } else { None };
     lock.commit().await?;
-    Ok(named.rows_affected() > 0)
+    if let Some(stored) = told {
+        owned.tell(&id, Changed::Conversation { conversation: Box::new(stored), is_recast: false });
+    }
+    Ok(is_named)
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ fn a_wrong_setting_is_named() {
 }
 
 /// Every setting there is, set to nothing.
-const EMPTY: [&str; 50] = [
+const EMPTY: [&str; 51] = [
     "HOST",
     "PORT",
     "DATABASE_URL",
@@ -90,6 +90,7 @@ const EMPTY: [&str; 50] = [
     "MAX_UTTERANCE_SECONDS",
     "PING_SECONDS",
     "SILENT_SECONDS",
+    "SESSION_GRACE_SECONDS",
     "LOG",
     "LOG_FORMAT",
     "HF_ENDPOINT",

@@ -108,6 +108,8 @@ pub(super) struct Entrance {
     rates: Rates,
     /// Sockets by key.
     pub(super) seats: Arc<Shares<Arc<str>>>,
+    /// Requests for replies by key.
+    pub(super) replies: Arc<Shares<Arc<str>>>,
 }
 
 impl Entrance {
@@ -119,6 +121,7 @@ impl Entrance {
             origins: Origins::new(&access.allowed_origins),
             rates: Rates::new(access.rate_limit_per_minute),
             seats: Arc::default(),
+            replies: Arc::default(),
         }
     }
 

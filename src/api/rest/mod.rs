@@ -19,7 +19,7 @@ use std::sync::Arc;
 use utoipa_axum::router::OpenApiRouter;
 
 use super::House;
-pub(super) use conversations::{IMPORT_BYTES, IMPORTS};
+pub(super) use conversations::{IMPORT_BYTES, IMPORTS, shown_conversation, shown_message};
 pub(super) use replies::{Busy, TITLING};
 pub(super) use sound::recordings::{Recorder, sweep_for_ever as sweep_recordings};
 pub(super) use sound::speech::sweep_for_ever as sweep_speech;

@@ -32,8 +32,17 @@ pub(in crate::api) enum ClientMessage {
     /// One Opus packet of the microphone.
     Packet(Vec<u8>),
     Session(Input),
-    Resume,
+    Resume(Resume),
     Ping,
+}
+
+/// Who wants to go on where a session was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::api) struct Resume {
+    pub session_id: String,
+    pub resume_token: String,
+    /// The last message that the client has.
+    pub last_seq: u64,
 }
 
 /// A microphone chunk as it came.
@@ -65,7 +74,7 @@ pub(in crate::api) fn read(text: &str) -> Result<Inbound, Refusal> {
 fn read_message(fields: &Fields<'_>) -> Result<ClientMessage, Refusal> {
     let input = match fields.text("type")?.as_str() {
         "audio_chunk" => return read_audio(fields),
-        "resume" => return Ok(ClientMessage::Resume),
+        "resume" => return Ok(ClientMessage::Resume(read_resume(fields)?)),
         "ping" => return Ok(ClientMessage::Ping),
         "text_message" => read_text(fields)?,
         "characters" => Input::Characters { character_ids: read_characters(fields)? },
@@ -88,6 +97,14 @@ fn read_message(fields: &Fields<'_>) -> Result<ClientMessage, Refusal> {
         other => return Err(Refusal::new("unknown_type", format!("there is no message type \"{other}\" here"))),
     };
     Ok(ClientMessage::Session(input))
+}
+
+fn read_resume(fields: &Fields<'_>) -> Result<Resume, Refusal> {
+    Ok(Resume {
+        session_id: fields.text("session_id")?,
+        resume_token: fields.text("resume_token")?,
+        last_seq: fields.count("last_seq")?,
+    })
 }
 
 fn read_characters(fields: &Fields<'_>) -> Result<Vec<String>, Refusal> {

@@ -1,17 +1,21 @@
 //! The clients' JSON and binary frames, and nothing else knows them: `inbound` reads what a client sends, `outbound`
-//! writes what it gets, `speech` packs the sound in it, and `binary` has the frames for clients that asked for them.
+//! writes what it gets, `journal` reads that again, `speech` packs the sound in it, and `binary` has the frames for clients that asked for them.
 //!
 //! The contract is docs/PROTOCOL.md. Reading never fails with a close: whatever is wrong becomes a [`Refusal`], which
 //! goes back as an `error` message with the client's `ref`, where it could be read.
 
 mod binary;
 mod inbound;
+mod journal;
+mod notice;
 mod outbound;
 mod speech;
 
 pub(super) use binary::read_frame;
-pub(super) use inbound::{AudioChunk, ClientMessage, Inbound, read};
-pub(super) use outbound::{Encoder, Notice};
+pub(super) use inbound::{AudioChunk, ClientMessage, Inbound, Resume, read};
+pub(super) use journal::Recall;
+pub(super) use notice::Notice;
+pub(super) use outbound::{Encoder, text};
 pub(super) use speech::{AudioBody, Chunk, Packer};
 
 /// How sound travels on one socket. All else is JSON.

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use axum::extract::ws::Message;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::binary::{Packing, SpeechHeader};
 use super::speech::{AudioBody, Packer, TimedWord, format_name};
-use super::{Protocol, Refusal};
+use super::{Notice, Protocol, Refusal, journal};
 use crate::api::access::Standing;
 use crate::audio::{EncodeError, SPEECH_HZ};
 use crate::provider::{Role, Usage};
@@ -21,26 +22,8 @@ use crate::store::BudgetReport;
 /// What `session_started` announces.
 const PROTOCOL_VERSION: u8 = 1;
 
-/// One message on its way to a client.
-#[derive(Clone, Debug, PartialEq)]
-pub(in crate::api) enum Notice {
-    Told(Told),
-    Refused(Refusal),
-    Pong {
-        reference: Option<String>,
-    },
-    /// The answer to `resume`: begin anew from here.
-    ResyncRequired {
-        reference: Option<String>,
-    },
-    ServerDraining,
-    BudgetWarning(BudgetReport),
-    QueuePosition(Standing),
-}
-
-/// Numbers one client's messages and writes them as its protocol has them.
+/// Writes one client's messages as its protocol has them.
 pub(in crate::api) struct Encoder {
-    last_seq: u64,
     resume_token: String,
     protocol: Protocol,
     packer: Packer,
@@ -61,42 +44,30 @@ pub(in crate::api) enum WriteError {
 }
 
 impl Encoder {
-    pub(in crate::api) fn new(resume_token: String, protocol: Protocol) -> Self {
-        Self { last_seq: 0, resume_token, protocol, packer: Packer::default(), characters: Vec::new(), announced: None }
+    pub(in crate::api) fn new(protocol: Protocol) -> Self {
+        let (packer, resume_token) = (Packer::default(), String::new());
+        Self { resume_token, protocol, packer, characters: Vec::new(), announced: None }
     }
 
-    /// The frames that say it, in order. A piece of audio may need several, or none until more of it comes.
+    /// The client has joined a session, with those who take part.
+    pub(in crate::api) fn join(&mut self, resume_token: String, participants: &[Participant]) {
+        self.resume_token = resume_token;
+        self.meet(participants);
+    }
+
+    /// The frames that say it, with its number, in order. A piece of audio may need several, or none until more of it
+    /// comes.
     ///
     /// # Errors
     /// What this notice would have said is lost; the next one can be written.
-    pub(in crate::api) fn encode(&mut self, notice: &Notice) -> Result<Vec<Message>, WriteError> {
+    pub(in crate::api) fn encode(&mut self, notice: &Notice, seq: Option<u64>) -> Result<Vec<Message>, WriteError> {
         match notice {
             Notice::Told(Told { output: Output::Audio(piece), .. }) => self.sound(piece),
             notice => {
                 self.learn(notice);
-                Ok(vec![Message::Text(self.text(notice)?.into())])
+                Ok(vec![Message::Text(text(notice, seq, &self.resume_token)?.into())])
             }
         }
-    }
-
-    fn text(&mut self, notice: &Notice) -> Result<String, serde_json::Error> {
-        let next = self.last_seq + 1;
-        let (body, reference) = match notice {
-            Notice::Told(told) => (self.body_of(&told.output), told.reference.as_deref()),
-            Notice::Refused(refusal) => (Body::refused(refusal), refusal.reference.as_deref()),
-            Notice::Pong { reference } => (Body::Pong, reference.as_deref()),
-            Notice::ResyncRequired { reference } => (Body::ResyncRequired { from_seq: next }, reference.as_deref()),
-            Notice::ServerDraining => (Body::ServerDraining, None),
-            Notice::BudgetWarning(report) => (Body::BudgetWarning(report), None),
-            Notice::QueuePosition(Standing { position, wait }) => {
-                (Body::QueuePosition { position: *position, retry_after_ms: millis(*wait) }, None)
-            }
-        };
-        let numbered =
-            !matches!(body, Body::Pong | Body::Duck { .. } | Body::Unduck { .. } | Body::QueuePosition { .. });
-        let text = serde_json::to_string(&Envelope { body, seq: numbered.then_some(next), reference })?;
-        self.last_seq += u64::from(numbered);
-        Ok(text)
     }
 
     /// Who has which number.
@@ -107,6 +78,10 @@ impl Encoder {
             Output::Characters(characters) => characters,
             _ => return,
         };
+        self.meet(participants);
+    }
+
+    fn meet(&mut self, participants: &[Participant]) {
         for Participant { id, index, .. } in participants {
             self.characters.retain(|(known, _)| known != id);
             self.characters.push((id.clone(), *index));
@@ -147,54 +122,82 @@ impl Encoder {
         }
         Ok(messages)
     }
+}
 
-    fn body_of<'a>(&'a self, output: &'a Output) -> Body<'a> {
-        match output {
-            Output::SessionStarted(started) => self.started(started),
-            Output::Transcription(transcription) => Body::transcription(transcription),
-            Output::SpeechStarted { at } => Body::SpeechStarted { timestamp: at.seconds() },
-            Output::SpeechStopped { at } => Body::SpeechStopped { timestamp: at.seconds() },
-            Output::MessageSaved { message_id, client_message_id, role, status } => Body::MessageSaved {
-                message_id,
-                client_message_id: client_message_id.as_deref(),
-                role: *role,
-                status: *status,
-            },
-            Output::TextChunk { turn, character_id, item_id, sequence_number, text } => {
-                Body::TextChunk { character_id, text, sequence_number: *sequence_number, item_id, turn: turn.0 }
-            }
-            Output::TextDone { character_id, item_id, text, turn } => {
-                Body::TextDone { character_id, item_id, text, turn: turn.0 }
-            }
-            Output::Audio(piece) => Body::AudioChunk(AudioBody::before(piece)),
-            Output::Duck { item_id } => Body::Duck { item_id },
-            Output::Unduck { item_id } => Body::Unduck { item_id },
-            Output::Characters(characters) => Body::ConversationUpdated { characters: Some(characters), title: None },
-            Output::Titled { title, .. } => Body::ConversationUpdated { characters: None, title: Some(title) },
-            Output::SpeakerChanged { character_id } => Body::SpeakerChanged { character_id: character_id.as_deref() },
-            Output::Interrupted { turn, item_id, heard_text, heard } => {
-                Body::Interrupted { item_id, heard_text, heard_ms: millis(*heard), turn: turn.0 }
-            }
-            Output::TurnComplete(report) => Body::complete(report),
-            Output::SettingsApplied(settings) => Body::SettingsApplied(settings),
-            Output::Error(complaint) => Body::complaint(complaint),
+/// A message as text, with its number.
+///
+/// # Errors
+/// Those of JSON's writer; none of our types has them.
+pub(in crate::api) fn text(notice: &Notice, seq: Option<u64>, resume_token: &str) -> Result<String, serde_json::Error> {
+    let from_seq = seq.unwrap_or_default();
+    let (body, reference) = match notice {
+        Notice::Told(told) => (body_of(&told.output, resume_token), told.reference.as_deref()),
+        Notice::Refused(refusal) => (Body::refused(refusal), refusal.reference.as_deref()),
+        Notice::Pong { reference } => (Body::Pong, reference.as_deref()),
+        Notice::Resumed { from_seq, reference } => (Body::Resumed { from_seq: *from_seq }, reference.as_deref()),
+        Notice::ResyncRequired { reference } => (Body::ResyncRequired { from_seq }, reference.as_deref()),
+        Notice::SessionReplaced => (Body::SessionReplaced, None),
+        Notice::ConversationChanged { conversation, is_deleted } => {
+            let (title, deleted) = (conversation["title"].as_str(), is_deleted.then_some(true));
+            let conversation = (!is_deleted).then_some(conversation);
+            (Body::ConversationUpdated { characters: None, title, conversation, deleted }, None)
         }
+        Notice::MessageCreated(message) => (Body::MessageCreated { message }, None),
+        Notice::MessageUpdated { message, is_deleted } => {
+            (Body::MessageUpdated { message, deleted: is_deleted.then_some(true) }, None)
+        }
+        Notice::ServerDraining => (Body::ServerDraining, None),
+        Notice::BudgetWarning(report) => (Body::BudgetWarning(report), None),
+        Notice::QueuePosition(Standing { position, wait }) => {
+            (Body::QueuePosition { position: *position, retry_after_ms: millis(*wait) }, None)
+        }
+        Notice::Recalled(message) => return journal::told_again(message, resume_token),
+    };
+    serde_json::to_string(&Envelope { body, seq, reference })
+}
+
+fn body_of<'a>(output: &'a Output, resume_token: &'a str) -> Body<'a> {
+    match output {
+        Output::SessionStarted(started) => begun(started, resume_token),
+        Output::Transcription(transcription) => Body::transcription(transcription),
+        Output::SpeechStarted { at } => Body::SpeechStarted { timestamp: at.seconds() },
+        Output::SpeechStopped { at } => Body::SpeechStopped { timestamp: at.seconds() },
+        Output::MessageSaved { message_id, client_message_id, role, status } => Body::MessageSaved {
+            message_id,
+            client_message_id: client_message_id.as_deref(),
+            role: *role,
+            status: *status,
+        },
+        Output::TextChunk { turn, character_id, item_id, sequence_number, text } => {
+            Body::TextChunk { character_id, text, sequence_number: *sequence_number, item_id, turn: turn.0 }
+        }
+        Output::TextDone { character_id, item_id, text, turn } => {
+            Body::TextDone { character_id, item_id, text, turn: turn.0 }
+        }
+        Output::Audio(piece) => Body::AudioChunk(AudioBody::before(piece)),
+        Output::Duck { item_id } => Body::Duck { item_id },
+        Output::Unduck { item_id } => Body::Unduck { item_id },
+        Output::Characters(characters) => Body::updated(Some(characters), None),
+        Output::Titled { title, .. } => Body::updated(None, Some(title)),
+        Output::SpeakerChanged { character_id } => Body::SpeakerChanged { character_id: character_id.as_deref() },
+        Output::Interrupted { turn, item_id, heard_text, heard } => {
+            Body::Interrupted { item_id, heard_text, heard_ms: millis(*heard), turn: turn.0 }
+        }
+        Output::TurnComplete(report) => Body::complete(report),
+        Output::SettingsApplied(settings) => Body::SettingsApplied(settings),
+        Output::Error(complaint) => Body::complaint(complaint),
     }
+}
 
-    fn started<'a>(&'a self, started: &'a Started) -> Body<'a> {
-        Body::SessionStarted {
-            protocol_version: PROTOCOL_VERSION,
-            session_id: &started.session_id,
-            resume_token: &self.resume_token,
-            conversation_id: &started.conversation_id,
-            characters: &started.characters,
-            audio: AudioShape {
-                format: format_name(started.settings.audio_format),
-                sample_rate: SPEECH_HZ,
-                channels: 1,
-            },
-            settings: &started.settings,
-        }
+fn begun<'a>(started: &'a Started, resume_token: &'a str) -> Body<'a> {
+    Body::SessionStarted {
+        protocol_version: PROTOCOL_VERSION,
+        session_id: &started.session_id,
+        resume_token,
+        conversation_id: &started.conversation_id,
+        characters: &started.characters,
+        audio: AudioShape { format: format_name(started.settings.audio_format), sample_rate: SPEECH_HZ, channels: 1 },
+        settings: &started.settings,
     }
 }
 
@@ -275,14 +278,30 @@ enum Body<'a> {
         usage: Tokens,
     },
     SettingsApplied(&'a Settings),
+    Resumed {
+        from_seq: u64,
+    },
     ResyncRequired {
         from_seq: u64,
     },
+    SessionReplaced,
     ConversationUpdated {
         #[serde(skip_serializing_if = "Option::is_none")]
         characters: Option<&'a [Participant]>,
         #[serde(skip_serializing_if = "Option::is_none")]
         title: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        conversation: Option<&'a Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        deleted: Option<bool>,
+    },
+    MessageCreated {
+        message: &'a Value,
+    },
+    MessageUpdated {
+        message: &'a Value,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        deleted: Option<bool>,
     },
     Duck {
         item_id: &'a str,
@@ -307,6 +326,10 @@ enum Body<'a> {
 }
 
 impl<'a> Body<'a> {
+    const fn updated(characters: Option<&'a [Participant]>, title: Option<&'a str>) -> Self {
+        Self::ConversationUpdated { characters, title, conversation: None, deleted: None }
+    }
+
     fn transcription(heard: &'a Transcription) -> Self {
         Self::TranscriptionChunk {
             is_final: heard.is_final,

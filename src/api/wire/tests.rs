@@ -4,7 +4,7 @@ use axum::extract::ws::Message;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{AudioChunk, ClientMessage, Encoder, Notice, Protocol, Refusal, read, read_frame};
+use super::{AudioChunk, ClientMessage, Encoder, Notice, Protocol, Refusal, Resume, read, read_frame, text};
 use crate::audio::wav::WireFormat;
 use crate::audio::{Samples, Speech};
 use crate::provider::{ProviderError, Role, Usage, Word, WordMark};
@@ -69,7 +69,9 @@ fn every_message_of_the_protocol_is_read() {
     for (value, input) in plain {
         assert_eq!(message(&value), ClientMessage::Session(input), "{value}");
     }
-    assert_eq!(message(&json!({"type": "resume", "last_seq": 3})), ClientMessage::Resume);
+    let resume = json!({"type": "resume", "session_id": "s", "resume_token": "t", "last_seq": 3});
+    let wanted = Resume { session_id: "s".into(), resume_token: "t".into(), last_seq: 3 };
+    assert_eq!(message(&resume), ClientMessage::Resume(wanted));
     let ping = read(r#"{"ref": "r", "type": "ping"}"#).unwrap();
     assert_eq!((ping.message, ping.reference.as_deref()), (ClientMessage::Ping, Some("r")));
 }
@@ -112,7 +114,7 @@ proptest! {
 }
 
 fn encoder() -> Encoder {
-    Encoder::new("token".into(), Protocol::Json)
+    Encoder::new(Protocol::Json)
 }
 
 /// The one text frame.
@@ -122,7 +124,7 @@ fn text_of(messages: &[Message]) -> String {
 }
 
 fn written(output: Output) -> Value {
-    let text = text_of(&encoder().encode(&Notice::Told(output.into())).unwrap());
+    let text = text_of(&encoder().encode(&Notice::Told(output.into()), Some(1)).unwrap());
     assert!(text.starts_with(r#"{"type":"#), "the type comes first: {text}");
     serde_json::from_str(&text).unwrap()
 }
@@ -224,11 +226,11 @@ fn audio_is_written_with_its_words_and_without_a_number() {
 #[test]
 fn in_binary_the_words_go_before_the_sound() {
     let protocol = Protocol::Binary { rate: 16_000, channels: 1 };
-    let mut encoder = Encoder::new("token".into(), protocol);
+    let mut encoder = Encoder::new(protocol);
     let who = |id: &str, index| Participant { id: id.into(), name: id.into(), voice: None, index };
     let characters = Output::Characters(vec![who("b", 0), who("c", 1)]);
-    text_of(&encoder.encode(&Notice::Told(characters.into())).unwrap());
-    let mut say = |piece: AudioPiece| encoder.encode(&Notice::Told(Output::Audio(piece).into())).unwrap();
+    text_of(&encoder.encode(&Notice::Told(characters.into()), Some(1)).unwrap());
+    let mut say = |piece: AudioPiece| encoder.encode(&Notice::Told(Output::Audio(piece).into()), None).unwrap();
     let mut frame = vec![2, 0, 1, 0, 2, 0, 0, 0, 4, 0, 0, 0, 40, 0, 0, 0];
     frame.extend([0, 0, 0xff, 0x7f, 1, 0x80]);
     for format in [AudioFormat::Pcm, AudioFormat::Wav] {
@@ -301,17 +303,24 @@ fn the_end_of_a_turn_reports() {
 }
 
 #[test]
-fn numbers_run_on_over_all_that_is_journalled() {
-    let mut encoder = encoder();
-    let mut seq = |notice: &Notice| -> Value {
-        let text = text_of(&encoder.encode(notice).unwrap());
-        serde_json::from_str::<Value>(&text).unwrap()["seq"].take()
-    };
+fn all_that_is_journalled_has_a_number() {
     let complaint = Complaint::of(&ProviderError::Failed { what: "speech".into() }, Some("i".into()));
-    assert_eq!(seq(&Notice::Refused(Refusal::new("bad_json", "no"))), 1);
-    assert_eq!(seq(&Notice::Pong { reference: None }), Value::Null);
-    assert_eq!(seq(&Notice::Told(Told { output: Output::Error(complaint), reference: Some("r".into()) })), 2);
-    assert_eq!(seq(&Notice::ServerDraining), 3);
-    let resync = text_of(&encoder.encode(&Notice::ResyncRequired { reference: None }).unwrap());
+    let numbered = [
+        Notice::Refused(Refusal::new("bad_json", "no")),
+        Notice::Told(Told { output: Output::Error(complaint), reference: Some("r".into()) }),
+        Notice::ServerDraining,
+        Notice::SessionReplaced,
+    ];
+    assert!(numbered.iter().all(Notice::is_numbered));
+    let bare = [
+        Notice::Pong { reference: None },
+        Notice::Resumed { from_seq: 4, reference: None },
+        Notice::Told(Output::Audio(piece()).into()),
+        Notice::Told(Output::Duck { item_id: "i".into() }.into()),
+    ];
+    assert!(!bare.iter().any(Notice::is_numbered));
+    let resync = text(&Notice::ResyncRequired { reference: None }, Some(4), "").unwrap();
     assert_eq!(resync, r#"{"type":"resync_required","from_seq":4,"seq":4}"#);
+    let resumed = text(&bare[1], None, "").unwrap();
+    assert_eq!(resumed, r#"{"type":"resumed","from_seq":4}"#);
 }

@@ -1,16 +1,17 @@
-//! The native WebSocket, `/ws`: one socket, one session.
+//! The native WebSocket, `/ws`: sockets, and the calls that they are in.
 //!
-//! Two halves run side by side and end together. The reader checks and decodes what the client sends; the writer alone
-//! owns the sink. They meet in the session, and in a short queue of answers that no session needs to give: refusals,
-//! pongs. A client that does not read is closed, never buffered for.
+//! Of each socket two halves run side by side and end together. The reader checks and decodes what the client sends; the
+//! writer alone owns the sink. They meet in the `call`, which outlives its sockets, and in a short queue of answers that no
+//! session needs to give: refusals, pongs. A client that does not read is closed, never buffered for.
 
+mod call;
+mod door;
 mod meter;
 mod microphone;
 mod queue;
 mod reader;
 mod writer;
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,21 +24,21 @@ use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream::SplitStream;
 use serde::Deserialize;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
-use uuid::Uuid;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
-use super::access::{Identity, Seat, Share};
+use super::House;
+use super::access::Identity;
 use super::asker::Asker;
 use super::problem::Problem;
-use super::wire::{Encoder, Notice, Protocol, Refusal};
-use super::{Draining, House};
+use super::wire::{Encoder, Notice, Protocol};
 use crate::audio::{MIC_HZ, MICROPHONE_RATES};
-use crate::session::event::{Input, Request};
-use crate::session::{self, Handle, Opening, Outbox, StartError};
-use crate::store::BudgetReport;
+use crate::session::Opening;
+use call::Visit;
+pub(super) use call::{Hall, mend, sweep_for_ever};
+use door::Door;
 pub use meter::describe as describe_metrics;
-use reader::Reader;
+use reader::{Listener, Reader};
 use writer::Writer;
 
 /// A message beyond the limit is refused by name up to this many times the limit; beyond that, before it is read.
@@ -45,17 +46,16 @@ const POLITE: usize = 4;
 /// What a socket may hold back before a write waits: some audio and a burst of text.
 const WRITE_BUFFER_BYTES: usize = 1024 * 1024;
 /// Answers that wait for the writer; when they are this many, the client's next message waits in its socket.
-const NOTICES: usize = 16;
+const ANSWERS: usize = 16;
 /// After our close frame, for the client's.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// Before the end of a drain, for what an interruption says and saves.
-const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Why a socket ends. The codes are the wire's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
-    /// The client closed, or its connection broke.
+    /// The client closed and does not come back.
+    Done,
+    /// The client's connection broke, or its page was left.
     Gone,
     /// What came is not WebSocket.
     Unreadable,
@@ -69,13 +69,15 @@ enum Ending {
     AuthEnded,
     NotFound,
     Silent,
+    /// The same client has connected again.
+    Replaced,
 }
 
 impl Ending {
     /// The close code and its reason; None where nobody is there to read them.
     const fn close(self) -> Option<(u16, &'static str)> {
         match self {
-            Self::Gone => None,
+            Self::Done | Self::Gone => None,
             Self::Unreadable => Some((1002, "a frame could not be read")),
             Self::SessionFailed => Some((1013, "the session failed")),
             Self::Draining => Some((1001, "the server is shutting down")),
@@ -85,7 +87,13 @@ impl Ending {
             Self::AuthEnded => Some((4401, "the key or the login has ended")),
             Self::NotFound => Some((4404, "not found")),
             Self::Silent => Some((4408, "silent for too long")),
+            Self::Replaced => Some((4409, "replaced by a newer connection")),
         }
+    }
+
+    /// Whether somebody may still be reading.
+    const fn is_heard(self) -> bool {
+        !matches!(self, Self::Done | Self::Gone | Self::Unreadable | Self::TooSlow | Self::Replaced)
     }
 }
 
@@ -100,6 +108,16 @@ pub(super) struct Connect {
     /// Of PCM in binary frames, in hertz.
     input_rate: Option<u32>,
     input_channels: Option<u32>,
+    /// `1`: the first message is `resume`.
+    resume: Option<String>,
+}
+
+/// How a socket wants to talk.
+#[derive(Clone, Copy, Debug)]
+struct Wish {
+    protocol: Protocol,
+    /// Its first message is `resume`.
+    resumes: bool,
 }
 
 /// `GET /ws`.
@@ -112,7 +130,8 @@ pub(super) async fn open(
     let upgrade = upgrade.map_err(not_a_websocket)?;
     let Query(connect) =
         query.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_query", error.body_text()))?;
-    let protocol = connect.protocol()?;
+    let resumes = connect.resume.as_deref().is_some_and(|resume| matches!(resume, "1" | "true"));
+    let wish = Wish { protocol: connect.protocol()?, resumes };
     let opening = connect.opening(&house, &asker);
     if house.draining.has_begun() {
         let detail = "the server is shutting down";
@@ -124,7 +143,7 @@ pub(super) async fn open(
         .max_frame_size(hard_limit)
         .max_write_buffer_size(WRITE_BUFFER_BYTES)
         .on_failed_upgrade(|error| tracing::debug!(%error, "an upgrade failed"));
-    Ok(upgrade.on_upgrade(move |socket| run(socket, house, asker, opening, protocol)))
+    Ok(upgrade.on_upgrade(move |socket| run(socket, house, asker, opening, wish)))
 }
 
 fn not_a_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
@@ -166,20 +185,25 @@ impl Connect {
 }
 
 /// The whole life of one socket.
-async fn run(socket: WebSocket, house: Arc<House>, asker: Asker, opening: Opening, protocol: Protocol) {
+async fn run(socket: WebSocket, house: Arc<House>, asker: Asker, opening: Opening, wish: Wish) {
+    let Wish { protocol, resumes } = wish;
     let (sink, mut stream) = socket.split();
-    let encoder = Encoder::new(Uuid::new_v4().to_string(), protocol);
-    let mut writer = Writer::new(sink, encoder, &house.state.limits);
-    let admitted = admit(&house, &asker, opening, (&mut stream, protocol), &mut writer).await;
-    let (ending, seats) = match admitted {
-        Ok((Handle { inbox, outbox, ending: session }, seats)) => {
-            let ending = converse((&mut stream, protocol), &mut writer, inbox, outbox, &house, &asker.identity).await;
+    let mut writer = Writer::new(sink, Encoder::new(protocol), &house.state.limits);
+    let door = Door::new(&house, &asker, (&mut stream, protocol), &mut writer);
+    let entered = if resumes { door.come_back(opening).await } else { door.enter(opening, Vec::new()).await };
+    let (ending, place) = match entered {
+        Ok(mut visit) => {
+            writer.join(&visit.seat);
+            let ending = converse((&mut stream, protocol), &mut writer, &mut visit, &house, &asker.identity).await;
+            // Whoever is gone leaves at once; a stopping server waits for the others to have read our close.
+            let place = visit.leave(ending);
+            let place = ending.is_heard().then_some(place);
             writer.close(ending).await;
-            (ending, Some((seats, session)))
+            (ending, place)
         }
         Err((refusal, ending)) => {
             let told = match refusal {
-                Some(refusal) => writer.send(&Notice::Refused(refusal)).await,
+                Some(refusal) => writer.send(&Notice::Refused(refusal), Some(1)).await,
                 None => Ok(()),
             };
             if told.is_ok() {
@@ -189,123 +213,34 @@ async fn run(socket: WebSocket, house: Arc<House>, asker: Asker, opening: Openin
         }
     };
     tracing::debug!(?ending, "a socket ends");
-    // With its seats: a stopping server waits for them, and so for the client to have read our close and for the
-    // records to have what was said.
     linger(stream).await;
-    if let Some((seats, session)) = seats {
-        session.stored().await;
-        drop(seats);
-    }
-}
-
-/// A place among the sessions, and one among those of the key.
-type Seats = (Seat, Option<Share<Arc<str>>>, meter::OpenSession);
-/// Why a socket gets no session; None where it was told already.
-type Refused = (Option<Refusal>, Ending);
-
-async fn admit(
-    house: &Arc<House>,
-    asker: &Asker,
-    opening: Opening,
-    incoming: (&mut SplitStream<WebSocket>, Protocol),
-    writer: &mut Writer,
-) -> Result<(Handle, Seats), Refused> {
-    if house.draining.has_begun() {
-        let refusal = Refusal::new("session_limit_reached", "the server is shutting down").retryable();
-        return Err((Some(refusal), Ending::Draining));
-    }
-    let limits = &house.state.limits;
-    let keyed_seat = match &asker.identity.proof {
-        Some(proof) => {
-            let seat = house.entrance.seats.take(Arc::clone(&proof.key), limits.sessions_per_key);
-            let full =
-                || full(format!("all {} sessions of this key are taken; end one first", limits.sessions_per_key));
-            Some(seat.ok_or_else(full)?)
-        }
-        None => None,
-    };
-    let seat = if let Some(seat) = house.seats.try_seat() {
-        seat
-    } else if let Some(place) = house.seats.queue_up() {
-        let seated = queue::seat(house, &asker.identity, place, incoming, writer).await;
-        seated.map_err(|ending| (None, ending))?
-    } else {
-        let seconds = house.seats.last().wait.as_secs().max(1);
-        return Err(full(format!("all {} sessions are taken; try again in {seconds} s", limits.sessions)));
-    };
-    let handle = session::start(asker.parts(house), opening).await.map_err(|error| refuse(&error))?;
-    Ok((handle, (seat, keyed_seat, meter::OpenSession::new())))
-}
-
-fn full(message: String) -> Refused {
-    (Some(Refusal::new("session_limit_reached", message).retryable()), Ending::Overloaded)
-}
-
-fn refuse(error: &StartError) -> Refused {
-    let message = error.to_string();
-    let (refusal, ending) = match error {
-        StartError::ConversationNotFound(_) => (Refusal::new("conversation_not_found", message), Ending::NotFound),
-        StartError::CharacterNotFound(_) | StartError::NoCharacter(_) => {
-            (Refusal::new("character_not_found", message), Ending::NotFound)
-        }
-        StartError::Records(_) => (Refusal::new("internal", message).retryable(), Ending::Overloaded),
-    };
-    (Some(refusal), ending)
+    drop(place);
 }
 
 /// Both halves, until one ends.
 async fn converse(
     incoming: (&mut SplitStream<WebSocket>, Protocol),
     writer: &mut Writer,
-    inbox: mpsc::Sender<Request>,
-    mut outbox: Outbox,
+    visit: &mut Visit,
     house: &House,
     identity: &Identity,
 ) -> Ending {
-    let (say, mut notices) = mpsc::channel(NOTICES);
-    let cut_off = cut_off(inbox.clone(), house.draining.clone(), house.state.limits.drain);
-    let budgets = tell_budgets(say.clone(), house.state.store.warnings());
-    let mut reader = Reader::new(incoming, inbox, say, house.draining.clone(), &house.state.limits);
+    let (say, mut answers) = mpsc::channel(ANSWERS);
+    let listener = Listener::Call(visit.seat.clone());
+    let mut reader = Reader::new(incoming, listener, say, house.draining.clone(), &house.state.limits);
     let ending = tokio::select! {
         ending = reader.run() => ending,
-        ending = cut_off => ending,
-        ending = budgets => ending,
+        Ok(()) = &mut visit.replaced => Ending::Replaced,
         () = house.entrance.keys.ended(identity) => Ending::AuthEnded,
-        ending = writer.run(&mut outbox, &mut notices, house.draining.clone()) => ending,
+        ending = writer.run((&mut visit.follower, &visit.seat), &mut answers) => ending,
     };
-    if ending == Ending::SessionFailed {
-        tracing::error!("a session ended before its client did");
-    }
     // What the reader said last explains why it ended.
-    while let Ok(notice) = notices.try_recv() {
-        if let Err(sooner) = writer.send(&notice).await {
-            return sooner;
-        }
+    if ending.is_heard()
+        && let Err(sooner) = writer.finish((&mut visit.follower, &visit.seat), &mut answers).await
+    {
+        return sooner;
     }
     ending
-}
-
-/// Tells a client of every budget that becomes nearly used up.
-async fn tell_budgets(say: mpsc::Sender<Notice>, mut warnings: watch::Receiver<Vec<BudgetReport>>) -> Ending {
-    let mut told = warnings.borrow_and_update().clone();
-    while warnings.changed().await.is_ok() {
-        let all = warnings.borrow_and_update().clone();
-        for report in all.iter().filter(|report| !told.iter().any(|old| old.period == report.period)) {
-            // A client that leaves no room for it reads nothing else either.
-            let _ = say.try_send(Notice::BudgetWarning(report.clone()));
-        }
-        told = all;
-    }
-    pending().await
-}
-
-/// Interrupts what is still being said when a drain is nearly over, so that it ends as every reply does.
-async fn cut_off(inbox: mpsc::Sender<Request>, mut draining: Draining, drain: Duration) -> Ending {
-    draining.begins().await;
-    sleep(drain.saturating_sub(LAST_WORDS)).await;
-    // A session that has ended has nothing to interrupt.
-    let _ = inbox.send(Input::Interrupt { item_id: None, played_ms: None }.into()).await;
-    pending().await
 }
 
 /// Reads on until the client has answered our close frame: a socket that is closed over unread bytes is reset, and the

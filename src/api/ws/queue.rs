@@ -7,9 +7,9 @@ use futures::stream::SplitStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::reader::Reader;
+use super::reader::{Listener, Reader};
 use super::writer::Writer;
-use super::{Ending, NOTICES};
+use super::{ANSWERS, Ending};
 use crate::api::House;
 use crate::api::access::{Identity, Place, Seat, Standing};
 use crate::api::wire::{Notice, Protocol, Refusal};
@@ -29,10 +29,10 @@ pub(super) async fn seat(
     incoming: (&mut SplitStream<WebSocket>, Protocol),
     writer: &mut Writer,
 ) -> Result<Seat, Ending> {
-    let (say, mut notices) = mpsc::channel(NOTICES);
+    let (say, mut notices) = mpsc::channel(ANSWERS);
     let (inbox, mut requests) = mpsc::channel(1);
     let mut draining = house.draining.clone();
-    let mut reader = Reader::new(incoming, inbox, say, draining.clone(), &house.state.limits);
+    let mut reader = Reader::new(incoming, Listener::Queue(inbox), say, draining.clone(), &house.state.limits);
     let ended = house.entrance.keys.ended(identity);
     let read = reader.run();
     tokio::pin!(ended, read);
@@ -46,13 +46,13 @@ pub(super) async fn seat(
             seat = place.seat() => return Ok(seat),
             ending = &mut read => {
                 while let Ok(notice) = notices.try_recv() {
-                    writer.send(&notice).await?;
+                    writer.send(&notice, None).await?;
                 }
                 return Err(ending);
             }
             () = &mut ended => return Err(Ending::AuthEnded),
             () = draining.begins() => return Err(Ending::Draining),
-            Some(notice) = notices.recv() => writer.send(&notice).await?,
+            Some(notice) = notices.recv() => writer.send(&notice, None).await?,
             Some(request) = requests.recv() => refuse(request, writer).await?,
             _ = ping.tick() => writer.ping().await?,
             _ = tell.tick() => told = Some(announce(place.standing(), writer).await?),
@@ -67,7 +67,7 @@ pub(super) async fn seat(
 }
 
 async fn announce(standing: Standing, writer: &mut Writer) -> Result<Standing, Ending> {
-    writer.send(&Notice::QueuePosition(standing)).await?;
+    writer.send(&Notice::QueuePosition(standing), None).await?;
     Ok(standing)
 }
 
@@ -77,7 +77,7 @@ async fn refuse(request: Request, writer: &mut Writer) -> Result<(), Ending> {
         return Ok(());
     }
     let refusal = Refusal::new("session_limit_reached", "this socket still waits for its session; see queue_position");
-    writer.send(&Notice::Refused(refusal.retryable().to(request.reference))).await
+    writer.send(&Notice::Refused(refusal.retryable().to(request.reference)), None).await
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
 use futures::StreamExt;
 use futures::stream::SplitStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::Ending;
+use super::call::Seat;
 use super::microphone::{Allowance, Microphone};
 use crate::api::wire::{self, ClientMessage, Inbound, Notice, Protocol, Refusal};
 use crate::api::{Draining, Limits};
@@ -18,10 +19,26 @@ use crate::session::event::{Input, Request};
 /// What tungstenite calls a message beyond its limit; its error type is not ours to name.
 const OVER_LIMIT: &str = "Space limit exceeded";
 
+/// Whom a client's requests go to.
+pub(super) enum Listener {
+    Call(Seat),
+    /// Whoever answers while the client waits for its call.
+    Queue(mpsc::Sender<Request>),
+}
+
+impl Listener {
+    async fn ask(&self, request: Request) -> Result<(), Ending> {
+        match self {
+            Self::Call(seat) => seat.ask(request).await,
+            Self::Queue(inbox) => inbox.send(request).await.map_err(|_| Ending::SessionFailed),
+        }
+    }
+}
+
 pub(super) struct Reader<'a> {
     stream: &'a mut SplitStream<WebSocket>,
     protocol: Protocol,
-    inbox: mpsc::Sender<Request>,
+    listener: Listener,
     notices: mpsc::Sender<Notice>,
     draining: Draining,
     microphone: Microphone,
@@ -33,7 +50,7 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn new(
         (stream, protocol): (&'a mut SplitStream<WebSocket>, Protocol),
-        inbox: mpsc::Sender<Request>,
+        listener: Listener,
         notices: mpsc::Sender<Notice>,
         draining: Draining,
         limits: &Limits,
@@ -43,7 +60,7 @@ impl<'a> Reader<'a> {
         Self {
             stream,
             protocol,
-            inbox,
+            listener,
             notices,
             draining,
             microphone: Microphone::new(limits, now),
@@ -85,7 +102,7 @@ impl<'a> Reader<'a> {
                 Err(refusal) => self.say(Notice::Refused(refusal)).await,
             },
             Message::Ping(_) | Message::Pong(_) => Ok(()),
-            Message::Close(_) => Err(Ending::Gone),
+            Message::Close(frame) => Err(farewell(frame.as_ref())),
         }
     }
 
@@ -93,7 +110,7 @@ impl<'a> Reader<'a> {
         let Inbound { message, reference } = inbound;
         let outcome = match message {
             ClientMessage::Ping => return self.say(Notice::Pong { reference }).await,
-            ClientMessage::Resume => return self.say(Notice::ResyncRequired { reference }).await,
+            ClientMessage::Resume(_) => return self.say(Notice::ResyncRequired { reference }).await,
             ClientMessage::Audio(chunk) => self.microphone.take(&chunk, Instant::now()).map(|audio| self.hear(audio)),
             ClientMessage::Packet(packet) => {
                 self.microphone.take_packet(&packet, Instant::now()).map(|audio| self.hear(audio))
@@ -103,7 +120,7 @@ impl<'a> Reader<'a> {
         match outcome {
             Err(refusal) => self.say(Notice::Refused(refusal.to(reference))).await,
             Ok(None) => Ok(()),
-            Ok(Some(input)) => self.inbox.send(Request { input, reference }).await.map_err(|_| Ending::SessionFailed),
+            Ok(Some(input)) => self.listener.ask(Request { input, reference }).await,
         }
     }
 
@@ -147,5 +164,13 @@ impl<'a> Reader<'a> {
 
     async fn say(&mut self, notice: Notice) -> Result<(), Ending> {
         self.notices.send(notice).await.map_err(|_| Ending::Gone)
+    }
+}
+
+/// A client that closes without a reason, or because it is done, does not come back; a page that is left may.
+fn farewell(frame: Option<&CloseFrame>) -> Ending {
+    match frame.map(|frame| frame.code) {
+        None | Some(close_code::NORMAL | close_code::STATUS) => Ending::Done,
+        Some(_) => Ending::Gone,
     }
 }

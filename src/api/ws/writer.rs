@@ -7,14 +7,13 @@ use bytes::Bytes;
 use futures::SinkExt;
 use futures::stream::SplitSink;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::{Ending, meter};
+use super::Ending;
+use super::call::{Client, Follower, Line, Seat};
+use crate::api::Limits;
 use crate::api::wire::{Encoder, Notice};
-use crate::api::{Draining, Limits};
-use crate::provider::Role;
-use crate::session::Outbox;
-use crate::session::event::{Output, Told};
+use crate::session::event::Told;
 
 /// For a close frame to a client that may not be reading.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -22,60 +21,83 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) struct Writer {
     sink: SplitSink<WebSocket, Message>,
     encoder: Encoder,
-    work: Work,
     write_timeout: Duration,
     ping_every: Duration,
-    drain: Duration,
 }
 
 impl Writer {
     pub(super) fn new(sink: SplitSink<WebSocket, Message>, encoder: Encoder, limits: &Limits) -> Self {
-        Self {
-            sink,
-            encoder,
-            work: Work::default(),
-            write_timeout: limits.write_timeout,
-            ping_every: limits.ping_every,
-            drain: limits.drain,
-        }
+        Self { sink, encoder, write_timeout: limits.write_timeout, ping_every: limits.ping_every }
     }
 
-    /// Writes what the session tells and what the reader answers, until there is no more or no reason to.
+    /// The socket's client has joined a call.
+    pub(super) fn join(&mut self, seat: &Seat) {
+        self.encoder.join(seat.token(), &seat.call().started().characters);
+    }
+
+    /// Writes what the call tells and what the reader answers, until there is no more or no reason to. An answer gets its
+    /// number when its turn has come, so that whoever asks faster than it reads waits.
     pub(super) async fn run(
         &mut self,
-        outbox: &mut Outbox,
-        notices: &mut mpsc::Receiver<Notice>,
-        mut draining: Draining,
+        (follower, seat): (&mut Follower, &Seat),
+        answers: &mut mpsc::Receiver<Notice>,
     ) -> Ending {
         let mut ping = interval_at(Instant::now() + self.ping_every, self.ping_every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut deadline = None;
+        let client = follower.client();
         loop {
             let outcome = tokio::select! {
-                told = outbox.recv() => match told {
-                    Some(told) => self.tell(told).await,
-                    None => return Ending::SessionFailed,
-                },
-                Some(notice) = notices.recv() => self.send(&notice).await,
+                biased;
                 _ = ping.tick() => self.ping().await,
-                () = draining.begins(), if deadline.is_none() => {
-                    deadline = Some(Instant::now() + self.drain);
-                    self.send(&Notice::ServerDraining).await
-                }
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    return Ending::Draining;
-                }
+                line = follower.next() => match line {
+                    Ok(line) => self.line(&line, client).await,
+                    Err(ending) => return ending,
+                },
+                Some(answer) = answers.recv() => self.answer(answer, seat).await,
             };
-            match outcome {
-                Err(ending) => return ending,
-                Ok(()) if deadline.is_some() && !self.work.is_under_way() => return Ending::Draining,
-                Ok(()) => {}
+            if let Err(ending) = outcome {
+                return ending;
             }
         }
     }
 
-    pub(super) async fn send(&mut self, notice: &Notice) -> Result<(), Ending> {
-        let messages = self.encoder.encode(notice).unwrap_or_else(|error| {
+    /// What was answered last, and all that is told before it.
+    pub(super) async fn finish(
+        &mut self,
+        (follower, seat): (&mut Follower, &Seat),
+        answers: &mut mpsc::Receiver<Notice>,
+    ) -> Result<(), Ending> {
+        while let Ok(answer) = answers.try_recv() {
+            self.answer(answer, seat).await?;
+        }
+        let client = follower.client();
+        while let Some(line) = follower.waiting() {
+            let line = line?;
+            self.line(&line, client).await?;
+        }
+        Ok(())
+    }
+
+    async fn answer(&mut self, answer: Notice, seat: &Seat) -> Result<(), Ending> {
+        if answer.is_numbered() {
+            seat.say(answer);
+            return Ok(());
+        }
+        self.send(&answer, None).await
+    }
+
+    async fn line(&mut self, line: &Line, client: Client) -> Result<(), Ending> {
+        match &line.notice {
+            Notice::Told(told) if line.asker.is_some_and(|asker| asker != client) => {
+                let output = told.output.clone();
+                self.send(&Notice::Told(Told { output, reference: None }), line.seq).await
+            }
+            notice => self.send(notice, line.seq).await,
+        }
+    }
+
+    pub(super) async fn send(&mut self, notice: &Notice, seq: Option<u64>) -> Result<(), Ending> {
+        let messages = self.encoder.encode(notice, seq).unwrap_or_else(|error| {
             tracing::error!(%error, "a message could not be written");
             Vec::new()
         });
@@ -98,12 +120,6 @@ impl Writer {
         }
     }
 
-    async fn tell(&mut self, told: Told) -> Result<(), Ending> {
-        meter::record(&told.output);
-        self.work.note(&told.output);
-        self.send(&Notice::Told(told)).await
-    }
-
     async fn frame(&mut self, message: Message) -> Result<(), Ending> {
         match timeout(self.write_timeout, self.sink.send(message)).await {
             Ok(Ok(())) => Ok(()),
@@ -112,37 +128,6 @@ impl Writer {
                 Err(Ending::Gone)
             }
             Err(_) => Err(Ending::TooSlow),
-        }
-    }
-}
-
-/// Whether a draining server has to wait for this session.
-#[derive(Debug, Default)]
-struct Work {
-    /// Speech has ended and is not written down yet.
-    hearing: bool,
-    /// Something was said and its reply has not ended.
-    replying: bool,
-}
-
-impl Work {
-    fn is_under_way(&self) -> bool {
-        self.hearing || self.replying
-    }
-
-    fn note(&mut self, output: &Output) {
-        match output {
-            Output::SpeechStopped { .. } => self.hearing = true,
-            Output::Transcription(heard) if heard.is_final => {
-                self.hearing = false;
-                self.replying |= !heard.text.is_empty();
-            }
-            Output::MessageSaved { role: Role::User, .. } | Output::TextChunk { .. } | Output::Audio(_) => {
-                self.replying = true;
-            }
-            Output::TurnComplete(_) | Output::Interrupted { .. } => self.replying = false,
-            Output::Error(_) => self.hearing = false,
-            _ => {}
         }
     }
 }

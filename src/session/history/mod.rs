@@ -13,7 +13,7 @@ use std::iter::successors;
 
 pub(super) use self::summary::Fold;
 pub(super) use self::title::clean_title;
-use super::record::{Message, OpenConversation};
+use super::record::{Message, MessageStatus, OpenConversation};
 use crate::provider::{ChatMessage, Role};
 
 /// Messages kept, and read from the records at the start: more than fit any window of ours.
@@ -66,15 +66,7 @@ impl History {
     /// What a conversation holds, for a model with this `window` in tokens, where it is known.
     pub(super) fn of(conversation: &OpenConversation, window: Option<usize>) -> Self {
         let spoken = |message: &&Message| matches!(message.role, Role::User | Role::Assistant);
-        let entry = |message: &Message| Entry {
-            id: message.id.clone(),
-            role: message.role,
-            speaker: speaker_of(message),
-            text: message.content.chars().take(message.heard_chars.unwrap_or(usize::MAX)).collect(),
-            client_message_id: message.client_message_id.clone(),
-            is_stored: true,
-        };
-        let entries = conversation.messages.iter().filter(spoken).map(entry).collect();
+        let entries = conversation.messages.iter().filter(spoken).map(Entry::of).collect();
         let mut history = Self { entries, window, ..Self::default() };
         history.shorten();
         history
@@ -87,6 +79,23 @@ impl History {
             None => self.entries.push(entry),
         }
         self.shorten();
+    }
+
+    /// Takes in what somebody else has stored. It was neither said nor heard while it is not complete.
+    pub(super) fn note(&mut self, message: &Message) {
+        let is_known = self.entries.iter().any(|entry| entry.id == message.id);
+        let is_spoken = matches!(message.role, Role::User | Role::Assistant);
+        if is_known || is_spoken && message.status == MessageStatus::Completed {
+            self.put(Entry::of(message));
+        }
+    }
+
+    /// Somebody has deleted a message.
+    pub(super) fn drop_entry(&mut self, id: &str) {
+        if let Some(at) = self.entries.iter().position(|entry| entry.id == id) {
+            self.entries.remove(at);
+            self.folded -= usize::from(at < self.folded);
+        }
     }
 
     /// Puts back what an entry was, where there still is one.
@@ -109,6 +118,15 @@ impl History {
 
     pub(super) fn reply(&self, id: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.id == id && entry.role == Role::Assistant)
+    }
+
+    pub(super) fn is_latest(&self, id: &str) -> bool {
+        self.entries.last().is_some_and(|entry| entry.id == id)
+    }
+
+    /// What was heard or said. Empty: there is no such message.
+    pub(super) fn text_of(&self, id: &str) -> String {
+        self.entries.iter().find(|entry| entry.id == id).map(|entry| entry.text.clone()).unwrap_or_default()
     }
 
     pub(super) fn is_users(&self, id: &str) -> bool {
@@ -182,6 +200,18 @@ impl History {
 }
 
 impl Entry {
+    /// As the records have it.
+    fn of(message: &Message) -> Self {
+        Self {
+            id: message.id.clone(),
+            role: message.role,
+            speaker: speaker_of(message),
+            text: message.content.chars().take(message.heard_chars.unwrap_or(usize::MAX)).collect(),
+            client_message_id: message.client_message_id.clone(),
+            is_stored: true,
+        }
+    }
+
     /// As a message to the character `view`; to the only one there is, where that is none.
     fn seen_by(&self, view: Option<&str>) -> (Role, Cow<'_, str>) {
         match (&self.speaker, view) {

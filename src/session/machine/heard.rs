@@ -74,6 +74,14 @@ impl Ledger {
         }
     }
 
+    /// Notes that a sentence was heard before, when what was heard in all ended at `end`.
+    pub(super) fn was_heard(&mut self, sequence_number: u64, end: Duration, now: Instant) {
+        if let Some(sentence) = self.sentences.iter_mut().rfind(|it| it.sequence_number == sequence_number) {
+            (sentence.audio, sentence.whole) = (Some(Duration::ZERO..end), true);
+            self.runs = vec![Run { plays_at: now, audio: end..end }];
+        }
+    }
+
     /// Notes a piece of audio that was sent.
     pub(super) fn send(&mut self, piece: SentPiece) {
         let audio = piece.pts..piece.pts + piece.length;

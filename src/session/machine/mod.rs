@@ -9,6 +9,7 @@ mod barge_in;
 mod cast;
 mod heard;
 mod notes;
+mod recital;
 mod reply;
 mod requests;
 mod speaking;
@@ -88,6 +89,12 @@ pub(super) enum Effect {
         turn: Turn,
         sentence: Sentence,
     },
+    /// Speak a reply that is written already. Its sentences are not made speakable yet.
+    Recite {
+        turn: Turn,
+        voicing: Box<Voicing>,
+        sentences: Vec<Sentence>,
+    },
     /// The reply has no more sentences.
     Spoken {
         turn: Turn,
@@ -121,6 +128,8 @@ pub(super) enum Effect {
     Cast {
         character_ids: Vec<String>,
         reference: Option<String>,
+        /// They are already.
+        is_stored: bool,
     },
     /// Step with [`Event::Woken`] then.
     WakeAt(Instant),

@@ -682,6 +682,7 @@ impl World {
                     assert_eq!(status, Some(MessageStatus::Pending), "only what was begun is forgotten");
                 }
                 Effect::Record { .. } => panic!("nobody wants recordings"),
+                Effect::Recite { .. } => panic!("nothing was cut off"),
                 Effect::WakeAt(instant) => self.alarm = Some(instant),
                 Effect::Cast { .. } => self.is_looking_up = true,
                 Effect::Prepare(request) => assert_eq!(request.messages[0].role, Role::System),

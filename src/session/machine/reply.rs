@@ -178,6 +178,7 @@ impl Reply {
                 format: settings.audio_format,
                 lead: scene.paced.then(|| Duration::from_millis(settings.lead_ms)),
                 keeps_audio: self.recording.is_some(),
+                begins: Duration::ZERO,
                 caller: scene.caller.clone(),
             })
         })

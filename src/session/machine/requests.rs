@@ -51,8 +51,14 @@ impl Machine {
             },
             Input::Characters { character_ids } => {
                 self.deferred = Some(Vec::new());
-                self.effects.push(Effect::Cast { character_ids, reference });
+                self.effects.push(Effect::Cast { character_ids, reference, is_stored: false });
             }
+            Input::Recast { character_ids } => {
+                self.deferred = Some(Vec::new());
+                self.effects.push(Effect::Cast { character_ids, reference, is_stored: true });
+            }
+            Input::Noted(message) => self.history.note(&message),
+            Input::Dropped { message_id } => self.history.drop_entry(&message_id),
             Input::NextSpeaker { character_id } => match self.cast.find(&character_id) {
                 Some(speaker) if self.replies.is_empty() => {
                     self.owed = None;

@@ -153,7 +153,7 @@ impl Machine {
         }
     }
 
-    fn complete(&mut self, now: Instant) {
+    pub(super) fn complete(&mut self, now: Instant) {
         let Some(reply) = self.replies.front() else { return };
         let status = if reply.failure.is_some() { MessageStatus::Failed } else { MessageStatus::Completed };
         let text = reply.ledger.text().to_owned();

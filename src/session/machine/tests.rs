@@ -223,6 +223,10 @@ pub(super) fn line(effect: &Effect) -> String {
         Effect::Speak { sentence, .. } => {
             format!("speak {} {:?} {:?}", sentence.sequence_number, sentence.text, sentence.urgency)
         }
+        Effect::Recite { turn, voicing, sentences } => {
+            let numbers: Vec<u64> = sentences.iter().map(|sentence| sentence.sequence_number).collect();
+            format!("recite {} {numbers:?} from {}", turn.0, voicing.begins.as_millis())
+        }
         Effect::Spoken { .. } => "spoken".to_owned(),
         Effect::End => "end".to_owned(),
         Effect::GiveFloor { turn } => format!("give_floor {}", turn.0),

@@ -8,7 +8,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use uuid::Uuid;
 
-use super::{advance, check};
+use super::{Changed, advance, check};
 use crate::provider::Role;
 use crate::session::record::{MessageStatus, RecordError};
 use crate::store::record::Fault;
@@ -119,7 +119,11 @@ impl Owned {
     /// # Errors
     /// A conversation or a character is not the owner's.
     pub async fn save_messages(&self, new: Vec<NewMessage>) -> Result<Vec<Saved>, RecordError> {
-        save(self, new).await.map_err(Fault::report)
+        let all = save(self, new).await.map_err(Fault::report)?;
+        for Saved { message, .. } in all.iter().filter(|saved| saved.is_new) {
+            self.tell(&message.conversation_id, Changed::MessageCreated(Box::new(message.clone())));
+        }
+        Ok(all)
     }
 
     /// Gives a message another text. What of it was heard is cut again.
@@ -132,7 +136,9 @@ impl Owned {
         expected: Option<&[i64]>,
         content: String,
     ) -> Result<StoredMessage, RecordError> {
-        edit(self, id, expected, content).await.map_err(Fault::report)
+        let changed = edit(self, id, expected, content).await.map_err(Fault::report)?;
+        self.tell(&changed.conversation_id, Changed::MessageUpdated(Box::new(changed.clone())));
+        Ok(changed)
     }
 
     /// Deletes a message for good. Answers the name of its recording.
@@ -141,7 +147,10 @@ impl Owned {
     /// The message is not the owner's; [`RecordError::Changed`] where its version is none of `expected`;
     /// [`RecordError::UnderWay`].
     pub async fn delete_message(&self, id: &str, expected: Option<&[i64]>) -> Result<Option<String>, RecordError> {
-        delete(self, id, expected).await.map_err(Fault::report)
+        let deleted = delete(self, id, expected).await.map_err(Fault::report)?;
+        let (conversation_id, file) = (deleted.conversation_id.clone(), deleted.audio_file.clone());
+        self.tell(&conversation_id, Changed::MessageDeleted(Box::new(deleted)));
+        Ok(file)
     }
 }
 
@@ -174,7 +183,11 @@ async fn page(owned: &Owned, conversation_id: &str, ask: &PageAsk<()>) -> Result
     Ok(page)
 }
 
-async fn read(connection: &mut AnyConnection, owner: &str, id: &str) -> Result<StoredMessage, Fault> {
+pub(in crate::store) async fn read(
+    connection: &mut AnyConnection,
+    owner: &str,
+    id: &str,
+) -> Result<StoredMessage, Fault> {
     let found = sqlx::query("SELECT * FROM messages WHERE id = $1 AND owner = $2")
         .bind(id.to_owned())
         .bind(owner.to_owned())
@@ -418,7 +431,7 @@ fn heard_of(before: &str, after: &str, heard: usize) -> Option<usize> {
     (unheard > 0).then(|| new.len() - unheard)
 }
 
-async fn delete(owned: &Owned, id: &str, expected: Option<&[i64]>) -> Result<Option<String>, Fault> {
+async fn delete(owned: &Owned, id: &str, expected: Option<&[i64]>) -> Result<StoredMessage, Fault> {
     let mut lock = owned.store.write().await?;
     let found = lock_message(&mut lock, &owned.owner, id, expected).await?;
     if matches!(found.status, MessageStatus::Pending | MessageStatus::Processing) {
@@ -431,11 +444,11 @@ async fn delete(owned: &Owned, id: &str, expected: Option<&[i64]>) -> Result<Opt
              (SELECT created_at FROM messages WHERE conversation_id = $1 ORDER BY position DESC LIMIT 1)
          WHERE id = $1",
     )
-    .bind(found.conversation_id)
+    .bind(found.conversation_id.clone())
     .execute(&mut *lock)
     .await?;
     lock.commit().await?;
-    Ok(found.audio_file)
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! A session's own view of the same rows is `record`. How many messages there are and when the last came is kept with
 //! the conversation by whoever inserts or deletes one.
 
+mod change;
 mod message;
 mod search;
 mod transfer;
@@ -14,9 +15,13 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use uuid::Uuid;
 
+pub(super) use self::read as stored_conversation;
 use super::record::{Fault, default_character, insert_members, once_each};
 use super::{Owned, Page, PageAsk, Place, row};
 use crate::session::record::RecordError;
+pub(super) use change::WAITING as CHANGES;
+pub use change::{Change, Changed};
+pub(super) use message::read as stored_message;
 pub use message::{Attachment, ContentType, NewMessage, Saved, StoredMessage};
 pub use search::{Hit, HitMessage};
 pub use transfer::{Archive, stored_time};
@@ -196,7 +201,10 @@ impl Owned {
         expected: Option<&[i64]>,
         change: ConversationChange,
     ) -> Result<StoredConversation, RecordError> {
-        update(self, id, expected, change).await.map_err(Fault::report)
+        let is_recast = change.cast.is_some();
+        let changed = update(self, id, expected, change).await.map_err(Fault::report)?;
+        self.tell(id, Changed::Conversation { conversation: Box::new(changed.clone()), is_recast });
+        Ok(changed)
     }
 
     /// Deletes a conversation and its messages for good. Answers the names of the recordings that belonged to it.
@@ -204,7 +212,9 @@ impl Owned {
     /// # Errors
     /// The conversation is not the owner's; [`RecordError::Changed`].
     pub async fn delete_conversation(&self, id: &str, expected: Option<&[i64]>) -> Result<Vec<String>, RecordError> {
-        delete(self, id, expected).await.map_err(Fault::report)
+        let files = delete(self, id, expected).await.map_err(Fault::report)?;
+        self.tell(id, Changed::ConversationDeleted);
+        Ok(files)
     }
 }
 
@@ -245,7 +255,7 @@ async fn list(
     Ok(Page::cut(items, ask.limit, total, place))
 }
 
-async fn read(connection: &mut AnyConnection, owner: &str, id: &str) -> Result<StoredConversation, Fault> {
+pub(super) async fn read(connection: &mut AnyConnection, owner: &str, id: &str) -> Result<StoredConversation, Fault> {
     let text = format!("SELECT {COLUMNS} FROM conversations AS c WHERE c.id = $1 AND c.owner = $2");
     let found = sqlx::query(AssertSqlSafe(text))
         .bind(id.to_owned())

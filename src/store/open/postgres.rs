@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, Connection, Executor};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::{Migrations, migrate};
-use crate::store::{Kind, Store, StoreError};
+use crate::store::{CHANGES, Kind, Store, StoreError};
 
 pub(super) const MIGRATIONS: &Migrations = &[
     (1, "conversations", include_str!("../../../migrations/postgres/0001_conversations.sql")),
     (2, "usage", include_str!("../../../migrations/postgres/0002_usage.sql")),
     (3, "data", include_str!("../../../migrations/postgres/0003_data.sql")),
+    (4, "journal", include_str!("../../../migrations/postgres/0004_journal.sql")),
 ];
 
 /// A tenth of what PostgreSQL takes by default, so that several servers can share it.
@@ -46,7 +47,8 @@ pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
         .await
         .map_err(failed)?;
     let warnings = watch::Sender::new(Vec::new());
-    Ok(Store { writer: pool.clone(), readers: pool, kind: Kind::Postgres, place: place.as_str().into(), warnings })
+    let (place, changes) = (place.as_str().into(), broadcast::Sender::new(CHANGES));
+    Ok(Store { writer: pool.clone(), readers: pool, kind: Kind::Postgres, place, warnings, changes })
 }
 
 /// The address as logs and messages may have it.

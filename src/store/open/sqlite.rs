@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, Connection, Executor, Row};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::{Migrations, OLDEST_SQLITE, migrate};
-use crate::store::{Kind, Store, StoreError};
+use crate::store::{CHANGES, Kind, Store, StoreError};
 
 pub(super) const MIGRATIONS: &Migrations = &[
     (1, "conversations", include_str!("../../../migrations/sqlite/0001_conversations.sql")),
     (2, "usage", include_str!("../../../migrations/sqlite/0002_usage.sql")),
     (3, "data", include_str!("../../../migrations/sqlite/0003_data.sql")),
+    (4, "journal", include_str!("../../../migrations/sqlite/0004_journal.sql")),
 ];
 
 /// Reads are short and SQLite's readers do not block each other; more connections than cores gain nothing.
@@ -48,7 +49,8 @@ pub(super) async fn open(url: &str) -> Result<Store, StoreError> {
     let writer = pool(1, WRITER_SETTINGS).connect_with(options.clone()).await.map_err(failed)?;
     let readers = pool(READERS, READER_SETTINGS).connect_with(options).await.map_err(failed)?;
     let place = path.display().to_string().into();
-    Ok(Store { writer, readers, kind: Kind::Sqlite, place, warnings: watch::Sender::new(Vec::new()) })
+    let (warnings, changes) = (watch::Sender::new(Vec::new()), broadcast::Sender::new(CHANGES));
+    Ok(Store { writer, readers, kind: Kind::Sqlite, place, warnings, changes })
 }
 
 /// The file that a URL names, made absolute, so that a later change of directory does not matter.

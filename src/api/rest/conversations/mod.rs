@@ -1,8 +1,7 @@
 //! `/api/conversations`: conversations, who takes part in them, and, in files of their own, their messages, search,
 //! export and import.
 //!
-//! What a change means for sessions that have the conversation open is told by the store's rows alone: a session that
-//! starts later sees it.
+//! A call that has the conversation open hears of every change from the store (`ws/call/news`).
 
 mod messages;
 mod metadata;
@@ -36,6 +35,7 @@ use crate::store::{
 };
 pub(super) use shape::Message;
 use shape::{Conversation, ConversationSettings, Kind, Status};
+pub(in crate::api) use shape::{shown_conversation, shown_message};
 pub(in crate::api) use transfer::{IMPORT_BYTES, IMPORTS};
 
 /// What a list may be sorted by; the latest come first.

@@ -1,7 +1,7 @@
 //! What a conversation and a message are over HTTP: their fields, their words, their limits.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::metadata::Metadata;
@@ -228,6 +228,16 @@ impl From<Attachment> for store::Attachment {
     fn from(sent: Attachment) -> Self {
         Self { image_id: sent.image_id }
     }
+}
+
+/// A conversation as REST shows it.
+pub(in crate::api) fn shown_conversation(stored: StoredConversation) -> Value {
+    json!(Conversation::from(stored))
+}
+
+/// A message as REST shows it.
+pub(in crate::api) fn shown_message(stored: StoredMessage) -> Value {
+    json!(Message::from(stored))
 }
 
 /// Checks a title.

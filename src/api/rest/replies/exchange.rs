@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::busy::{Next, Pass};
 use super::event::{Delta, Done, Told};
+use crate::api::access::Share;
 use crate::api::problem::Problem;
 use crate::api::wire::Packer;
 use crate::api::{Draining, House};
@@ -42,7 +43,8 @@ pub(super) struct Exchange {
     /// Told once: whether the request was taken.
     pub(super) taken: Option<oneshot::Sender<Result<(), Problem>>>,
     pub(super) pass: Pass,
-    pub(super) seat: OwnedSemaphorePermit,
+    /// Among all sessions, and among those of the key.
+    pub(super) seat: (OwnedSemaphorePermit, Option<Share<Arc<str>>>),
     pub(super) packer: Packer,
 }
 

@@ -10,6 +10,7 @@ mod exchange;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{FromRequest, Path as Segment, Request as HttpRequest, State as Extract};
 use axum::http::{StatusCode, header};
@@ -44,6 +45,9 @@ const MOST_TEXT: usize = 32_768;
 const MOST_MODEL: usize = 200;
 /// Characters of one conversation, as the socket has it.
 const MOST_CHARACTERS: usize = 8;
+/// Requests of one key that are answered at once, so that others find room.
+const REPLIES_PER_KEY: usize = 16;
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Conversations that wait for their title at once, beside those that are replied to.
 pub(in crate::api) const TITLING: usize = 8;
 
@@ -243,6 +247,16 @@ async fn begin(
         let detail = "the server is shutting down";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "server_draining", detail));
     }
+    let share = match &asker.identity.proof {
+        Some(proof) => {
+            let share = house.entrance.replies.take(Arc::clone(&proof.key), REPLIES_PER_KEY);
+            Some(share.ok_or_else(|| {
+                let detail = format!("{REPLIES_PER_KEY} requests of this key are being answered; wait for one of them");
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).later(RETRY_AFTER)
+            })?)
+        }
+        None => None,
+    };
     let full = || ProviderError::Overloaded { what: "the server".to_owned(), retry_after: house.seats.last().wait };
     let seat = house.seats.try_place().ok_or_else(full)?;
     let pass = house.replying.enter(asker.rows.owner(), &conversation_id).ok_or_else(|| {
@@ -262,7 +276,7 @@ async fn begin(
     let (events, told) = mpsc::channel(exchange::EVENTS);
     let (taken, answer) = oneshot::channel();
     let (rows, taken, packer) = (asker.rows, Some(taken), Packer::default());
-    let exchange = Exchange { house, rows, conversation_id, events, taken, pass, seat, packer };
+    let exchange = Exchange { house, rows, conversation_id, events, taken, pass, seat: (seat, share), packer };
     // It outlives its client until all is stored.
     tokio::spawn(task::named("replies", exchange.run(handle, input)));
     let lost = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the session ended early");

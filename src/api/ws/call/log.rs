@@ -1,0 +1,327 @@
+//! What a call has told, numbered once and kept for a while: every socket reads it at its own pace, from wherever it is,
+//! and who comes back reads on where it was.
+//!
+//! It is the bounded buffer between the session and its sockets: pushing never waits. A socket that falls behind is told
+//! to go, and costs nobody anything. Audio has no number; what was played of it is dropped.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::playback::Playback;
+use super::{Client, Ending};
+use crate::api::wire::Notice;
+use crate::session::event::{AudioPiece, Output, Told};
+
+/// Numbered messages that are kept for who comes back: many minutes of talk.
+const KEPT: usize = 2_048;
+/// Audio that is kept until it is acknowledged: more than a client may hold back.
+const AUDIO: Duration = Duration::from_secs(30);
+/// A burst of more messages than may wait for a socket is no fault where it is taken in this time.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
+/// One message, as every socket that it concerns gets it.
+#[derive(Debug)]
+pub(in crate::api::ws) struct Line {
+    /// Its number in the journal. None: it is not journalled.
+    pub seq: Option<u64>,
+    /// The one that it is for. None: all.
+    pub only: Option<Client>,
+    /// Whose request it answers: only that client knows the `ref`.
+    pub asker: Option<Client>,
+    pub notice: Notice,
+}
+
+impl Line {
+    fn audio(&self) -> Option<&AudioPiece> {
+        match &self.notice {
+            Notice::Told(Told { output: Output::Audio(piece), .. }) => Some(piece),
+            _ => None,
+        }
+    }
+}
+
+/// The lines of one call.
+pub(in crate::api::ws) struct Log {
+    lines: Mutex<Lines>,
+    /// How many lines there ever were; it also changes at the end.
+    changed: watch::Sender<u64>,
+    /// So many messages may wait for a socket.
+    behind: u64,
+}
+
+struct Lines {
+    /// By place. What was dropped leaves a gap.
+    kept: BTreeMap<u64, Arc<Line>>,
+    /// The places of all but audio, oldest first.
+    texts: VecDeque<u64>,
+    /// The places of audio, oldest first.
+    audio: VecDeque<u64>,
+    /// The place of the next line.
+    end: u64,
+    last_seq: u64,
+    /// Numbers up to this one are not kept any more.
+    forgotten: u64,
+    playback: Playback,
+    ending: Option<Ending>,
+}
+
+impl Log {
+    /// One where so many messages may wait for a socket.
+    pub(in crate::api::ws) fn new(behind: usize) -> Self {
+        Self::after(behind, 0, Vec::new())
+    }
+
+    /// One that goes on after `last_seq`, with what is known of the numbers before.
+    pub(in crate::api::ws) fn after(behind: usize, last_seq: u64, recalled: Vec<(u64, Notice)>) -> Self {
+        let forgotten = recalled.first().map_or(last_seq, |(seq, _)| seq - 1);
+        let mut lines = Lines {
+            kept: BTreeMap::new(),
+            texts: VecDeque::new(),
+            audio: VecDeque::new(),
+            end: 0,
+            last_seq: forgotten,
+            forgotten,
+            playback: Playback::default(),
+            ending: None,
+        };
+        for (seq, notice) in recalled {
+            lines.last_seq = seq - 1;
+            lines.put(None, None, notice);
+        }
+        lines.last_seq = last_seq;
+        let changed = watch::Sender::new(lines.end);
+        Self { lines: Mutex::new(lines), changed, behind: behind as u64 }
+    }
+
+    /// Takes in what the session tells. The `ref` in it names whose it is: see [`Client::tag`].
+    pub(super) fn tell(&self, mut told: Told) {
+        let (asker, reference) = told.reference.take().map(|tagged| Client::untag(&tagged)).unzip();
+        told.reference = reference;
+        let mut lines = self.lines();
+        let next = lines.last_seq + 1;
+        match &told.output {
+            Output::Audio(piece) => lines.playback.send(Instant::now(), piece),
+            Output::TurnComplete(report) => lines.playback.end(&report.item_id, next),
+            Output::Interrupted { item_id, .. } => {
+                lines.playback.end(item_id, next);
+                lines.drop_audio(|piece| piece.item_id == *item_id);
+            }
+            _ => {}
+        }
+        lines.put(None, asker, Notice::Told(told));
+        self.publish(lines);
+    }
+
+    /// Says something to all.
+    pub(super) fn announce(&self, notice: Notice) {
+        let mut lines = self.lines();
+        lines.put(None, None, notice);
+        self.publish(lines);
+    }
+
+    /// Says something to one client.
+    pub(in crate::api::ws) fn say(&self, client: Client, notice: Notice) {
+        let mut lines = self.lines();
+        lines.put(Some(client), None, notice);
+        self.publish(lines);
+    }
+
+    /// So much of an item was played, as its listener says: that is not sent again.
+    pub(super) fn acknowledge(&self, item_id: &str, played: Duration) {
+        let mut lines = self.lines();
+        lines.playback.acknowledge(item_id, played);
+        lines.drop_audio(|piece| piece.item_id == item_id && piece.pts + piece.audio.duration() <= played);
+    }
+
+    /// A listener has left or comes back. Who never says what was played has heard what the pace says.
+    pub(super) fn settle(&self, now: Instant) {
+        let mut lines = self.lines();
+        if let Some((item_id, played)) = lines.playback.played_by(now) {
+            lines.drop_audio(|piece| piece.item_id != item_id || piece.pts + piece.audio.duration() <= played);
+        }
+    }
+
+    /// What a journal needs to know of what was heard.
+    pub(super) fn playback(&self) -> Playback {
+        self.lines().playback.clone()
+    }
+
+    /// Nothing follows. Sockets that have read all of it close so.
+    pub(super) fn end(&self, ending: Ending) {
+        let mut lines = self.lines();
+        lines.ending.get_or_insert(ending);
+        self.publish(lines);
+    }
+
+    pub(super) fn last_seq(&self) -> u64 {
+        self.lines().last_seq
+    }
+
+    /// The numbered lines for all after `seq`.
+    pub(super) fn since(&self, seq: u64) -> Vec<Arc<Line>> {
+        let lines = self.lines();
+        let texts = lines.texts.iter().rev().filter_map(|place| lines.kept.get(place));
+        let new = texts.take_while(|line| line.seq.is_none_or(|own| own > seq));
+        let mut new: Vec<_> = new.filter(|line| line.seq.is_some() && line.only.is_none()).map(Arc::clone).collect();
+        new.reverse();
+        new
+    }
+
+    /// Reads from the beginning.
+    pub(super) fn from_the_start(self: &Arc<Self>, client: Client) -> Follower {
+        self.follower(client, 0, VecDeque::new())
+    }
+
+    /// Reads what comes from now on, after a greeting.
+    pub(super) fn from_now(self: &Arc<Self>, client: Client, greeting: Vec<Notice>) -> Follower {
+        let mut lines = self.lines();
+        let place = lines.end;
+        for notice in greeting {
+            lines.put(Some(client), None, notice);
+        }
+        self.publish(lines);
+        self.follower(client, place, VecDeque::new())
+    }
+
+    /// Reads on after `last_seq`, and again the audio that was not played. None: what follows it is not kept any more, or
+    /// there never was such a number.
+    pub(super) fn from_seq(self: &Arc<Self>, client: Client, last_seq: u64) -> Option<Follower> {
+        let lines = self.lines();
+        if last_seq < lines.forgotten || last_seq > lines.last_seq {
+            return None;
+        }
+        let after = |place: &&u64| lines.kept.get(place).is_some_and(|line| line.seq > Some(last_seq));
+        let place = lines.texts.iter().find(after).copied().unwrap_or(lines.end);
+        let again = lines.audio.iter().take_while(|audio| **audio < place).filter_map(|audio| lines.kept.get(audio));
+        let is_open = |line: &&Arc<Line>| line.audio().is_some_and(|it| lines.playback.is_open(&it.item_id, last_seq));
+        let again = again.filter(is_open).map(Arc::clone).collect();
+        drop(lines);
+        Some(self.follower(client, place, again))
+    }
+
+    fn follower(self: &Arc<Self>, client: Client, place: u64, again: VecDeque<Arc<Line>>) -> Follower {
+        let changed = self.changed.subscribe();
+        let caught_up = self.lines().end;
+        Follower { log: Arc::clone(self), changed, client, place, again, caught_up, late: None }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, lines: MutexGuard<'_, Lines>) {
+        let end = lines.end;
+        drop(lines);
+        self.changed.send_replace(end);
+    }
+}
+
+impl Lines {
+    fn put(&mut self, only: Option<Client>, asker: Option<Client>, notice: Notice) {
+        let seq = notice.is_numbered().then_some(self.last_seq + 1);
+        let line = Line { seq, only, asker, notice };
+        if line.audio().is_some() {
+            self.audio.push_back(self.end);
+        } else {
+            self.last_seq = seq.unwrap_or(self.last_seq);
+            self.texts.push_back(self.end);
+        }
+        self.kept.insert(self.end, Arc::new(line));
+        self.end += 1;
+        self.forget();
+    }
+
+    /// Drops what is too much, the oldest first.
+    fn forget(&mut self) {
+        if self.texts.len() > KEPT
+            && let Some(line) = self.texts.pop_front().and_then(|place| self.kept.remove(&place))
+        {
+            self.forgotten = line.seq.unwrap_or(self.forgotten);
+        }
+        let length = |place: &u64| Some(self.kept.get(place)?.audio()?.audio.duration());
+        let mut length: Duration = self.audio.iter().filter_map(length).sum();
+        while length > AUDIO
+            && let Some(line) = self.audio.pop_front().and_then(|place| self.kept.remove(&place))
+        {
+            length = length.saturating_sub(line.audio().map(|piece| piece.audio.duration()).unwrap_or_default());
+        }
+    }
+
+    fn drop_audio(&mut self, which: impl Fn(&AudioPiece) -> bool) {
+        let kept = &mut self.kept;
+        self.audio.retain(|place| {
+            let goes = kept.get(place).and_then(|line| line.audio()).is_none_or(&which);
+            if goes {
+                kept.remove(place);
+            }
+            !goes
+        });
+    }
+}
+
+/// One socket's place in a log.
+pub(in crate::api::ws) struct Follower {
+    log: Arc<Log>,
+    changed: watch::Receiver<u64>,
+    client: Client,
+    /// The next line's.
+    place: u64,
+    /// Goes before it.
+    again: VecDeque<Arc<Line>>,
+    /// What came before this place was there when the socket was: it may take its time.
+    caught_up: u64,
+    /// Since when too much waits for it.
+    late: Option<Instant>,
+}
+
+impl Follower {
+    /// The next line for this client, or why its socket ends. Dropping the future loses nothing.
+    pub(in crate::api::ws) async fn next(&mut self) -> Result<Arc<Line>, Ending> {
+        loop {
+            // Before the look, so that what comes after it is noticed.
+            self.changed.borrow_and_update();
+            if let Some(next) = self.waiting() {
+                return next;
+            }
+            // A log that is gone has said all.
+            if self.changed.changed().await.is_err() {
+                return Err(Ending::SessionFailed);
+            }
+        }
+    }
+
+    /// The same, where there is one already.
+    pub(in crate::api::ws) fn waiting(&mut self) -> Option<Result<Arc<Line>, Ending>> {
+        if let Some(line) = self.again.pop_front() {
+            return Some(Ok(line));
+        }
+        let lines = self.log.lines();
+        let behind = lines.end - self.place.max(self.caught_up).min(lines.end);
+        if behind <= self.log.behind {
+            self.late = None;
+        } else if self.late.get_or_insert_with(Instant::now).elapsed() > CATCH_UP {
+            return Some(Err(Ending::TooSlow));
+        }
+        for (place, line) in lines.kept.range(self.place..) {
+            self.place = place + 1;
+            if line.only.is_none_or(|only| only == self.client) {
+                return Some(Ok(Arc::clone(line)));
+            }
+        }
+        self.place = lines.end;
+        lines.ending.map(Err)
+    }
+
+    /// Whose it is.
+    pub(in crate::api::ws) const fn client(&self) -> Client {
+        self.client
+    }
+}
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

@@ -1,0 +1,137 @@
+//! A session that has ended goes on from its journal; and replies that a crash has cut off are mended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::journal::{HeardState, State};
+use super::{Call, Client, Conductor, Log};
+use crate::api::House;
+use crate::api::asker::Asker;
+use crate::api::wire::{Notice, Recall, Resume};
+use crate::session::event::Turn;
+use crate::session::record::{Message, MessageStatus, RecordError, Records};
+use crate::session::resumption::{Resumption, Unfinished};
+use crate::session::settings::SettingsPatch;
+use crate::session::{self, Handle, Opening, StartError};
+use crate::store::{CutOff, Journalled, Owned, Store, digest};
+
+/// A client may have read so many messages that were not written yet when the server ended.
+const UNWRITTEN: u64 = 1_024;
+/// What is noted with a reply of which nothing more is known.
+const CUT_OFF: &str = "the server ended while this was written";
+
+/// Begins a call where a session has ended. None: there is none for this token, or it does not go back so far.
+pub(in crate::api::ws) async fn recall(
+    house: &Arc<House>,
+    asker: &Asker,
+    resume: &Resume,
+    opening: &Opening,
+) -> Result<Option<(Arc<Call>, Client, Conductor)>, StartError> {
+    let Some(known) = asker.rows.journal(&resume.session_id).await? else { return Ok(None) };
+    let Some((secret, client)) = secret_of(&known, &resume.resume_token) else { return Ok(None) };
+    let (recall, first) = (read(&known.messages), known.messages.first().and_then(|first| first["seq"].as_u64()));
+    let is_known = first.is_some_and(|first| resume.last_seq + 1 >= first);
+    if !is_known || resume.last_seq > recall.last_seq + UNWRITTEN {
+        return Ok(None);
+    }
+    if house.hall.on(asker.rows.owner(), &known.conversation_id).is_some() {
+        // Somebody has begun anew.
+        return Ok(None);
+    }
+    let state: State = serde_json::from_value(known.state).unwrap_or_default();
+    let opening = Opening {
+        conversation_id: Some(known.conversation_id),
+        character_ids: state.character_ids.clone(),
+        ..opening.clone()
+    };
+    let resumption = resumption(known.session_id, &recall, &state);
+    let handle = session::resume(asker.quiet_parts(house), opening, resumption).await?;
+    let Handle { inbox, mut outbox, ending } = handle;
+    let Some(scene) = Call::scene(&mut outbox).await else { return Ok(None) };
+    let numbered = known.messages.into_iter().filter_map(|message| Some((message["seq"].as_u64()?, message)));
+    let recalled = numbered.map(|(seq, message)| (seq, Notice::Recalled(message))).collect();
+    let log = Log::after(house.state.limits.bounds.outbound, recall.last_seq.max(resume.last_seq), recalled);
+    let call = Call::new(asker.rows.owner().into(), scene, secret, log, inbox);
+    call.set_again(state.settings);
+    let conductor = Conductor::again(house, Arc::clone(&call), outbox, ending);
+    Ok(Some((call, client, conductor)))
+}
+
+/// What the token is made of, where it is one of this session.
+fn secret_of(known: &Journalled, token: &str) -> Option<(String, Client)> {
+    let (secret, client) = token.rsplit_once('.')?;
+    let client = Client::read(client)?;
+    (digest(secret) == known.secret_digest).then(|| (secret.to_owned(), client))
+}
+
+fn read(messages: &[Value]) -> Recall {
+    let mut recall = Recall::default();
+    for message in messages {
+        recall.read(message);
+    }
+    recall
+}
+
+fn resumption(session_id: String, recall: &Recall, state: &State) -> Resumption {
+    let unfinished = recall.unfinished().map(|(item_id, draft)| Unfinished {
+        item_id: item_id.clone(),
+        character_id: draft.character_id.clone(),
+        sentences: draft.sentences.clone(),
+        is_written: draft.is_written,
+        heard: heard_of(state, item_id).map(|heard| (heard.sentence, Duration::from_millis(heard.end_ms))),
+    });
+    let settings = SettingsPatch::read(&Value::Object(state.settings.clone())).unwrap_or_else(|error| {
+        tracing::warn!(%error, "a session goes on without what its clients had set");
+        SettingsPatch::default()
+    });
+    let (turn, sequence_number) = (Turn(recall.turn), recall.sequence_number);
+    Resumption { session_id, turn, sequence_number, settings, unfinished }
+}
+
+fn heard_of<'a>(state: &'a State, item_id: &str) -> Option<&'a HeardState> {
+    state.heard.as_ref().filter(|heard| heard.item_id == item_id)
+}
+
+/// Ends the replies that a crash has cut off: what the journal has of them is kept, with what of it was heard.
+///
+/// # Errors
+/// The database failed.
+pub(in crate::api) async fn mend(store: &Store, has_just_started: bool) -> Result<(), RecordError> {
+    for CutOff { owner, message } in store.cut_off_replies(has_just_started).await? {
+        let rows = store.of(&owner);
+        let (conversation_id, id) = (message.conversation_id.clone(), message.id.clone());
+        let outcome = match mended(&rows, message).await? {
+            Some(message) => rows.save_message(message).await.map(|_| ()),
+            None => rows.forget_message(conversation_id, id).await,
+        };
+        match outcome {
+            Ok(()) | Err(RecordError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// None: nothing was said.
+async fn mended(rows: &Owned, mut message: Message) -> Result<Option<Message>, RecordError> {
+    for known in rows.journals_of(&message.conversation_id).await? {
+        let recall = read(&known.messages);
+        let Some(draft) = recall.draft(&message.id) else { continue };
+        let state: State = serde_json::from_value(known.state).unwrap_or_default();
+        let heard = heard_of(&state, &message.id).map(|heard| heard.sentence);
+        let is_heard = |sentence: &&(u64, String)| heard.is_some_and(|last| sentence.0 <= last);
+        let heard: String = draft.sentences.iter().take_while(is_heard).map(|(_, text)| text.as_str()).collect();
+        message.content = draft.text();
+        message.heard_chars = (!state.is_read).then(|| heard.trim_end().chars().count());
+        message.status = MessageStatus::Completed;
+        return Ok(Some(message));
+    }
+    if message.content.is_empty() {
+        return Ok(None);
+    }
+    message.status = MessageStatus::Failed;
+    message.metadata["error"] = CUT_OFF.into();
+    Ok(Some(message))
+}

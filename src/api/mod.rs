@@ -19,6 +19,8 @@ mod idempotent;
 mod narration;
 mod openai;
 mod openapi;
+#[cfg(test)]
+mod packing_tests;
 mod problem;
 mod rest;
 mod server;

@@ -4,7 +4,9 @@
 //! English also units, clock times, signs and abbreviations. The result is one line; it is empty where there is nothing
 //! to say. It is applied to whole chunks (`text::chunk` keeps code and stage directions in one).
 
-use super::{english, markdown};
+mod english;
+mod markdown;
+mod quantity;
 
 /// Addresses that are not longer are read with their path.
 const SPOKEN_ADDRESS: usize = 40;
@@ -153,5 +155,4 @@ fn mark(output: &mut String, next: char) {
 }
 
 #[cfg(test)]
-#[path = "speakable_tests.rs"]
 mod tests;

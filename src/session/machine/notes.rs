@@ -65,10 +65,7 @@ impl Machine {
             Some(Note::Title) | None => true,
         };
         if !wanted {
-            if self.notes.under_way.take().is_some() {
-                // Before whatever needs the model.
-                self.effects.insert(0, Effect::StopNote);
-            }
+            self.stop_note();
             return;
         }
         if self.notes.under_way.is_some() {
@@ -79,6 +76,14 @@ impl Machine {
             self.notes.under_way = Some(note);
             let request = Box::new(ChatRequest { caller: self.scene.caller.clone(), ..request });
             self.effects.push(Effect::Note { number: self.notes.number, request });
+        }
+    }
+
+    /// A reply may begin and end between two looks at whether it is time.
+    pub(super) fn stop_note(&mut self) {
+        if self.notes.under_way.take().is_some() {
+            // Before whatever needs the model.
+            self.effects.insert(0, Effect::StopNote);
         }
     }
 

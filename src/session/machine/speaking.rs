@@ -54,6 +54,7 @@ impl Machine {
         if !waits {
             self.save_progress();
         }
+        self.stop_note();
         self.effects.push(Effect::Think { turn: self.turn, request, voicing, company, waits });
     }
 

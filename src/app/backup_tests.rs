@@ -19,7 +19,7 @@ on_both_databases!(
 );
 
 /// A row of every table, with what is hard to keep.
-const ROWS: [&str; 13] = [
+const ROWS: [&str; 15] = [
     "INSERT INTO characters (id, name, voice, talkativeness, parameters, created_at, updated_at, owner)
      VALUES ('zoe-001', 'Zoë \"Ω\" 👋🏽', 'af_heart', 0.1, '{\"temperature\":0.7}', '2026-01-01', '2026-01-01', 'ann')",
     "INSERT INTO character_numbers (slug, last) VALUES ('zoe', 7)",
@@ -43,6 +43,8 @@ const ROWS: [&str; 13] = [
      VALUES ('ann', 'v', 'V', 'description', 'higgs', NULL, NULL, 'ready', '2026', '2026'),
             ('ann', 'w', 'W', 'clone', 'higgs', 3.3000000000000003, 'w.wav', 'ready', '2026', '2026')",
     "INSERT INTO uploads (id, owner, file, content_hash, seconds, created_at) VALUES ('p1', 'ann', 'p.wav', 'h', 1e-3, '2026')",
+    "INSERT INTO sessions (id, owner, conversation_id, secret_digest, updated_at) VALUES ('s1', 'ann', 'c1', 'd2', '2026')",
+    "INSERT INTO session_pages (session_id, first_seq, last_seq, messages) VALUES ('s1', 1, 9007199254740993, '[{}]')",
 ];
 
 async fn fill(store: &TestStore, data_dir: &Path) {

@@ -78,7 +78,7 @@ async fn what_a_crash_cut_off_counts_as_spent(store: TestStore) {
         again.recover().await;
         assert_eq!(spent(&again).await, [(Usd::ZERO, cents(5)); 2], "it may be another server's");
         let ago = row::ago(LONGEST_REQUEST);
-        sqlx::query("UPDATE usage SET created_at = $1").bind(ago).execute(&store.writer).await.unwrap();
+        sqlx::query("UPDATE usage SET created_at = $1 /* every row */").bind(ago).execute(&store.writer).await.unwrap();
     }
     again.recover().await;
     assert_eq!(spent(&again).await, [(cents(5), Usd::ZERO); 2]);

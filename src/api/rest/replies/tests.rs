@@ -7,11 +7,19 @@ use sqlx::{AnyConnection, Connection};
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::api::fixture::{PATIENCE, Server, server, server_with};
+use crate::api::fixture::{PATIENCE, Server, server, server_on};
 use crate::provider::fake::FakeSpeech;
 use crate::provider::{Delta, ProviderError, Role};
 use crate::session::record::{Character, Message, MessageStatus, Records};
 use crate::store::LOCAL_OWNER;
+use crate::store::fixture::{TestStore, on_both_databases};
+
+on_both_databases!(
+    a_text_is_answered_event_by_event_and_stored,
+    a_reply_is_written_again_under_its_id,
+    what_cannot_be_is_refused_by_name,
+    what_a_character_said_can_be_heard_again,
+);
 
 const QUICK: Duration = Duration::from_millis(2);
 const SLOW: Duration = Duration::from_millis(100);
@@ -92,11 +100,10 @@ async fn exchange(server: &Server, id: &str, text: &str, reply: &str) -> Vec<Hap
     all(ask(server, id, json!({"text": text})).await).await
 }
 
-#[tokio::test]
-async fn a_text_is_answered_event_by_event_and_stored() {
+async fn a_text_is_answered_event_by_event_and_stored(database: TestStore) {
     let spoken = Arc::new(FakeSpeech::default());
     let speech = Arc::clone(&spoken);
-    let server = server_with(|state| state.parts.speech = speech as _).await;
+    let server = server_on(database, |state| state.parts.speech = speech as _).await;
     let id = conversation(&server).await;
     let begun = Instant::now();
     let events = exchange(&server, &id, "How do I bake bread?", "Knead it well.").await;
@@ -303,9 +310,8 @@ async fn again(server: &Server, id: &str, body: Option<Value>) -> reqwest::Respo
     }
 }
 
-#[tokio::test]
-async fn a_reply_is_written_again_under_its_id() {
-    let server = server().await;
+async fn a_reply_is_written_again_under_its_id(database: TestStore) {
+    let server = server_on(database, |_| {}).await;
     let id = conversation(&server).await;
     let first = exchange(&server, &id, "How do I bake bread?", "Knead it.").await;
     let [said, reply] = of(&first, "message")[..] else { panic!() };
@@ -340,9 +346,8 @@ async fn a_reply_is_written_again_under_its_id() {
     assert_eq!(texts, [("How do I bake bread?", done), ("Take flour.", done), ("And then?", done), ("Bake it.", done)]);
 }
 
-#[tokio::test]
-async fn what_cannot_be_is_refused_by_name() {
-    let server = server().await;
+async fn what_cannot_be_is_refused_by_name(database: TestStore) {
+    let server = server_on(database, |_| {}).await;
     let id = conversation(&server).await;
     for (body, field) in [
         (json!({"text": ""}), "text"),
@@ -420,9 +425,8 @@ async fn a_conversation_gets_a_title_after_its_first_exchange() {
     title("Baking Bread").await;
 }
 
-#[tokio::test]
-async fn what_a_character_said_can_be_heard_again() {
-    let server = server_with(|state| state.recordings.store(true, Ordering::Relaxed)).await;
+async fn what_a_character_said_can_be_heard_again(database: TestStore) {
+    let server = server_on(database, |state| state.recordings.store(true, Ordering::Relaxed)).await;
     let id = conversation(&server).await;
     server.will_say("Knead it well, my friend.");
     let events = all(ask(&server, &id, json!({"text": "Bread?", "output": "audio"})).await).await;

@@ -310,8 +310,13 @@ async fn ten_thousand_odd_frames_are_answered_and_none_closes() {
         }
     });
     join_all(storms).await;
-    server.will_say("Still here.");
     let mut client = server.started().await;
-    client.say("hello").await;
-    assert_eq!(of(&client.until("turn_complete").await, "text_done")[0]["text"], "Still here.");
+    // A session that is just ending may take one for its title.
+    let mut told = Vec::new();
+    for _ in 0..2 * SOCKETS {
+        server.will_say("Still here.");
+        client.say("hello").await;
+        told.extend(of(&client.until("turn_complete").await, "text_done").into_iter().map(|done| done["text"].clone()));
+    }
+    assert!(told.contains(&json!("Still here.")), "{told:?}");
 }

@@ -141,16 +141,7 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
     let conversation = open(&*parts.records, &opening).await?;
     let conversation_id = conversation.conversation.id.clone();
     let history = History::of(&conversation, parts.chat.window());
-    let languages = parts.stt.languages();
-    let stored = stored_settings(&conversation.conversation, &languages);
-    let base = stored.as_ref().and_then(|patch| opening.settings.patched(patch).ok());
-    let base = base.unwrap_or_else(|| opening.settings.clone());
-    let changed = Some(&resumption.settings);
-    let play = |character: &Character| {
-        Player::new(character.clone(), &base, &languages).patched(stored.as_ref()).patched(changed)
-    };
-    let base = base.patched(&resumption.settings).unwrap_or_else(|_| base.clone());
-    let players: Vec<Player> = conversation.characters.iter().map(play).collect();
+    let (base, players) = cast(&conversation, &opening.settings, &resumption.settings, parts.stt.languages());
     let settings = players.first().map(|player| player.settings.clone());
     let settings = settings.ok_or_else(|| StartError::NoCharacter(conversation_id.clone()))?;
 
@@ -179,7 +170,7 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
         paced: opening.paced,
         keeps_recordings,
     };
-    let mut machine = Machine::new(scene, players, Base { settings: base, languages }, history, Box::new(new_id));
+    let mut machine = Machine::new(scene, players, base, history, Box::new(new_id));
     machine.count_on(resumption.turn, resumption.sequence_number);
     let room = turn::Room {
         ear: Task::spawn("ear", ear.bounded(opening.bounds.utterance).run(requests, events.clone())),
@@ -202,6 +193,24 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
     // It outlives its client until all is stored.
     let ending = Ending(tokio::spawn(task::named("turn", room.run(happened))));
     Ok(Handle { inbox, outbox: Outbox::new(control_lane, audio_lane), ending })
+}
+
+/// What newcomers begin with, and who takes part: with the settings of the session, of the conversation, and what a
+/// client has `changed` before.
+fn cast(
+    conversation: &OpenConversation,
+    settings: &Settings,
+    changed: &SettingsPatch,
+    languages: Vec<String>,
+) -> (Base, Vec<Player>) {
+    let stored = stored_settings(&conversation.conversation, &languages);
+    let settings = stored.as_ref().and_then(|patch| settings.patched(patch).ok()).unwrap_or_else(|| settings.clone());
+    let play = |character: &Character| {
+        Player::new(character.clone(), &settings, &languages).patched(stored.as_ref()).patched(Some(changed))
+    };
+    let players = conversation.characters.iter().map(play).collect();
+    let settings = settings.patched(changed).unwrap_or(settings);
+    (Base { settings, languages }, players)
 }
 
 async fn open(records: &dyn Records, opening: &Opening) -> Result<OpenConversation, StartError> {

@@ -3,13 +3,14 @@
 //! A template comes with a download, so it runs without access to anything but the messages, and with a bound on its
 //! steps.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::json;
+use time::OffsetDateTime;
 
 use super::tools::Dialect;
 use crate::provider::{ChatMessage, Role, ToolCall, ToolSpec};
@@ -226,25 +227,8 @@ fn write_json_text(out: &mut String, text: &str) {
 
 /// The time in UTC by strftime's letters that templates use; any other letter stays as it is.
 fn strftime(format: &str, now: SystemTime) -> String {
-    const MONTHS: [&str; 12] = [
-        "January",
-        "February",
-        "March",
-        "April",
-        "May",
-        "June",
-        "July",
-        "August",
-        "September",
-        "October",
-        "November",
-        "December",
-    ];
-    const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
-    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let (month_name, day_name) = (MONTHS[month - 1], DAYS[(days % 7) as usize]);
+    let now = OffsetDateTime::from(now);
+    let (month_name, day_name) = (now.month().to_string(), now.weekday().to_string());
     let mut out = String::new();
     let mut letters = format.chars();
     while let Some(letter) = letters.next() {
@@ -253,36 +237,23 @@ fn strftime(format: &str, now: SystemTime) -> String {
             continue;
         }
         let part = match letters.next() {
-            Some('Y') => year.to_string(),
-            Some('y') => format!("{:02}", year % 100),
-            Some('m') => format!("{month:02}"),
-            Some('d') => format!("{day:02}"),
-            Some('B') => month_name.to_owned(),
+            Some('Y') => now.year().to_string(),
+            Some('y') => format!("{:02}", now.year() % 100),
+            Some('m') => format!("{:02}", u8::from(now.month())),
+            Some('d') => format!("{:02}", now.day()),
+            Some('B') => month_name.clone(),
             Some('b') => month_name[..3].to_owned(),
-            Some('A') => day_name.to_owned(),
+            Some('A') => day_name.clone(),
             Some('a') => day_name[..3].to_owned(),
-            Some('H') => format!("{:02}", second / 3600),
-            Some('M') => format!("{:02}", second / 60 % 60),
-            Some('S') => format!("{:02}", second % 60),
+            Some('H') => format!("{:02}", now.hour()),
+            Some('M') => format!("{:02}", now.minute()),
+            Some('S') => format!("{:02}", now.second()),
             Some('%') | None => "%".to_owned(),
             Some(other) => format!("%{other}"),
         };
         out.push_str(&part);
     }
     out
-}
-
-/// Year, month and day from days since 1970-01-01, after Howard Hinnant's `civil_from_days`.
-fn civil(days: u64) -> (u64, usize, u64) {
-    // Years begin in March, so that the leap day is a year's last.
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month as usize, day)
 }
 
 #[cfg(test)]

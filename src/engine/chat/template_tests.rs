@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Deserialize;
 

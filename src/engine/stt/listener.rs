@@ -11,7 +11,9 @@ use super::segments;
 use super::tokens::{Mark, Tokens};
 use super::words::{self, TimedWord};
 use crate::audio::MIC_HZ;
-use crate::nn::whisper::{Check, HOP, Heard, MelFrontEnd, WINDOW_FRAMES, WINDOW_SAMPLES, Whisper, log_sum_exp};
+use crate::nn::whisper::{
+    Attended, Check, HOP, Heard, MelFrontEnd, WINDOW_FRAMES, WINDOW_SAMPLES, Whisper, log_sum_exp,
+};
 use crate::provider::{Ending, Segment, SttTask, VAD_FRAME, VoiceActivity, Word};
 
 /// Hypotheses of the final search. Two find what greedy search misses; with the audio's context cut, more of them find
@@ -114,9 +116,8 @@ impl Listener {
         }
         let (pieces, settled) = segments::cut(&self.tokens, &written.tokens, seconds);
         let settled = if settled < seconds { segments::into_pause(samples, settled) } else { settled };
-        let timed = self.time_words(&encoded.heard, &pieces, &language, context, samples)?;
+        let (timed, ending) = self.look_back(&encoded.heard, &pieces, &language, context, samples)?;
         let mut timed = timed.into_iter();
-        let ending = self.ending(&encoded.heard, &pieces, &language, context)?;
         let segments = pieces.iter().map(|piece| Segment {
             text: self.tokens.decode(&piece.tokens).trim().to_owned(),
             start: start + Duration::from_secs_f64(piece.start),
@@ -261,50 +262,34 @@ impl Listener {
         decode::write(&self.whisper, &self.tokens, &encoded.heard, &ask, strategy, check)
     }
 
-    fn time_words(
+    /// What a second reading of the text tells: when its words were said, and what could come after the last of them,
+    /// whatever mark was written there.
+    fn look_back(
         &self,
         heard: &Heard,
         pieces: &[segments::Piece],
         language: &str,
         context: &Context,
         samples: &[f32],
-    ) -> candle_core::Result<Vec<TimedWord>> {
+    ) -> candle_core::Result<(Vec<TimedWord>, Option<Ending>)> {
         let text: Vec<u32> = pieces.iter().flat_map(|piece| piece.tokens.iter().copied()).collect();
         let mut read = self.start_sequence(language, context.task);
         read.push(self.tokens.no_timestamps);
         let before = read.len();
-        if !context.word_times || text.is_empty() || before + text.len() >= self.whisper.config().max_target_positions {
-            return Ok(Vec::new());
+        let is_wanted = context.word_times || context.ending;
+        if !is_wanted || text.is_empty() || before + text.len() >= self.whisper.config().max_target_positions {
+            return Ok((Vec::new(), None));
         }
         read.extend(&text);
         read.push(self.tokens.end);
-        let heads = self.whisper.attend(heard, &read)?;
-        let mut words = words::time(&self.tokens, &text, before, &heads, samples.len().div_ceil(2 * HOP));
-        words::trim_pauses(&mut words, samples);
-        Ok(words)
-    }
-
-    /// What could come after the last word, whatever mark was written there.
-    fn ending(
-        &self,
-        heard: &Heard,
-        pieces: &[segments::Piece],
-        language: &str,
-        context: &Context,
-    ) -> candle_core::Result<Option<Ending>> {
-        let mut read = self.start_sequence(language, context.task);
-        read.push(self.tokens.no_timestamps);
-        let before = read.len();
-        read.extend(pieces.iter().flat_map(|piece| &piece.tokens));
-        while read.len() > before && read.last().is_some_and(|&id| self.tokens.mark(id).is_some()) {
-            read.pop();
+        let last = text.iter().rposition(|id| self.tokens.mark(*id).is_none()).filter(|_| context.ending);
+        let Attended { heads, logits } = self.whisper.attend(heard, &read, last.map(|last| before + last))?;
+        let mut words = Vec::new();
+        if context.word_times {
+            words = words::time(&self.tokens, &text, before, &heads, samples.len().div_ceil(2 * HOP));
+            words::trim_pauses(&mut words, samples);
         }
-        if !context.ending || read.len() == before || read.len() >= self.whisper.config().max_target_positions {
-            return Ok(None);
-        }
-        let mut state = self.whisper.open(1, read.len())?;
-        let logits = self.whisper.read(heard, &mut state, &read, &[read.len() - 1])?;
-        Ok(logits.first().map(|logits| ending(&self.tokens, logits)))
+        Ok((words, logits.map(|logits| ending(&self.tokens, &logits))))
     }
 }
 

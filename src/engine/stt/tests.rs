@@ -194,7 +194,6 @@ fn what_breaks_off_is_expected_to_go_on() {
     let mut part = clip()[..20_000].to_vec();
     part.extend([0.0; 3_200]);
     let part = transcribe(&engine, &part, live()).ending.unwrap();
-    println!("ENDING {whole:?} {part:?}");
     for ending in [whole, part] {
         let all = [ending.stop, ending.question, ending.comma, ending.break_off, ending.nothing];
         assert!(all.iter().all(|p| (0.0..=1.0).contains(p)) && all.iter().sum::<f32>() <= 1.001, "{ending:?}");

@@ -19,6 +19,14 @@ pub struct Heard {
     windows: usize,
 }
 
+/// What a reading tells of the text that was read.
+pub struct Attended {
+    /// Per alignment head `[tokens, positions]`, row by row: how much of each position each token is.
+    pub heads: Vec<Vec<f32>>,
+    /// How the text could go on after the token that was named.
+    pub logits: Option<Vec<f32>>,
+}
+
 /// The decoder's memory of the rows it is writing.
 pub struct DecoderState {
     /// Per layer: keys and values `[rows, capacity, width]`, of which the first `length` positions are written.
@@ -222,14 +230,26 @@ impl Decoder {
         } else {
             hidden.index_select(&Tensor::new(index, self.device())?, 0)?
         };
-        self.logits.forward(&self.layer_norm.forward(&hidden)?)?.to_dtype(DType::F32)?.to_vec2()
+        self.logits_of(&hidden)
     }
 
-    /// How the given heads attend while one row reads `tokens`: per head `[tokens * positions]`, and the positions.
-    pub(super) fn attend(&self, heard: &Heard, tokens: &[u32], heads: &[[usize; 2]]) -> Result<Vec<Vec<f32>>> {
+    /// How the given heads attend while one row reads `tokens`, and the logits after the token at `last`, where one is
+    /// named.
+    pub(super) fn attend(
+        &self,
+        heard: &Heard,
+        tokens: &[u32],
+        heads: &[[usize; 2]],
+        last: Option<usize>,
+    ) -> Result<Attended> {
         let mut watch = Watch { heads, seen: Vec::new() };
-        self.hidden(heard, &mut self.open(1, tokens.len())?, tokens, Some(&mut watch))?;
-        Ok(watch.seen)
+        let hidden = self.hidden(heard, &mut self.open(1, tokens.len())?, tokens, Some(&mut watch))?;
+        let logits = last.map(|last| self.logits_of(&hidden.narrow(0, last, 1)?)).transpose()?;
+        Ok(Attended { heads: watch.seen, logits: logits.and_then(|mut rows| rows.pop()) })
+    }
+
+    fn logits_of(&self, hidden: &Tensor) -> Result<Vec<Vec<f32>>> {
+        self.logits.forward(&self.layer_norm.forward(hidden)?)?.to_dtype(DType::F32)?.to_vec2()
     }
 
     /// The last layer's output at every token: `[tokens, width]`.

@@ -17,7 +17,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 pub use config::{Config, ConfigError, WINDOW_FRAMES};
-pub use decoder::{DecoderState, Heard};
+pub use decoder::{Attended, DecoderState, Heard};
 pub use kernel::log_sum_exp;
 pub use mel::{HOP, MelFrontEnd, WINDOW_SAMPLES};
 
@@ -124,13 +124,13 @@ impl Whisper {
         self.decoder.read(heard, state, tokens, wanted)
     }
 
-    /// How the alignment heads attend to the audio while one row reads `tokens`: per head `[tokens, positions]`, row
-    /// by row. For one window only.
+    /// How the alignment heads attend to the audio while one row reads `tokens`, and the logits after the token at `last`,
+    /// where one is named. For one window only.
     ///
     /// # Errors
     /// As [`Whisper::read`].
-    pub fn attend(&self, heard: &Heard, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
-        self.decoder.attend(heard, tokens, &self.config.alignment_heads())
+    pub fn attend(&self, heard: &Heard, tokens: &[u32], last: Option<usize>) -> Result<Attended> {
+        self.decoder.attend(heard, tokens, &self.config.alignment_heads(), last)
     }
 }
 

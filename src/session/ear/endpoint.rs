@@ -49,17 +49,17 @@ pub(super) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Counts on from `from`.
-    pub(super) fn new(settings: &Settings, from: Position) -> Self {
+    /// Counts on from `from`. No utterance gets longer than `longest`.
+    pub(super) fn new(settings: &Settings, from: Position, longest: Position) -> Self {
         let vad = settings.vad.unwrap_or_default();
-        let settings = pointer_settings(vad);
+        let settings = pointer_settings(vad, longest);
         Self { pointer: EndPointer::new(settings), settings, mode: vad.mode, from, is_paused: false, doubt: None }
     }
 
     /// Changes the settings from the next frame on.
     pub(super) fn set(&mut self, settings: &Settings) {
         let vad = settings.vad.unwrap_or_default();
-        (self.settings, self.mode) = (pointer_settings(vad), vad.mode);
+        (self.settings, self.mode) = (pointer_settings(vad, self.settings.maximum_utterance), vad.mode);
         self.wait();
     }
 
@@ -120,13 +120,13 @@ impl Endpoint {
     }
 }
 
-fn pointer_settings(vad: settings::VadSettings) -> VadSettings {
+fn pointer_settings(vad: settings::VadSettings, longest: Position) -> VadSettings {
     VadSettings {
         threshold: vad.threshold,
         silence: Samples::from_millis(vad.silence_ms),
         prefix: Samples::from_millis(vad.prefix_ms),
         minimum_speech: MINIMUM_SPEECH,
-        maximum_utterance: LONGEST_UTTERANCE,
+        maximum_utterance: longest,
     }
 }
 

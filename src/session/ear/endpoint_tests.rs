@@ -23,7 +23,7 @@ fn push(endpoint: &mut Endpoint, probability: f32, count: usize) -> Vec<(usize, 
 }
 
 fn speaking(mode: VadMode) -> Endpoint {
-    let mut endpoint = Endpoint::new(&settings(mode, 300), Samples(0));
+    let mut endpoint = Endpoint::new(&settings(mode, 300), Samples(0), LONGEST_UTTERANCE);
     assert!(matches!(push(&mut endpoint, SPEECH, 30)[..], [(3, Step::Began { at: Samples(0) })]));
     endpoint
 }
@@ -79,7 +79,7 @@ proptest! {
         from in 0_u64..1_000_000,
     ) {
         let mode = if semantic { VadMode::Semantic } else { VadMode::Server };
-        let mut endpoint = Endpoint::new(&settings(mode, silence_ms), Samples(from));
+        let mut endpoint = Endpoint::new(&settings(mode, silence_ms), Samples(from), LONGEST_UTTERANCE);
         let (mut open, mut paused, mut quiet) = (None, false, 0_usize);
         let mut position = Samples(from);
         for (probability, count, act) in script {

@@ -139,7 +139,7 @@ impl Ear {
         Self {
             stt,
             activity: Detector::new(activity),
-            endpoint: Endpoint::new(&settings, Samples(0)),
+            endpoint: Endpoint::new(&settings, Samples(0), LONGEST_UTTERANCE),
             settings,
             caller,
             new_id,
@@ -159,6 +159,7 @@ impl Ear {
     /// With shorter utterances than [`LONGEST_UTTERANCE`].
     pub(super) fn bounded(mut self, longest: Duration) -> Self {
         self.longest = Samples::from_millis(longest.as_millis() as u64).min(LONGEST_UTTERANCE);
+        self.endpoint = Endpoint::new(&self.settings, self.received, self.longest);
         self
     }
 
@@ -219,7 +220,7 @@ impl Ear {
     fn set(&mut self, settings: Settings) {
         if self.settings.vad.is_some() != settings.vad.is_some() {
             self.commit();
-            self.endpoint = Endpoint::new(&settings, self.received);
+            self.endpoint = Endpoint::new(&settings, self.received, self.longest);
         }
         self.endpoint.set(&settings);
         self.settings = settings;
@@ -251,9 +252,6 @@ impl Ear {
             return;
         }
         self.feed(frame);
-        if self.longest < LONGEST_UTTERANCE && self.open.as_ref().is_some_and(|open| open.length >= self.longest) {
-            self.commit();
-        }
         let probability = self.activity.score(frame).unwrap_or_else(|error| {
             self.told.push(Heard::Refused { complaint: Complaint::of(&error, None), reference: None });
             0.0
@@ -280,7 +278,7 @@ impl Ear {
         let Some(open) = &mut self.open else { return };
         let doubt = open.pause(self.settings.languages.first());
         // Of one whose recogniser has failed no words will come.
-        let is_lost = !self.awaited.iter().any(|awaited| awaited.item_id == open.item_id);
+        let is_lost = find(&mut self.awaited, &open.item_id).is_none();
         if let Some(doubt) = doubt.or(is_lost.then_some(Doubt::NONE)) {
             self.understood(doubt);
         }
@@ -340,18 +338,16 @@ impl Ear {
 
     /// The speaker goes on: what was made of the pause is dropped.
     fn resume(&mut self) {
-        let Some(open) = &self.open else { return };
-        let (item_id, Some(again)) = (open.item_id.clone(), open.again()) else { return };
-        if !self.awaited.iter().any(|awaited| awaited.item_id == item_id) {
+        let Some(item_id) = self.open.as_ref().map(|open| open.item_id.clone()) else { return };
+        if find(&mut self.awaited, &item_id).is_none() {
             return;
         }
+        let Some(again) = self.open.as_ref().and_then(Open::again) else { return };
         let (frames, wanted) = self.listen(item_id.clone());
         // In one block, by which the recogniser knows that it was spoken before.
         let _ = frames.try_send(again);
-        if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == item_id) {
+        if let (Some(awaited), Some(open)) = (find(&mut self.awaited, &item_id), &mut self.open) {
             awaited.go_on(wanted);
-        }
-        if let Some(open) = &mut self.open {
             open.go_on(frames);
         }
     }
@@ -370,7 +366,7 @@ impl Ear {
 
     fn close(&mut self, endpoint: Duration) {
         let Some(open) = self.open.take() else { return };
-        let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == open.item_id) else { return };
+        let Some(awaited) = find(&mut self.awaited, &open.item_id) else { return };
         awaited.end = Some(End { decided: Instant::now(), endpoint });
         awaited.audio = open.audio;
         if let Some(early) = awaited.early.take() {
@@ -441,7 +437,7 @@ impl Ear {
 
     /// A pause is transcribed, which may be the end.
     fn transcribed_early(&mut self, item_id: &str, outcome: Result<FinalTranscript, ProviderError>, doubt: Doubt) {
-        if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.item_id == item_id) {
+        if let Some(awaited) = find(&mut self.awaited, item_id) {
             awaited.early = Some(outcome);
         }
         self.understood(doubt);
@@ -467,6 +463,10 @@ impl Ear {
             self.told.push(Heard::Failed { item_id: awaited.item_id, error: error.clone() });
         }
     }
+}
+
+fn find<'a>(awaited: &'a mut [Awaited], item_id: &str) -> Option<&'a mut Awaited> {
+    awaited.iter_mut().find(|awaited| awaited.item_id == item_id)
 }
 
 #[cfg(test)]

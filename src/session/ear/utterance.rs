@@ -56,6 +56,9 @@ impl Open {
         if let Some(spoken) = &mut self.spoken {
             spoken.extend_from_slice(samples);
         }
+        if self.frames.is_none() && self.audio.is_none() {
+            return;
+        }
         let samples = Mic::new(samples.to_vec());
         if let Some(audio) = &mut self.audio {
             audio.extend(&samples);

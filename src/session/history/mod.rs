@@ -166,18 +166,9 @@ impl History {
         if !system_prompt.is_empty() {
             messages.push(ChatMessage::new(Role::System, system_prompt));
         }
-        let between = if view.is_some() { '\n' } else { ' ' };
         for entry in self.entries[from..end].iter().filter(|entry| !entry.text.is_empty()) {
             let (role, text) = entry.seen_by(view);
-            match messages.last_mut() {
-                Some(last) if last.role == role => {
-                    last.content.push(between);
-                    last.content.push_str(&text);
-                }
-                Some(last) if last.role == Role::System && role == Role::Assistant => {}
-                None if role == Role::Assistant => {}
-                _ => messages.push(ChatMessage::new(role, text)),
-            }
+            add(&mut messages, role, &text, view);
         }
         messages
     }
@@ -196,6 +187,19 @@ impl History {
         let dropped = over.next_multiple_of(step);
         self.entries.drain(..dropped);
         self.folded = self.folded.saturating_sub(dropped);
+    }
+}
+
+/// Adds a line to the messages of a request, seen by `view`: lines of one role become one message.
+pub(super) fn add(messages: &mut Vec<ChatMessage>, role: Role, text: &str, view: Option<&str>) {
+    match messages.last_mut() {
+        Some(last) if last.role == role => {
+            last.content.push(if view.is_some() { '\n' } else { ' ' });
+            last.content.push_str(text);
+        }
+        Some(last) if last.role == Role::System && role == Role::Assistant => {}
+        None if role == Role::Assistant => {}
+        _ => messages.push(ChatMessage::new(role, text)),
     }
 }
 

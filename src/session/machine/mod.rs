@@ -25,10 +25,10 @@ pub(super) use self::cast::{Base, Player};
 use self::notes::{Notes, Title};
 use self::reply::{Cause, Reply};
 use crate::audio::{MIC_HZ, Samples};
-use crate::provider::{Caller, ChatMessage, ChatRequest, ProviderError, Role};
+use crate::provider::{Caller, ChatRequest, ProviderError, Role};
 use crate::session::ear::{Heard, Utterance};
 use crate::session::event::{Complaint, ErrorCode, Output, Request, Terms, Told, Transcription, Turn};
-use crate::session::history::{Entry, History};
+use crate::session::history::{self, Entry, History};
 use crate::session::mind::{self, Company, Thought};
 use crate::session::mouth::{Progress, Sentence, Voicing};
 use crate::session::record::{Character, Message, MessageStatus, RecordError, Recording};
@@ -389,7 +389,7 @@ impl Machine {
     }
 
     fn prepare(&mut self) {
-        let request = self.likely_request();
+        let request = self.likely_request(None);
         self.effects.push(Effect::Prepare(Box::new(request)));
     }
 
@@ -397,18 +397,20 @@ impl Machine {
     fn prepare_for(&mut self, text: &str) {
         // Whoever is only doubted is not answered, and beside a reply there is no idle time.
         if self.replies.is_empty() {
-            let mut request = self.likely_request();
-            match request.messages.last_mut() {
-                Some(last) if last.role == Role::User => last.content = format!("{} {text}", last.content),
-                _ => request.messages.push(ChatMessage::new(Role::User, text)),
-            }
+            let request = self.likely_request(Some(text));
             self.effects.push(Effect::Prepare(Box::new(request)));
         }
     }
 
-    fn likely_request(&self) -> ChatRequest {
+    /// What will probably be asked next, once the user has `said` this, too.
+    fn likely_request(&self, said: Option<&str>) -> ChatRequest {
         let (speaker, player) = self.cast.likely();
-        self.request(&player.character, &player.settings, None, &self.cast.others(speaker))
+        let (character, others) = (&player.character, self.cast.others(speaker));
+        let mut request = self.request(character, &player.settings, None, &others);
+        if let Some(text) = said {
+            history::add(&mut request.messages, Role::User, text, view_of(character, &others));
+        }
+        request
     }
 
     fn request(
@@ -419,7 +421,7 @@ impl Machine {
         others: &[String],
     ) -> ChatRequest {
         let prompt = system_prompt(character, settings, others);
-        let view = (!others.is_empty()).then_some(character.id.as_str());
+        let view = view_of(character, others);
         let messages = self.history.messages(prompt, until, settings.summarize_history, view);
         ChatRequest {
             messages,
@@ -469,6 +471,11 @@ fn system_prompt(character: &Character, settings: &Settings, others: &[String]) 
     mind::system_prompt(&prompt, settings.output, &character.name, others)
 }
 
+/// Whose eyes the history is told to a model with. None: nobody else takes part.
+fn view_of<'a>(character: &'a Character, others: &[String]) -> Option<&'a str> {
+    (!others.is_empty()).then_some(character.id.as_str())
+}
+
 fn bad_field(error: &BadField) -> Complaint {
     Complaint { code: ErrorCode::BadField, message: error.to_string(), retryable: false, item_id: None }
 }
@@ -477,7 +484,5 @@ fn no_item(message: String, item_id: String) -> Complaint {
     Complaint { code: ErrorCode::ItemNotFound, message, retryable: false, item_id: Some(item_id) }
 }
 
-#[cfg(test)]
-mod property_tests;
 #[cfg(test)]
 mod tests;

@@ -19,8 +19,11 @@ const DEFERRED: usize = 64;
 
 impl Machine {
     pub(super) fn asked(&mut self, now: Instant, request: Request) {
-        // What stops or reports a reply waits for nobody.
-        let is_urgent = matches!(request.input, Input::Interrupt { .. } | Input::PlaybackAck { .. });
+        // What stops or reports a reply, or tells what the records hold already, waits for nobody.
+        let is_urgent = matches!(
+            request.input,
+            Input::Interrupt { .. } | Input::PlaybackAck { .. } | Input::Noted(_) | Input::Dropped { .. }
+        );
         if let Some(deferred) = self.deferred.as_mut().filter(|_| !is_urgent) {
             if deferred.len() < DEFERRED {
                 return deferred.push(request);

@@ -1,4 +1,6 @@
+mod barge_in;
 mod company;
+mod property;
 mod stored;
 
 use std::time::Duration;
@@ -324,73 +326,6 @@ fn the_report_has_every_stage() {
 }
 
 #[test]
-fn barge_in_keeps_what_was_heard_and_nothing_else() {
-    let mut machine = machine();
-    let now = Instant::now();
-    run(&mut machine, now, vec![text("Tell me"), wrote(1, 0, "One two three. "), wrote(1, 1, "Four five."), done(1)]);
-    run(&mut machine, now, vec![sent(1, 1, ms(0), "One two three.", now)]);
-    assert_eq!(run(&mut machine, now + ms(100), vec![began("u1")]), ["speech_started", "duck m2", "wake_at"]);
-    let effects = run(&mut machine, now + ms(500), vec![partial("u1", "Sto")]);
-    let expected = [
-        "stop",
-        "save m2 \"One two three. Four five.\" Completed Some(7)",
-        "interrupted 1 m2 \"One two\" 500",
-        "speaker_changed None",
-        "transcription u1 \"Sto\"",
-    ];
-    assert_eq!(effects, expected);
-    // The old turn has nothing more to say, and the new reply knows what was heard.
-    let late =
-        vec![wrote(1, 2, "Late."), sent(1, 2, ms(840), "Four five.", now), progress(1, Progress::Finished), done(1)];
-    assert_eq!(run(&mut machine, now, late), [""; 0]);
-    let effects = run(&mut machine, now, vec![said("u1", "Stop.", now)]);
-    assert_eq!(effects.last().unwrap(), "think 3 aloud [\"Tell me\", \"One two\", \"Stop.\"]");
-}
-
-#[test]
-fn the_clients_word_on_its_playback_counts_as_far_as_it_can() {
-    for (input, heard) in [
-        (Input::Interrupt { item_id: None, played_ms: Some(200) }, "interrupted 1 m2 \"One\" 200"),
-        // It has played on since it said so, but not for so long.
-        (Input::Interrupt { item_id: None, played_ms: None }, "interrupted 1 m2 \"One two\" 700"),
-        (Input::Interrupt { item_id: None, played_ms: Some(99_999) }, "interrupted 1 m2 \"One two three.\" 840"),
-    ] {
-        let mut machine = machine();
-        let now = Instant::now();
-        let ack = |item: &str, played_ms| asked(Input::PlaybackAck { item_id: item.to_owned(), played_ms });
-        run(
-            &mut machine,
-            now,
-            vec![text("Tell me"), wrote(1, 0, "One two three."), sent(1, 1, ms(0), "One two three.", now)],
-        );
-        let late = vec![ack("m2", 480), ack("m2", 100), ack("other", 800), ack("m2", 5000)];
-        run(&mut machine, now + ms(480), late);
-        let effects = run(&mut machine, now + ms(700), vec![asked(input)]);
-        assert!(effects.contains(&heard.to_owned()), "{effects:?}");
-    }
-    // Its playback stands still: it says so, or says no more.
-    for (acks, heard) in
-        [(vec![100, 600], "interrupted 1 m2 \"One\" 210"), (vec![100], "interrupted 1 m2 \"One two\" 600")]
-    {
-        let mut machine = machine();
-        let now = Instant::now();
-        let sentence = "One two three four five.";
-        run(&mut machine, now, vec![text("Tell me"), wrote(1, 0, sentence), sent(1, 1, ms(0), sentence, now)]);
-        for at in acks {
-            let ack = Input::PlaybackAck { item_id: "m2".to_owned(), played_ms: 100 };
-            run(&mut machine, now + ms(at), vec![asked(ack)]);
-        }
-        let at = if heard.ends_with("210") { 710 } else { 1300 };
-        let effects = run(&mut machine, now + ms(at), vec![asked(Input::Interrupt { item_id: None, played_ms: None })]);
-        assert!(effects.contains(&heard.to_owned()), "{effects:?}");
-    }
-    let mut machine = machine();
-    run(&mut machine, Instant::now(), vec![text("Tell me")]);
-    let other = asked(Input::Interrupt { item_id: Some("other".to_owned()), played_ms: None });
-    assert_eq!(run(&mut machine, Instant::now(), vec![other]), [""; 0]);
-}
-
-#[test]
 fn what_may_have_been_all_is_read_ahead_and_not_stored() {
     let mut machine = machine();
     let now = Instant::now();
@@ -415,60 +350,22 @@ fn what_may_have_been_all_is_read_ahead_and_not_stored() {
 }
 
 #[test]
-fn who_speaks_on_is_answered_once_for_all() {
-    let mut machine = machine();
+fn what_is_read_ahead_in_company_is_what_is_asked_then() {
+    let mut machine = machine_of(&company()[..2], None);
+    let silently = SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() };
     let now = Instant::now();
-    run(&mut machine, now, vec![began("u1"), began("u2")]);
-    let effects = run(&mut machine, now, vec![said("u1", "I want", now)]);
-    assert!(!effects.iter().any(|it| it.starts_with("think")), "{effects:?}");
-    let effects = run(&mut machine, now, vec![said("u2", "a pizza.", now)]);
-    assert_eq!(effects.last().unwrap(), "think 1 aloud [\"I want a pizza.\"]");
-}
-
-#[test]
-fn a_cough_before_the_first_sound_does_not_cost_the_reply() {
-    let mut machine = machine();
-    let now = Instant::now();
-    run(&mut machine, now, vec![began("u1"), said("u1", "Hello.", now)]);
-    let effects = run(&mut machine, now, vec![began("u2"), nothing("u2")]);
-    assert_eq!(effects.last().unwrap(), "think 3 aloud [\"Hello.\"]");
-    assert!(effects.contains(&"interrupted 1 m1 \"\" 0".to_owned()));
-}
-
-#[test]
-fn a_reply_goes_on_where_nobody_meant_to_interrupt_it() {
-    let mut machine = machine();
-    let now = Instant::now();
-    let reply = "The weather in Paris is mild today, with a little rain. ";
-    run(&mut machine, now, vec![text("Weather?"), wrote(1, 0, reply), sent(1, 1, ms(0), reply, now)]);
-    let at = now + ms(1500);
-    // A cough, an agreement, the reply's own voice.
-    let unducked = |id: &str| vec!["unduck m2".to_owned(), format!("transcription {id} \"\"")];
-    for (id, last) in
-        [("u1", nothing("u1")), ("u2", said("u2", "Mhm.", at)), ("u3", said("u3", "weather in Paris", at))]
-    {
-        assert_eq!(run(&mut machine, at, vec![began(id)]), ["speech_started", "duck m2", "wake_at"]);
-        assert_eq!(run(&mut machine, at, vec![last]), unducked(id));
-    }
-    // Who says nothing for long is not waited for, but still listened to.
-    run(&mut machine, at, vec![began("u4")]);
-    assert!(run(&mut machine, at + ms(1999), vec![Event::Woken]).is_empty());
-    assert_eq!(run(&mut machine, at + ms(2000), vec![Event::Woken]), ["unduck m2"]);
-    let effects = run(&mut machine, at + ms(2100), vec![partial("u4", "Well, and London?")]);
-    assert_eq!(effects[0], "stop");
-    let effects = run(&mut machine, at + ms(2200), vec![said("u4", "Well, and London?", at)]);
-    assert!(effects.last().unwrap().starts_with("think 3 aloud"), "{effects:?}");
-}
-
-#[test]
-fn who_pushes_to_talk_interrupts_at_once() {
-    let mut machine = machine();
-    let now = Instant::now();
-    let push = SettingsPatch { vad: Some(None), ..SettingsPatch::default() };
-    run(&mut machine, now, vec![asked(Input::Settings(push)), text("Tell me"), wrote(1, 0, "One two.")]);
-    run(&mut machine, now, vec![sent(1, 1, ms(0), "One two.", now)]);
-    let effects = run(&mut machine, now + ms(300), vec![Event::Heard(Heard::Committed)]);
-    assert_eq!(effects[0], "stop");
+    run(&mut machine, now, vec![asked(Input::Settings(silently)), text("Olivia and Max, hello.")]);
+    run(&mut machine, now, vec![wrote(1, 0, "Hi."), done(1), wrote(2, 0, "Hello."), done(2)]);
+    let Event::Heard(Heard::Partial(pause)) = partial("u1", "Max, how are you?") else { panic!() };
+    machine.step(now, began("u1"));
+    let prepared = machine.step(now, Event::Heard(Heard::Paused(pause)));
+    let prepared =
+        prepared.into_iter().find_map(|it| if let Effect::Prepare(it) = it { Some(it.messages) } else { None });
+    let begun = machine.step(now, said("u1", "Max, how are you?", now));
+    let begun = begun
+        .into_iter()
+        .find_map(|it| if let Effect::Think { request, .. } = it { Some(request.messages) } else { None });
+    assert_eq!(prepared.unwrap(), begun.unwrap());
 }
 
 #[test]
@@ -478,136 +375,6 @@ fn nothing_said_is_nothing_stored() {
         run(&mut machine, Instant::now(), vec![began("u1"), nothing("u1")]),
         ["speech_started", "transcription u1 \"\""]
     );
-}
-
-#[test]
-fn while_one_character_speaks_the_next_one_is_made_ready() {
-    let mut machine = machine_of(&company()[..2], None);
-    let now = Instant::now();
-    let effects = run(&mut machine, now, vec![text("Max and Olivia, hello.")]);
-    assert_eq!(effects[1], "speaker_changed Some(\"max-001\")");
-    assert_eq!(
-        [&effects[0], &effects[3]],
-        ["save m1 \"Max and Olivia, hello.\" Completed None", "think 1 aloud [\"Max and Olivia, hello.\"]"]
-    );
-    let events = vec![wrote(1, 0, "I am Max."), whole(1, 0, "I am Max."), done(1)];
-    assert_eq!(
-        run(&mut machine, now, events)[3..],
-        ["text_done 1 \"I am Max.\"", "spoken", "think 2 ahead [\"Max and Olivia, hello.\\nMax: I am Max.\"]"]
-    );
-    // Written and made ready, but not told.
-    let events = vec![wrote(2, 0, "I am Olivia."), whole(2, 0, "I am Olivia."), done(2)];
-    assert_eq!(run(&mut machine, now, events), ["speak 2 \"I am Olivia.\" First", "spoken"]);
-    let events = vec![sent(1, 1, ms(0), "I am Max.", now), progress(1, Progress::Finished)];
-    assert_eq!(
-        run(&mut machine, now + ms(600), events),
-        [
-            "save m2 \"I am Max.\" Completed None",
-            "end",
-            "turn_complete 1 m2",
-            "speaker_changed Some(\"olivia-001\")",
-            "text_chunk 2 m3 2 \"I am Olivia.\"",
-            "text_done 2 \"I am Olivia.\"",
-            "save m3 \"I am Olivia.\" Processing None",
-            "give_floor 2"
-        ]
-    );
-    let events = vec![sent(2, 2, ms(0), "I am Olivia.", now + ms(600)), progress(2, Progress::Finished)];
-    let effects = run(&mut machine, now + ms(2000), events);
-    assert_eq!(effects[2..], ["turn_complete 2 m3", "speaker_changed None"]);
-}
-
-#[test]
-fn who_leaves_says_no_more_and_who_joins_is_heard() {
-    let mut machine = machine_of(&company()[..2], None);
-    let now = Instant::now();
-    let effects = run(&mut machine, now, vec![asked(Input::Characters { character_ids: vec!["x".to_owned()] })]);
-    assert_eq!(effects, ["cast [\"x\"]"]);
-    let unknown = Err(RecordError::NotFound { what: "character", id: "x".to_owned() });
-    let effects = run(&mut machine, now, vec![Event::Cast { reference: None, outcome: unknown }]);
-    assert_eq!(effects, ["error character_not_found None"]);
-    run(&mut machine, now, vec![text("Max and Olivia, hello."), wrote(1, 0, "I am Max.")]);
-    let [olivia, _, zoe] = company();
-    let effects = run(&mut machine, now, vec![Event::Cast { reference: None, outcome: Ok(vec![zoe, olivia]) }]);
-    assert_eq!(effects[0], "stop");
-    // Olivia was called after Max, who has left.
-    assert!(effects.contains(&"speaker_changed Some(\"olivia-001\")".to_owned()), "{effects:?}");
-    let effects = run(&mut machine, now, vec![text("Max and Zoe, are you there?")]);
-    assert!(effects.contains(&"speaker_changed Some(\"zoe-001\")".to_owned()), "{effects:?}");
-}
-
-#[test]
-fn what_is_asked_while_characters_are_looked_up_comes_after_them() {
-    let mut machine = machine_of(&company()[..1], None);
-    let now = Instant::now();
-    let ids = || vec!["max-001".to_owned()];
-    let to_max =
-        Input::Text { text: "Hi.".to_owned(), client_message_id: None, terms: Terms::default(), character_ids: ids() };
-    let effects = run(&mut machine, now, vec![asked(Input::Characters { character_ids: ids() }), asked(to_max)]);
-    assert_eq!(effects, ["cast [\"max-001\"]"]);
-    let [olivia, max, _] = company();
-    let effects = run(&mut machine, now, vec![Event::Cast { reference: None, outcome: Ok(vec![olivia, max]) }]);
-    assert!(effects.contains(&"speaker_changed Some(\"max-001\")".to_owned()), "{effects:?}");
-}
-
-#[test]
-fn an_interruption_takes_back_the_one_who_waits_without_a_trace() {
-    let mut machine = machine_of(&company()[..2], None);
-    let now = Instant::now();
-    let events = vec![text("Max and Olivia, hello."), wrote(1, 0, "I am Max."), whole(1, 0, "I am Max."), done(1)];
-    run(&mut machine, now, events);
-    run(&mut machine, now, vec![sent(1, 1, ms(0), "I am Max.", now), wrote(2, 0, "I am Olivia.")]);
-    let effects = run(&mut machine, now + ms(250), vec![asked(Input::Interrupt { item_id: None, played_ms: None })]);
-    assert_eq!(
-        effects,
-        ["stop", "save m2 \"I am Max.\" Completed Some(4)", "interrupted 1 m2 \"I am\" 250", "speaker_changed None"]
-    );
-    assert!(run(&mut machine, now, vec![wrote(2, 0, " And more."), done(2)]).is_empty());
-    let effects = run(&mut machine, now, vec![text("Go on, Max."), wrote(4, 0, "So")]);
-    assert_eq!(effects[3], "think 4 aloud [\"Max and Olivia, hello.\", \"I am\", \"Go on, Max.\"]");
-    assert_eq!(effects[4], "text_chunk 4 m5 2 \"So\"");
-}
-
-#[test]
-fn a_message_sent_twice_is_stored_and_answered_once() {
-    let mut machine = machine();
-    let now = Instant::now();
-    let again = || {
-        let input = Input::Text {
-            text: "Hello".to_owned(),
-            client_message_id: Some("mine".to_owned()),
-            terms: SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() }.into(),
-            character_ids: Vec::new(),
-        };
-        Event::Heard(Heard::Asked(Request { input, reference: Some("r".to_owned()) }))
-    };
-    let effects = machine.step(now, again());
-    assert_eq!(told(&effects)[0], "save m1 \"Hello\" Completed None");
-    assert_eq!(told(&effects)[3], "think 1 silently [\"Hello\"]");
-    assert_eq!(told(&machine.step(now, again())), [""; 0]);
-    let Effect::Save(save) = effects[0].clone() else { panic!() };
-    let stored = machine.step(now, Event::Stored { save, outcome: Ok("m1".to_owned()) });
-    assert_eq!(told(&stored), ["message_saved m1 Completed"]);
-    let Effect::Tell(Told { reference, .. }) = &stored[0] else { panic!() };
-    assert_eq!(reference.as_deref(), Some("r"));
-    assert_eq!(told(&machine.step(now, again())), ["message_saved m1 Completed"]);
-}
-
-#[test]
-fn a_reply_can_be_written_again() {
-    let mut machine = machine();
-    let now = Instant::now();
-    let silently = SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() };
-    run(&mut machine, now, vec![asked(Input::Settings(silently.clone())), text("Hello"), wrote(1, 0, "Hi."), done(1)]);
-    run(&mut machine, now, vec![text("And?"), wrote(2, 0, "So."), done(2)]);
-    let again =
-        |item_id: &str| asked(Input::Regenerate { item_id: item_id.to_owned(), terms: silently.clone().into() });
-    assert_eq!(run(&mut machine, now, vec![again("m9")]), ["error item_not_found Some(\"m9\")"]);
-    let effects = run(&mut machine, now, vec![again("m2"), wrote(3, 0, "Hey."), done(3)]);
-    assert_eq!(effects[1], "think 3 silently [\"Hello\"]");
-    assert!(effects.contains(&"turn_complete 3 m2".to_owned()));
-    let effects = run(&mut machine, now, vec![text("Well?")]);
-    assert_eq!(effects.last().unwrap(), "think 4 silently [\"Hello\", \"Hey.\", \"And?\", \"So.\", \"Well?\"]");
 }
 
 #[test]

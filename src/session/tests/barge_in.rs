@@ -303,3 +303,51 @@ async fn who_agrees_does_not_interrupt() {
         assert_eq!(turns.len(), 1, "{seed}: nobody answers an agreement");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_interruption_stops_the_audio_at_once() {
+    let house = House::new(&[]);
+    house.chat.say(FORTY_WORDS, Duration::from_millis(100), Duration::from_millis(10));
+    let mut client = house.open().await;
+    client.say("Tell me a story").await;
+    let mut pieces = 0;
+    while pieces < 20 {
+        pieces += usize::from(is_audio(&client.next().await));
+    }
+    client.ask(Input::Interrupt { item_id: None, played_ms: None }).await;
+    let all = client.for_a_while(Duration::from_mins(1)).await;
+    let cut = all.iter().position(|it| matches!(it, Output::Interrupted { .. })).unwrap();
+    assert!(all[..cut].iter().filter(|it| is_audio(it)).count() <= 1, "one piece at most");
+    assert!(!all[cut..].iter().any(|it| is_audio(it) || is_complete(it)));
+    assert_eq!((house.chat.load.now(), house.speech.load.now()), (0, 0), "nothing is made any more");
+    let Output::Interrupted { heard_text, heard, .. } = &all[cut] else { panic!() };
+    assert!(FORTY_WORDS.starts_with(heard_text) && !heard_text.is_empty());
+    assert!((1500..=2100).contains(&heard.as_millis()), "{heard:?}");
+    let stored = house.records.message(Role::Assistant);
+    assert_eq!(stored.heard_chars, Some(heard_text.chars().count()));
+    assert!(stored.content.len() > heard_text.len(), "the full text stays beside it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_speaks_up_is_listened_to_and_the_history_is_what_was_heard() {
+    let house = House::new(&["Stop, please."]);
+    house.chat.say(FORTY_WORDS, Duration::from_millis(100), Duration::from_millis(10));
+    house.chat.say("All right.", Duration::from_millis(100), Duration::from_millis(10));
+    let mut client = house.open().await;
+    client.say("Tell me a story").await;
+    while !is_audio(&client.next().await) {}
+    sleep(Duration::from_millis(1200)).await;
+    let microphone = speak(client.handle.inbox.clone(), microphone(600, 3000));
+    let (all, ()) = tokio::join!(client.until(is_complete), microphone);
+    let onset = all.iter().position(|(_, it)| matches!(it, Output::SpeechStarted { .. })).unwrap();
+    assert!(matches!(all[onset + 1].1, Output::Duck { .. }), "{:?}", all[onset + 1]);
+    let cut = all.iter().position(|(_, it)| matches!(it, Output::Interrupted { .. })).unwrap();
+    let Output::Interrupted { heard_text, .. } = &all[cut].1 else { panic!() };
+    assert!(!heard_text.is_empty());
+    let asked = house.chat.asked.lock().unwrap()[1].messages.clone();
+    let contents: Vec<_> = asked[1..].iter().map(|it| it.content.as_str()).collect();
+    assert_eq!(contents, ["Tell me a story", heard_text, "Stop, please."]);
+    let turns: Vec<_> = audio_of(&all).iter().map(|piece| piece.turn).collect();
+    assert!(turns.is_sorted());
+    assert_eq!(audio_of(&all).last().unwrap().pts.as_millis(), 60 * "All right.".len() as u128 - 100);
+}

@@ -173,3 +173,68 @@ async fn a_guest_takes_part_once() {
     let error = start(house.parts(), nobody).await.err();
     assert_eq!(error, Some(StartError::CharacterNotFound("nobody".to_owned())));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_does_not_listen_loses_the_session() {
+    let house = House::new(&[]);
+    house.chat.say(&FORTY_WORDS.repeat(20), Duration::from_millis(100), Duration::from_millis(10));
+    let client = house.open().await;
+    client.say("Tell me everything").await;
+    sleep(Duration::from_secs(5)).await;
+    let made = house.speech.asked.lock().unwrap().len();
+    assert!(made <= 10, "{made} sentences were made for nobody");
+    sleep(Duration::from_secs(20)).await;
+    assert!(client.handle.inbox.is_closed());
+    assert_eq!((house.chat.load.now(), house.speech.load.now()), (0, 0));
+    assert_eq!(house.records.message(Role::Assistant).status, MessageStatus::Completed, "what there was is kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_handle_ends_every_task_and_keeps_what_was_said() {
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let mut house = House::new(&[]);
+    house.records = Arc::new(Memory { delay: Duration::from_millis(300), ..Memory::default() });
+    house.chat.say(FORTY_WORDS, Duration::from_millis(100), Duration::from_millis(10));
+    let mut client = house.open().await;
+    client.say("Tell me a story").await;
+    while !is_audio(&client.next().await) {}
+    assert_eq!(tasks(), before + 4);
+    drop(client);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(tasks(), before);
+    assert_eq!((house.chat.load.now(), house.speech.load.now()), (0, 0));
+    let kept = house.records.message(Role::Assistant);
+    assert_eq!(kept.status, MessageStatus::Completed);
+    assert!(kept.heard_chars.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_has_not_ended_before_all_is_stored() {
+    let mut house = House::new(&[]);
+    house.records = Arc::new(Memory { delay: Duration::from_secs(2), ..Memory::default() });
+    house.chat.say("Hello.", Duration::from_millis(10), Duration::from_millis(10));
+    let mut client = house.open().await;
+    client.say("Hi").await;
+    client.until(is_complete).await;
+    assert!(house.records.messages.lock().unwrap().is_empty());
+    let Handle { inbox, outbox, ending } = client.handle;
+    drop((inbox, outbox));
+    ending.stored().await;
+    assert_eq!(house.records.message(Role::Assistant).content, "Hello.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_for_the_store() {
+    let mut house = House::new(&[]);
+    house.records = Arc::new(Memory { delay: Duration::from_secs(20), ..Memory::default() });
+    house.chat.say("Hello.", Duration::from_millis(10), Duration::from_millis(10));
+    let mut client = house.open().await;
+    client.say("Hi").await;
+    let all = client.until(is_complete).await;
+    assert!(all.last().unwrap().0 < Duration::from_secs(2));
+    assert!(!all.iter().any(|(_, it)| matches!(it, Output::MessageSaved { .. })));
+    assert!(house.records.messages.lock().unwrap().is_empty());
+    let saved = client.until(|it| matches!(it, Output::MessageSaved { role: Role::Assistant, .. })).await;
+    assert_eq!(saved.iter().filter(|(_, it)| matches!(it, Output::MessageSaved { .. })).count(), 2);
+}

@@ -133,3 +133,91 @@ fn characters_call_on_each_other_a_few_times() {
     };
     assert_eq!(answers(TurnTaking::Mention, &["Olivia and Zoe, hello."], calls), expected);
 }
+
+#[test]
+fn while_one_character_speaks_the_next_one_is_made_ready() {
+    let mut machine = machine_of(&company()[..2], None);
+    let now = Instant::now();
+    let effects = run(&mut machine, now, vec![text("Max and Olivia, hello.")]);
+    assert_eq!(effects[1], "speaker_changed Some(\"max-001\")");
+    assert_eq!(
+        [&effects[0], &effects[3]],
+        ["save m1 \"Max and Olivia, hello.\" Completed None", "think 1 aloud [\"Max and Olivia, hello.\"]"]
+    );
+    let events = vec![wrote(1, 0, "I am Max."), whole(1, 0, "I am Max."), done(1)];
+    assert_eq!(
+        run(&mut machine, now, events)[3..],
+        ["text_done 1 \"I am Max.\"", "spoken", "think 2 ahead [\"Max and Olivia, hello.\\nMax: I am Max.\"]"]
+    );
+    // Written and made ready, but not told.
+    let events = vec![wrote(2, 0, "I am Olivia."), whole(2, 0, "I am Olivia."), done(2)];
+    assert_eq!(run(&mut machine, now, events), ["speak 2 \"I am Olivia.\" First", "spoken"]);
+    let events = vec![sent(1, 1, ms(0), "I am Max.", now), progress(1, Progress::Finished)];
+    assert_eq!(
+        run(&mut machine, now + ms(600), events),
+        [
+            "save m2 \"I am Max.\" Completed None",
+            "end",
+            "turn_complete 1 m2",
+            "speaker_changed Some(\"olivia-001\")",
+            "text_chunk 2 m3 2 \"I am Olivia.\"",
+            "text_done 2 \"I am Olivia.\"",
+            "save m3 \"I am Olivia.\" Processing None",
+            "give_floor 2"
+        ]
+    );
+    let events = vec![sent(2, 2, ms(0), "I am Olivia.", now + ms(600)), progress(2, Progress::Finished)];
+    let effects = run(&mut machine, now + ms(2000), events);
+    assert_eq!(effects[2..], ["turn_complete 2 m3", "speaker_changed None"]);
+}
+
+#[test]
+fn who_leaves_says_no_more_and_who_joins_is_heard() {
+    let mut machine = machine_of(&company()[..2], None);
+    let now = Instant::now();
+    let effects = run(&mut machine, now, vec![asked(Input::Characters { character_ids: vec!["x".to_owned()] })]);
+    assert_eq!(effects, ["cast [\"x\"]"]);
+    let unknown = Err(RecordError::NotFound { what: "character", id: "x".to_owned() });
+    let effects = run(&mut machine, now, vec![Event::Cast { reference: None, outcome: unknown }]);
+    assert_eq!(effects, ["error character_not_found None"]);
+    run(&mut machine, now, vec![text("Max and Olivia, hello."), wrote(1, 0, "I am Max.")]);
+    let [olivia, _, zoe] = company();
+    let effects = run(&mut machine, now, vec![Event::Cast { reference: None, outcome: Ok(vec![zoe, olivia]) }]);
+    assert_eq!(effects[0], "stop");
+    // Olivia was called after Max, who has left.
+    assert!(effects.contains(&"speaker_changed Some(\"olivia-001\")".to_owned()), "{effects:?}");
+    let effects = run(&mut machine, now, vec![text("Max and Zoe, are you there?")]);
+    assert!(effects.contains(&"speaker_changed Some(\"zoe-001\")".to_owned()), "{effects:?}");
+}
+
+#[test]
+fn what_is_asked_while_characters_are_looked_up_comes_after_them() {
+    let mut machine = machine_of(&company()[..1], None);
+    let now = Instant::now();
+    let ids = || vec!["max-001".to_owned()];
+    let to_max =
+        Input::Text { text: "Hi.".to_owned(), client_message_id: None, terms: Terms::default(), character_ids: ids() };
+    let effects = run(&mut machine, now, vec![asked(Input::Characters { character_ids: ids() }), asked(to_max)]);
+    assert_eq!(effects, ["cast [\"max-001\"]"]);
+    let [olivia, max, _] = company();
+    let effects = run(&mut machine, now, vec![Event::Cast { reference: None, outcome: Ok(vec![olivia, max]) }]);
+    assert!(effects.contains(&"speaker_changed Some(\"max-001\")".to_owned()), "{effects:?}");
+}
+
+#[test]
+fn an_interruption_takes_back_the_one_who_waits_without_a_trace() {
+    let mut machine = machine_of(&company()[..2], None);
+    let now = Instant::now();
+    let events = vec![text("Max and Olivia, hello."), wrote(1, 0, "I am Max."), whole(1, 0, "I am Max."), done(1)];
+    run(&mut machine, now, events);
+    run(&mut machine, now, vec![sent(1, 1, ms(0), "I am Max.", now), wrote(2, 0, "I am Olivia.")]);
+    let effects = run(&mut machine, now + ms(250), vec![asked(Input::Interrupt { item_id: None, played_ms: None })]);
+    assert_eq!(
+        effects,
+        ["stop", "save m2 \"I am Max.\" Completed Some(4)", "interrupted 1 m2 \"I am\" 250", "speaker_changed None"]
+    );
+    assert!(run(&mut machine, now, vec![wrote(2, 0, " And more."), done(2)]).is_empty());
+    let effects = run(&mut machine, now, vec![text("Go on, Max."), wrote(4, 0, "So")]);
+    assert_eq!(effects[3], "think 4 aloud [\"Max and Olivia, hello.\", \"I am\", \"Go on, Max.\"]");
+    assert_eq!(effects[4], "text_chunk 4 m5 2 \"So\"");
+}

@@ -167,3 +167,45 @@ fn a_personality_follows_the_characters_own_prompt() {
     let other = Settings { system_prompt: Some("You are a clerk.".to_owned()), ..text };
     assert_eq!(told(&dry, &other), "You are a clerk.");
 }
+
+#[test]
+fn a_message_sent_twice_is_stored_and_answered_once() {
+    let mut machine = machine();
+    let now = Instant::now();
+    let again = || {
+        let input = Input::Text {
+            text: "Hello".to_owned(),
+            client_message_id: Some("mine".to_owned()),
+            terms: SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() }.into(),
+            character_ids: Vec::new(),
+        };
+        Event::Heard(Heard::Asked(Request { input, reference: Some("r".to_owned()) }))
+    };
+    let effects = machine.step(now, again());
+    assert_eq!(told(&effects)[0], "save m1 \"Hello\" Completed None");
+    assert_eq!(told(&effects)[3], "think 1 silently [\"Hello\"]");
+    assert_eq!(told(&machine.step(now, again())), [""; 0]);
+    let Effect::Save(save) = effects[0].clone() else { panic!() };
+    let stored = machine.step(now, Event::Stored { save, outcome: Ok("m1".to_owned()) });
+    assert_eq!(told(&stored), ["message_saved m1 Completed"]);
+    let Effect::Tell(Told { reference, .. }) = &stored[0] else { panic!() };
+    assert_eq!(reference.as_deref(), Some("r"));
+    assert_eq!(told(&machine.step(now, again())), ["message_saved m1 Completed"]);
+}
+
+#[test]
+fn a_reply_can_be_written_again() {
+    let mut machine = machine();
+    let now = Instant::now();
+    let silently = SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() };
+    run(&mut machine, now, vec![asked(Input::Settings(silently.clone())), text("Hello"), wrote(1, 0, "Hi."), done(1)]);
+    run(&mut machine, now, vec![text("And?"), wrote(2, 0, "So."), done(2)]);
+    let again =
+        |item_id: &str| asked(Input::Regenerate { item_id: item_id.to_owned(), terms: silently.clone().into() });
+    assert_eq!(run(&mut machine, now, vec![again("m9")]), ["error item_not_found Some(\"m9\")"]);
+    let effects = run(&mut machine, now, vec![again("m2"), wrote(3, 0, "Hey."), done(3)]);
+    assert_eq!(effects[1], "think 3 silently [\"Hello\"]");
+    assert!(effects.contains(&"turn_complete 3 m2".to_owned()));
+    let effects = run(&mut machine, now, vec![text("Well?")]);
+    assert_eq!(effects.last().unwrap(), "think 4 silently [\"Hello\", \"Hey.\", \"And?\", \"So.\", \"Well?\"]");
+}

@@ -1,0 +1,127 @@
+//! Who speaks while a reply is made or heard, and what of the reply is kept.
+
+use super::*;
+
+#[test]
+fn barge_in_keeps_what_was_heard_and_nothing_else() {
+    let mut machine = machine();
+    let now = Instant::now();
+    run(&mut machine, now, vec![text("Tell me"), wrote(1, 0, "One two three. "), wrote(1, 1, "Four five."), done(1)]);
+    run(&mut machine, now, vec![sent(1, 1, ms(0), "One two three.", now)]);
+    assert_eq!(run(&mut machine, now + ms(100), vec![began("u1")]), ["speech_started", "duck m2", "wake_at"]);
+    let effects = run(&mut machine, now + ms(500), vec![partial("u1", "Sto")]);
+    let expected = [
+        "stop",
+        "save m2 \"One two three. Four five.\" Completed Some(7)",
+        "interrupted 1 m2 \"One two\" 500",
+        "speaker_changed None",
+        "transcription u1 \"Sto\"",
+    ];
+    assert_eq!(effects, expected);
+    // The old turn has nothing more to say, and the new reply knows what was heard.
+    let late =
+        vec![wrote(1, 2, "Late."), sent(1, 2, ms(840), "Four five.", now), progress(1, Progress::Finished), done(1)];
+    assert_eq!(run(&mut machine, now, late), [""; 0]);
+    let effects = run(&mut machine, now, vec![said("u1", "Stop.", now)]);
+    assert_eq!(effects.last().unwrap(), "think 3 aloud [\"Tell me\", \"One two\", \"Stop.\"]");
+}
+
+#[test]
+fn the_clients_word_on_its_playback_counts_as_far_as_it_can() {
+    for (input, heard) in [
+        (Input::Interrupt { item_id: None, played_ms: Some(200) }, "interrupted 1 m2 \"One\" 200"),
+        // It has played on since it said so, but not for so long.
+        (Input::Interrupt { item_id: None, played_ms: None }, "interrupted 1 m2 \"One two\" 700"),
+        (Input::Interrupt { item_id: None, played_ms: Some(99_999) }, "interrupted 1 m2 \"One two three.\" 840"),
+    ] {
+        let mut machine = machine();
+        let now = Instant::now();
+        let ack = |item: &str, played_ms| asked(Input::PlaybackAck { item_id: item.to_owned(), played_ms });
+        run(
+            &mut machine,
+            now,
+            vec![text("Tell me"), wrote(1, 0, "One two three."), sent(1, 1, ms(0), "One two three.", now)],
+        );
+        let late = vec![ack("m2", 480), ack("m2", 100), ack("other", 800), ack("m2", 5000)];
+        run(&mut machine, now + ms(480), late);
+        let effects = run(&mut machine, now + ms(700), vec![asked(input)]);
+        assert!(effects.contains(&heard.to_owned()), "{effects:?}");
+    }
+    // Its playback stands still: it says so, or says no more.
+    for (acks, heard) in
+        [(vec![100, 600], "interrupted 1 m2 \"One\" 210"), (vec![100], "interrupted 1 m2 \"One two\" 600")]
+    {
+        let mut machine = machine();
+        let now = Instant::now();
+        let sentence = "One two three four five.";
+        run(&mut machine, now, vec![text("Tell me"), wrote(1, 0, sentence), sent(1, 1, ms(0), sentence, now)]);
+        for at in acks {
+            let ack = Input::PlaybackAck { item_id: "m2".to_owned(), played_ms: 100 };
+            run(&mut machine, now + ms(at), vec![asked(ack)]);
+        }
+        let at = if heard.ends_with("210") { 710 } else { 1300 };
+        let effects = run(&mut machine, now + ms(at), vec![asked(Input::Interrupt { item_id: None, played_ms: None })]);
+        assert!(effects.contains(&heard.to_owned()), "{effects:?}");
+    }
+    let mut machine = machine();
+    run(&mut machine, Instant::now(), vec![text("Tell me")]);
+    let other = asked(Input::Interrupt { item_id: Some("other".to_owned()), played_ms: None });
+    assert_eq!(run(&mut machine, Instant::now(), vec![other]), [""; 0]);
+}
+
+#[test]
+fn who_speaks_on_is_answered_once_for_all() {
+    let mut machine = machine();
+    let now = Instant::now();
+    run(&mut machine, now, vec![began("u1"), began("u2")]);
+    let effects = run(&mut machine, now, vec![said("u1", "I want", now)]);
+    assert!(!effects.iter().any(|it| it.starts_with("think")), "{effects:?}");
+    let effects = run(&mut machine, now, vec![said("u2", "a pizza.", now)]);
+    assert_eq!(effects.last().unwrap(), "think 1 aloud [\"I want a pizza.\"]");
+}
+
+#[test]
+fn a_cough_before_the_first_sound_does_not_cost_the_reply() {
+    let mut machine = machine();
+    let now = Instant::now();
+    run(&mut machine, now, vec![began("u1"), said("u1", "Hello.", now)]);
+    let effects = run(&mut machine, now, vec![began("u2"), nothing("u2")]);
+    assert_eq!(effects.last().unwrap(), "think 3 aloud [\"Hello.\"]");
+    assert!(effects.contains(&"interrupted 1 m1 \"\" 0".to_owned()));
+}
+
+#[test]
+fn a_reply_goes_on_where_nobody_meant_to_interrupt_it() {
+    let mut machine = machine();
+    let now = Instant::now();
+    let reply = "The weather in Paris is mild today, with a little rain. ";
+    run(&mut machine, now, vec![text("Weather?"), wrote(1, 0, reply), sent(1, 1, ms(0), reply, now)]);
+    let at = now + ms(1500);
+    // A cough, an agreement, the reply's own voice.
+    let unducked = |id: &str| vec!["unduck m2".to_owned(), format!("transcription {id} \"\"")];
+    for (id, last) in
+        [("u1", nothing("u1")), ("u2", said("u2", "Mhm.", at)), ("u3", said("u3", "weather in Paris", at))]
+    {
+        assert_eq!(run(&mut machine, at, vec![began(id)]), ["speech_started", "duck m2", "wake_at"]);
+        assert_eq!(run(&mut machine, at, vec![last]), unducked(id));
+    }
+    // Who says nothing for long is not waited for, but still listened to.
+    run(&mut machine, at, vec![began("u4")]);
+    assert!(run(&mut machine, at + ms(1999), vec![Event::Woken]).is_empty());
+    assert_eq!(run(&mut machine, at + ms(2000), vec![Event::Woken]), ["unduck m2"]);
+    let effects = run(&mut machine, at + ms(2100), vec![partial("u4", "Well, and London?")]);
+    assert_eq!(effects[0], "stop");
+    let effects = run(&mut machine, at + ms(2200), vec![said("u4", "Well, and London?", at)]);
+    assert!(effects.last().unwrap().starts_with("think 3 aloud"), "{effects:?}");
+}
+
+#[test]
+fn who_pushes_to_talk_interrupts_at_once() {
+    let mut machine = machine();
+    let now = Instant::now();
+    let push = SettingsPatch { vad: Some(None), ..SettingsPatch::default() };
+    run(&mut machine, now, vec![asked(Input::Settings(push)), text("Tell me"), wrote(1, 0, "One two.")]);
+    run(&mut machine, now, vec![sent(1, 1, ms(0), "One two.", now)]);
+    let effects = run(&mut machine, now + ms(300), vec![Event::Heard(Heard::Committed)]);
+    assert_eq!(effects[0], "stop");
+}

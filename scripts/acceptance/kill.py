@@ -69,4 +69,5 @@ def main():
     sys.exit(bool(lost) or not total)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,6 @@
 //! Layer 0: pure. Nothing here knows a model, a task or a socket. Cutting follows Unicode's rules, never ASCII's.
 
 mod abbreviation;
-pub mod answer;
 pub mod backchannel;
 pub mod chunk;
 mod headline;

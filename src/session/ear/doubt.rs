@@ -1,7 +1,7 @@
 //! How much it is in doubt that a speaker who pauses is through: by what was said, and by how it sounded.
 //!
 //! Whether the words can have been all is judged by [`outlook`]. What mark belongs after the last of them the recogniser
-//! knows, by the sound too. And whoever has said little has more often only begun, but for answers that need no more. A
+//! knows, by the sound too. And whoever has said little has more often only begun, but for answers and questions that need no more. A
 //! logistic regression weighs them: fitted to 86 sentences in 27 voices, each cut at two words, and to the odd half of
 //! the utterances of `scripts/acceptance/pauses.py`, as Whisper base hears them. A recogniser that tells nothing of the
 //! kind leaves it to the words.
@@ -10,8 +10,7 @@ use super::hallucination::was_said;
 use crate::audio::Samples;
 use crate::audio::vad::Position;
 use crate::provider::{Ending, FinalTranscript};
-use crate::text::answer::is_answer;
-use crate::text::outlook::{Outlook, outlook};
+use crate::text::outlook::{Outlook, is_answer, is_plain_question, outlook};
 
 /// 0: surely through. 1: surely not.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,8 +43,17 @@ pub(super) fn doubt(transcript: &FinalTranscript) -> Doubt {
         return Doubt::NONE;
     }
     let outlook = outlook(text, language);
-    transcript.ending.map_or_else(|| outlook.into(), |ending| weighed(outlook, &ending, text))
+    let Some(ending) = &transcript.ending else { return outlook.into() };
+    let is_asked = ending.question >= ASKED && ending.break_off <= ASKED_OUT;
+    if outlook == Outlook::Finished && is_asked && is_plain_question(text, language) {
+        return Doubt::NONE;
+    }
+    weighed(outlook, ending, text)
 }
+
+/// A question sounds like one from this probability of its mark on, and like all of it up to that one of a break.
+const ASKED: f32 = 0.8;
+const ASKED_OUT: f32 = 0.02;
 
 /// The regression's weights: of words that can have been all, of the logarithm of a mark that ends a sentence, of that of
 /// a break, and of having said enough; and what is left when all of these are 0.

@@ -46,6 +46,16 @@ fn an_answer_needs_no_more_words() {
 }
 
 #[test]
+fn a_short_question_needs_no_more_words_if_it_sounds_like_all() {
+    let asked = Ending { stop: 0.05, question: 0.92, comma: 0.003, break_off: 0.005, nothing: 0.02 };
+    assert_eq!(wait("What time is it?", Some(asked)), SHORTEST.millis());
+    assert_eq!(wait("What time is it?", Some(Ending { break_off: 0.05, ..asked })), LONGEST.millis());
+    assert_eq!(wait("What time is it?", Some(Ending { question: 0.5, ..asked })), LONGEST.millis());
+    assert_eq!(wait("How far is it?", Some(asked)), LONGEST.millis(), "from where to where may follow");
+    assert_eq!(wait("What is the difference between?", Some(asked)), LONGEST.millis());
+}
+
+#[test]
 fn where_words_have_no_spaces_characters_are_counted() {
     assert_eq!((words("今日は天気がいいですね。"), words("It is fine."), words("")), (5, 3, 0));
 }

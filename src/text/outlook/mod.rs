@@ -6,6 +6,12 @@
 //! second; not to wait cuts a speaker off. So what is in doubt waits, and words that seldom end a sentence count
 //! although they sometimes do.
 
+mod answer;
+mod question;
+
+pub use answer::is_answer;
+pub use question::is_plain_question;
+
 /// What is to be expected after a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outlook {
@@ -299,5 +305,4 @@ fn words(text: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[path = "outlook_tests.rs"]
 mod tests;

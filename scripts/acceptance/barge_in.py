@@ -13,9 +13,8 @@ import argparse, asyncio, base64, json, statistics, sys, time
 
 import numpy, websockets
 
-import pauses
+from sound import FRAME, RATE, ROOM_NOISE, microphone, speak
 
-FRAME = pauses.RATE // 50
 STORY = "Tell me a long story about a lighthouse keeper, in many sentences."
 ECHO_GAIN, ECHO_DELAY = 0.1, 0.2
 
@@ -24,21 +23,21 @@ def cough(seed):
     """Two or three bursts of coloured noise, 90 to 200 ms each."""
     draw, pieces = numpy.random.default_rng(seed), []
     for _ in range(draw.integers(2, 4)):
-        length = int(draw.uniform(0.09, 0.2) * pauses.RATE)
+        length = int(draw.uniform(0.09, 0.2) * RATE)
         noise = numpy.convolve(draw.normal(0, 1, length), numpy.ones(4) / 4, "same")
-        pieces += [0.15 * noise * numpy.exp(-numpy.linspace(0, 4, length)), numpy.zeros(int(0.12 * pauses.RATE))]
+        pieces += [0.15 * noise * numpy.exp(-numpy.linspace(0, 4, length)), numpy.zeros(int(0.12 * RATE))]
     return numpy.concatenate(pieces).astype(numpy.float32)
 
 
 def hum(seed):
     """"Mhm": harmonics of 95 to 210 Hz below a nasal resonance, rising at the end, nearly silent in the middle."""
     draw = numpy.random.default_rng(seed)
-    length = int(draw.uniform(0.42, 0.6) * pauses.RATE)
+    length = int(draw.uniform(0.42, 0.6) * RATE)
     place = numpy.arange(length) / length
     pitch = draw.uniform(95, 210) * (1 + 0.25 * numpy.clip((place - 0.4) / 0.6, 0, 1))
-    phase = 2 * numpy.pi * numpy.cumsum(pitch) / pauses.RATE
+    phase = 2 * numpy.pi * numpy.cumsum(pitch) / RATE
     voice = sum(numpy.sin(k * phase) * (numpy.exp(-(((k * pitch - 250) / 300) ** 2)) / k**1.3 + 0.08 / k) for k in range(1, 16))
-    seconds = place * length / pauses.RATE
+    seconds = place * length / RATE
     edges = numpy.minimum(1, numpy.minimum(seconds / 0.04, (seconds[-1] - seconds) / 0.08))
     dip = 1 - 0.85 * numpy.exp(-(((seconds - 0.45 * seconds[-1]) / 0.035) ** 2))
     return (voice * edges * dip).astype(numpy.float32)
@@ -48,7 +47,6 @@ class Call:
     def __init__(self, socket):
         self.socket, self.started = socket, time.monotonic()
         self.messages, self.speech, self.heard = [], [], asyncio.Event()
-        self.first_audio = None
 
     def now(self):
         return time.monotonic() - self.started
@@ -58,7 +56,6 @@ class Call:
             message = json.loads(text)
             self.messages.append((self.now(), message))
             if message["type"] == "audio_chunk":
-                self.first_audio = self.first_audio or self.now()
                 self.speech.append(numpy.frombuffer(base64.b64decode(message["audio_data"]), "<i2").astype(numpy.float32) / 32768)
                 self.heard.set()
 
@@ -69,11 +66,10 @@ class Call:
         """Sends what `samples_at(first, last)` gives, 20 ms at a time, until `until()`."""
         begun, sent = time.monotonic(), 0
         while not until():
-            frame = samples_at(sent, sent + FRAME) + numpy.random.default_rng(sent).normal(0, pauses.NOISE, FRAME)
-            data = base64.b64encode((numpy.clip(frame, -1, 1) * 32767).astype("<i2").tobytes()).decode()
-            await self.socket.send(json.dumps({"type": "audio_chunk", "audio_data": data, "format": "pcm", "sample_rate": pauses.RATE, "channels": 1}))
+            frame = samples_at(sent, sent + FRAME) + numpy.random.default_rng(sent).normal(0, ROOM_NOISE, FRAME)
+            await self.socket.send(microphone(frame))
             sent += FRAME
-            await asyncio.sleep(max(0, begun + sent / pauses.RATE - time.monotonic()))
+            await asyncio.sleep(max(0, begun + sent / RATE - time.monotonic()))
 
 
 def piece(samples, first, last):
@@ -96,14 +92,14 @@ async def reply(server, sound):
             own = lambda: numpy.concatenate(call.speech)
 
             def echo(first, last):
-                at = lambda sample: int((sample / pauses.RATE - ECHO_DELAY) * 24000)
+                at = lambda sample: int((sample / RATE - ECHO_DELAY) * 24000)
                 part = piece(own(), at(first), at(last))
                 return ECHO_GAIN * numpy.interp(numpy.linspace(0, len(part) - 1, last - first), numpy.arange(len(part)), part)
 
             await call.play(echo, over)
         else:
-            begin = int(0.6 * pauses.RATE)
-            end = onset + len(sound) / pauses.RATE + 4
+            begin = int(0.6 * RATE)
+            end = onset + len(sound) / RATE + 4
             await call.play(lambda first, last: piece(sound, first - begin, last - begin), lambda: over() or call.now() > end)
         ear.cancel()
         return call, onset
@@ -115,8 +111,8 @@ async def main():
     options.add_argument("--rounds", type=int, default=20)
     o = options.parse_args()
     server = o.server.rstrip("/")
-    stop = pauses.speak(server, "am_adam", "Stop, please! That is enough.")
-    agree = [pauses.speak(server, voice, text) for voice in ("af_heart", "bm_george") for text in ("Mhm.", "Uh-huh.", "Mm.")]
+    stop = speak(server, "am_adam", "Stop, please! That is enough.")
+    agree = [speak(server, voice, text) for voice in ("af_heart", "bm_george") for text in ("Mhm.", "Uh-huh.", "Mm.")]
     level = lambda samples: samples * (0.1 / float(numpy.sqrt((samples**2).mean())))
     scenes = [("cough", [cough(seed) for seed in range(o.rounds)], False), ("mhm", [level(hum(seed)) for seed in range(o.rounds)], False)]
     scenes += [("stop, please", [level(stop)] * max(1, o.rounds // 4), True), ("its own voice", [None] * max(1, o.rounds // 4), False)]

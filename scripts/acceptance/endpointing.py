@@ -9,13 +9,13 @@ its speech to the last final transcript, the recogniser's time included; the dec
 utterances are for tuning, the even ones for figures. Nobody answers (turn_taking manual): only hearing is measured.
 Needs: numpy, websockets, and a machine that does nothing else.
 """
-import argparse, asyncio, base64, json, os, statistics, sys, time
+import argparse, asyncio, json, os, statistics, sys, time
 
-import numpy, websockets
+import websockets
 
 import pauses
+from sound import FRAME, microphone
 
-FRAME = pauses.RATE // 50
 MODES = {
     "server300": {"mode": "server", "silence_ms": 300},
     "server500": {"mode": "server", "silence_ms": 500},
@@ -27,7 +27,7 @@ MODES = {
 async def play(server, utterance, vad):
     """(decisions, finals) as [(seconds of session time, text)]."""
     url = server.replace("http", "ws", 1) + "/ws"
-    pcm = (numpy.clip(utterance["samples"], -1, 1) * 32767).astype("<i2").tobytes()
+    samples = utterance["samples"]
     decisions, finals = [], []
     async with websockets.connect(url, max_size=2**24) as socket:
         assert json.loads(await socket.recv())["type"] == "session_started"
@@ -46,11 +46,9 @@ async def play(server, utterance, vad):
                     print("error:", message, file=sys.stderr)
 
         ear = asyncio.create_task(listen())
-        for number in range(len(pcm) // (2 * FRAME)):
-            chunk = pcm[number * 2 * FRAME : (number + 1) * 2 * FRAME]
-            data = base64.b64encode(chunk).decode()
+        for number in range(len(samples) // FRAME):
             await asyncio.sleep(max(0, started + (number + 1) * 0.02 - time.monotonic()))
-            await socket.send(json.dumps({"type": "audio_chunk", "audio_data": data, "format": "pcm", "sample_rate": pauses.RATE, "channels": 1}))
+            await socket.send(microphone(samples[number * FRAME : (number + 1) * FRAME]))
             if finals and finals[-1][0] > utterance["end"]:
                 break
         await asyncio.sleep(0.2)

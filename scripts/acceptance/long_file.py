@@ -10,26 +10,10 @@ in the second half of the work is at most 64 MB above that of the first. Needs o
 """
 import argparse, json, os, pathlib, re, sys, threading, time, urllib.request, uuid, wave
 
-ONES = "zero one two three four five six seven eight nine ten eleven twelve".split()
+from sound import key_header, word_errors, words
+
 WER_POINTS = 0.5
 FLAT_MB = 64
-
-
-def words(text):
-    """What two spellings of the same words have in common."""
-    text = text.lower().replace("mr.", "mister").replace("-", " ")
-    text = re.sub(r"\b\d+\b", lambda number: ONES[int(number[0])] if int(number[0]) < len(ONES) else number[0], text)
-    return re.sub(r"[^\w\s']", "", text).split()
-
-
-def errors(reference, heard):
-    """Insertions, deletions and substitutions."""
-    row = list(range(len(heard) + 1))
-    for index, word in enumerate(reference, 1):
-        corner, row[0] = row[0], index
-        for column, other in enumerate(heard, 1):
-            corner, row[column] = row[column], min(row[column] + 1, row[column - 1] + 1, corner + (word != other))
-    return row[-1]
 
 
 def transcribe(base, path, model, **fields):
@@ -50,9 +34,7 @@ def transcribe(base, path, model, **fields):
         yield tail.encode()
 
     length = len(head.encode()) + path.stat().st_size + len(tail.encode())
-    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(length)}
-    if key := os.environ.get("AICHAT_API_KEY"):
-        headers["Authorization"] = f"Bearer {key}"
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(length), **key_header()}
     request = urllib.request.Request(f"{base}/v1/audio/transcriptions", body(), headers)
     with urllib.request.urlopen(request, timeout=4 * 3600) as answer:
         return json.load(answer)
@@ -123,7 +105,7 @@ def main():
     wrong = total = 0
     for path, text in clips:
         heard = transcribe(o.base, path, o.model)["text"]
-        wrong += errors(words(text), words(heard))
+        wrong += word_errors(words(text), words(heard))
         total += len(words(text))
     short = 100 * wrong / total
     target = pathlib.Path(f"/tmp/long_file_{os.getpid()}.wav")
@@ -146,7 +128,7 @@ def main():
     if o.keep:
         o.keep.write_text(json.dumps(answer, indent=1))
     reference, heard = words(text), words(answer["text"])
-    long = 100 * errors(reference, heard) / len(reference)
+    long = 100 * word_errors(reference, heard) / len(reference)
     problems = time_problems(answer, seconds)
     if long > short + WER_POINTS:
         problems.append(f"word error rate {long:.2f} % against {short:.2f} %")

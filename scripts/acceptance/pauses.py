@@ -3,18 +3,19 @@
 
 Twelve are real recordings (Debian's pocketsphinx-testdata: LibriVox, read cards, commands), the rest is spoken by the
 server's own voices (Kokoro). Each is cut where its text has a `|`, and room noise of 0.3 to 1.0 s is put between: inside a
-phrase, after a filler, after a clause that waits for another. At `||` the words before it could have been all. The words are found by the server's own recogniser
-(word times), the cut by the least energy near the word's end. All is drawn from one seed. Needs: numpy, and a server.
+phrase, after a filler, after a clause that waits for another. At `||` the words before it could have been all. The words are
+found by the server's own recogniser (word times), the cut by the least energy near the word's end. All is drawn from one
+seed. Needs: numpy, and a server.
 """
-import difflib, io, json, os, random, re, sys, urllib.request, wave
+import difflib, json, os, random, re, sys
 
 import numpy
 
-RATE = 16000
+from sound import RATE, ROOM_NOISE, read_wave, speak, transcribe, wave_bytes
+
 CLIPS = "/usr/share/pocketsphinx/test/data/"
 BOOK = "librivox/sense_and_sensibility_01_austen_64kb-"
 LEAD_SECONDS, TAIL_SECONDS = 0.6, 3.0
-NOISE = 10 ** (-58 / 20)
 # A cut is moved to the quietest place within so many seconds of the word's end.
 SNAP_SECONDS = 0.12
 
@@ -72,45 +73,6 @@ SPOKEN = [
     ("af_nova", "You should try the soup, || it is really good today."),
     ("bm_lewis", "Actually, | I have changed my mind."),
 ]
-
-
-def read_wave(data):
-    """Samples at 16 kHz as floats."""
-    with wave.open(io.BytesIO(data)) as clip:
-        samples = numpy.frombuffer(clip.readframes(clip.getnframes()), "<i2").astype(numpy.float32) / 32768
-        rate = clip.getframerate()
-    if rate == RATE:
-        return samples
-    # A low-pass of 8 kHz by its spectrum, whole clips at once.
-    spectrum = numpy.fft.rfft(samples)
-    length = int(len(samples) * RATE / rate)
-    return (numpy.fft.irfft(spectrum[: length // 2 + 1], length) * (length / len(samples))).astype(numpy.float32)
-
-
-def wave_bytes(samples):
-    out = io.BytesIO()
-    with wave.open(out, "wb") as clip:
-        clip.setnchannels(1), clip.setsampwidth(2), clip.setframerate(RATE)
-        clip.writeframes((numpy.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-    return out.getvalue()
-
-
-def ask(url, body, content_type):
-    return urllib.request.urlopen(urllib.request.Request(url, body, {"Content-Type": content_type}), timeout=120).read()
-
-
-def transcribe(server, samples, words=True):
-    fields = {"model": "whisper-1", "response_format": "verbose_json", "language": "en"}
-    parts = [f'--b\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'.encode() for k, v in fields.items()]
-    if words:
-        parts.append(b'--b\r\nContent-Disposition: form-data; name="timestamp_granularities[]"\r\n\r\nword\r\n')
-    parts.append(b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + wave_bytes(samples) + b"\r\n--b--\r\n")
-    return json.loads(ask(server + "/v1/audio/transcriptions", b"".join(parts), "multipart/form-data; boundary=b"))
-
-
-def speak(server, voice, text):
-    body = json.dumps({"model": "tts-1", "input": text, "voice": voice, "response_format": "wav"}).encode()
-    return read_wave(ask(server + "/v1/audio/speech", body, "application/json"))
 
 
 def plain(word):
@@ -185,7 +147,7 @@ def utterances(server):
                 pieces.append(numpy.zeros(pause, numpy.float32))
         pieces.append(numpy.zeros(int(TAIL_SECONDS * RATE), numpy.float32))
         whole = numpy.concatenate(pieces)
-        noise = numpy.random.default_rng(len(made)).normal(0, NOISE, len(whole)).astype(numpy.float32)
+        noise = numpy.random.default_rng(len(made)).normal(0, ROOM_NOISE, len(whole)).astype(numpy.float32)
         made.append({"text": text, "samples": whole + noise, "pauses": pauses, "end": at / RATE, "real": is_real, "open": "||" not in text})
     return made
 

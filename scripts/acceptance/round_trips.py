@@ -10,9 +10,11 @@ reply (temperature 0) is asked for as PCM, WAV, MP3 and Opus in JSON and as PCM 
 as long as `pts_ms` says, and is transcribed by /v1/audio/transcriptions. Frames' headers, captions and times are checked on
 the way. Any failure makes the exit status 1. Needs: websockets, av, numpy.
 """
-import argparse, asyncio, base64, io, json, re, struct, sys, urllib.request, uuid, wave
+import argparse, asyncio, base64, io, json, struct, sys, wave
 
 import av, numpy as np, websockets
+
+from sound import audio_chunk, transcribe, wave_bytes, word_errors, words
 
 CHUNK = 0.02
 WORST = 0.1
@@ -55,18 +57,6 @@ def pcm_chunks(samples, rate, channels=1):
     return [samples[at : at + step].tobytes() for at in range(0, len(samples), step)]
 
 
-def wav_of(samples, rate):
-    file = io.BytesIO()
-    with wave.open(file, "wb") as clip:
-        clip.setnchannels(1), clip.setsampwidth(2), clip.setframerate(rate)
-        clip.writeframes(samples.tobytes())
-    return file.getvalue()
-
-
-def in_json(chunk, **more):
-    return json.dumps({"type": "audio_chunk", "audio_data": base64.b64encode(chunk).decode(), **more})
-
-
 def in_frame(form, chunk):
     return struct.pack("<BBHIII", 1, form, 0, 0, 0, 0) + chunk
 
@@ -77,9 +67,9 @@ def packings(samples, rate):
     pcm = pcm_chunks(samples, rate)
     stereo = pcm_chunks(resampled(samples, rate, 44100, "stereo"), 44100, 2)
     return {
-        "json pcm": ("", [in_json(chunk, format="pcm", sample_rate=rate) for chunk in pcm]),
-        "json wav": ("", [in_json(wav_of(np.frombuffer(chunk, "<i2"), rate), format="wav") for chunk in pcm]),
-        "json opus": ("", [in_json(packet, format="opus") for packet in packets]),
+        "json pcm": ("", [audio_chunk(chunk, format="pcm", sample_rate=rate) for chunk in pcm]),
+        "json wav": ("", [audio_chunk(wave_bytes(np.frombuffer(chunk, "<i2") / 32768, rate), format="wav") for chunk in pcm]),
+        "json opus": ("", [audio_chunk(packet, format="opus") for packet in packets]),
         "binary pcm": (f"?protocol=binary&input_rate={rate}", [in_frame(0, chunk) for chunk in pcm]),
         "binary pcm 44.1 kHz stereo": (
             "?protocol=binary&input_rate=44100&input_channels=2",
@@ -130,19 +120,6 @@ async def heard(url, query, frames):
             return final["text"]
 
 
-def words_of(text):
-    return re.sub(r"[^a-z0-9 ]", " ", text.lower().replace("'", "")).split()
-
-
-def distance(a, b):
-    row = list(range(len(b) + 1))
-    for i, left in enumerate(a, 1):
-        previous, row[0] = row[0], i
-        for j, right in enumerate(b, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (left != right))
-    return row[-1]
-
-
 async def to_the_server(url, clips):
     errors, total, failed = {}, 0, False
     for path in clips:
@@ -150,12 +127,12 @@ async def to_the_server(url, clips):
         reference = None
         for name, (query, frames) in packings(samples, rate).items():
             text = await heard(url, query, frames)
-            words = words_of(text)
+            said = words(text)
             if reference is None:
-                reference = words
-                total += len(words)
+                reference = said
+                total += len(said)
                 print(f"{path}: {text!r}", flush=True)
-            wrong = distance(reference, words)
+            wrong = word_errors(reference, said)
             errors[name] = errors.get(name, 0) + wrong
             if wrong:
                 print(f"  {name}: {wrong} of {len(reference)} words differ: {text!r}", flush=True)
@@ -224,26 +201,17 @@ async def spoken(url, protocol, form):
     return text, audio, captions
 
 
-def transcribed(base, audio):
-    boundary = uuid.uuid4().hex
-    part = lambda name, more, body: f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + body + b"\r\n"
-    body = part("file", '; filename="a.wav"', wav_of(audio.astype("<i2"), 24000)) + part("model", "", b"whisper-1") + f"--{boundary}--\r\n".encode()
-    request = urllib.request.Request(f"{base}/v1/audio/transcriptions", body, {"Content-Type": f"multipart/form-data; boundary={boundary}"})
-    with urllib.request.urlopen(request, timeout=180) as answer:
-        return json.load(answer)["text"]
-
-
 async def from_the_server(base, url):
     failed, reference = False, None
     for protocol, form in [("json", "pcm"), ("json", "wav"), ("json", "mp3"), ("json", "opus"), ("binary", "pcm"), ("binary", "opus")]:
         text, audio, captions = await spoken(url, protocol, form)
-        words = words_of(transcribed(base, audio))
+        said = words(transcribe(base, audio / 32768, 24000)["text"])
         if reference is None:
-            reference = (text, words, len(audio), captions)
-            print(f"the reply: {text!r}, heard as {' '.join(words)!r}")
+            reference = (text, said, len(audio), captions)
+            print(f"the reply: {text!r}, heard as {' '.join(said)!r}")
         assert text == reference[0], f"another reply was written: {text!r}"
         assert captions == reference[3], f"other captions: {captions}"
-        wrong = distance(reference[1], words)
+        wrong = word_errors(reference[1], said)
         # Each of a few sentences ends with a packet's rest, or with an MP3 decoder's delay.
         longer = (len(audio) - reference[2]) / 24000
         print(f"from the server, {protocol} {form}: {wrong} of {len(reference[1])} words differ; {len(captions)} captions, {longer:+.3f} s")

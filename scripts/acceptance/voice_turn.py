@@ -9,9 +9,11 @@ speech (the last 20 ms frame within 26 dB of the loudest) to the first audio byt
 text_message until a reply has 40 words, and checks that its first audio_chunk came before its last text_chunk; that gets
 a line of its own. Needs: websockets.
 """
-import argparse, array, asyncio, base64, json, statistics, sys, time, wave
+import argparse, array, asyncio, json, statistics, sys, time, wave
 
 import websockets
+
+from sound import audio_chunk
 
 CHUNK_SECONDS = 0.1
 LONG_WORDS = 40
@@ -65,8 +67,7 @@ async def speak(socket, samples, rate, turn, state):
     silence = array.array("h", bytes(2 * step))
     while not turn.done.is_set():
         chunk = samples[sent * step : (sent + 1) * step] or silence
-        message = {"type": "audio_chunk", "audio_data": base64.b64encode(chunk.tobytes()).decode(), "format": "pcm", "sample_rate": rate, "channels": 1}
-        await socket.send(json.dumps(message))
+        await socket.send(audio_chunk(chunk.tobytes(), format="pcm", sample_rate=rate, channels=1))
         sent += 1
         state["share"] = min(1.0, sent * step / len(samples))
         await asyncio.sleep(max(0, started + sent * CHUNK_SECONDS - time.monotonic()))

@@ -1,7 +1,7 @@
 //! Where tests find weights and fixtures: the only reader of the environment in tests.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The folder of a model, `MODELS_DIR/name`, or in the user's cache.
 ///
@@ -18,9 +18,14 @@ pub(crate) fn model(name: &str) -> PathBuf {
     directory
 }
 
+/// A file or folder of the checkout: where the test runs, for a cache of builds may know another one.
+pub(crate) fn source(path: &str) -> PathBuf {
+    PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join(path)
+}
+
 /// A file of `tests/fixtures`.
 pub(crate) fn fixture(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(path)
+    source("tests/fixtures").join(path)
 }
 
 /// A file or folder that the environment must name.

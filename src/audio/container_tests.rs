@@ -22,7 +22,7 @@ const CLIPS: [&str; 10] = [
 ];
 
 pub(super) fn clip(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audio").join(name)
+    crate::testing::fixture("audio").join(name)
 }
 
 fn tone(rate: u32) -> impl Iterator<Item = f64> {

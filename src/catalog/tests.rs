@@ -6,7 +6,7 @@ use super::{
 };
 
 fn descriptions(folder: &str) -> BTreeSet<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").join(folder);
+    let folder = crate::testing::source("models").join(folder);
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let toml = paths.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
     toml.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect()

@@ -1,7 +1,5 @@
 //! The schema, on both databases.
 
-use std::path::Path;
-
 use sqlx::{AnyConnection, Connection};
 
 use super::{Migrations, migrate, postgres, sqlite};
@@ -148,7 +146,7 @@ fn both_databases_have_the_same_migrations_and_every_file_is_embedded() {
         migrations.iter().map(|(number, name, _)| format!("{number:04}_{name}.sql")).collect()
     };
     for (folder, migrations) in [("sqlite", sqlite::MIGRATIONS), ("postgres", postgres::MIGRATIONS)] {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(folder);
+        let folder = crate::testing::source("migrations").join(folder);
         let mut files: Vec<_> =
             std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
         files.sort();

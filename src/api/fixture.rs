@@ -176,6 +176,12 @@ impl ModelShelf for FakeShelf {
     }
 }
 
+/// Hears and says the same whenever it is asked, however often that is. `Server::chat` is asked nothing then.
+pub(super) fn usually(state: &mut State, heard: &'static str, said: &'static str) {
+    state.parts.stt = Arc::new(FakeHearing { usual: Some(heard), ..FakeHearing::new(&[]) });
+    state.parts.chat = Arc::new(FakeChat { usual: Some(said), ..FakeChat::default() });
+}
+
 pub(super) async fn server() -> Server {
     server_with(|_| {}).await
 }

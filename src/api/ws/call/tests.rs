@@ -333,37 +333,6 @@ async fn who_says_goodbye_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn aborted_connections_leave_every_place_free() {
-    const PLACES: usize = 8;
-    let server = server_with(|state| state.limits.sessions = PLACES).await;
-    server.will_say(&SENTENCES.repeat(5));
-    let mut aborted = 0;
-    while aborted < 200 {
-        let mut client = server.connect("").await;
-        if client.next().await["type"] == "session_started" {
-            aborted += 1;
-            if aborted == 100 {
-                client.say("hello").await;
-                client.until("audio_chunk").await;
-            } else if aborted % 10 == 0 {
-                client.sound(16_000, 100).await;
-            }
-        }
-    }
-    let begun = Instant::now();
-    let mut clients = vec![];
-    while clients.len() < PLACES {
-        let mut client = server.connect("").await;
-        if client.next().await["type"] == "session_started" {
-            clients.push(client);
-        } else {
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-}
-
-#[tokio::test]
 async fn what_rest_does_to_a_conversation_is_told_and_known() {
     let server = server().await;
     let mut client = server.connect("").await;

@@ -192,8 +192,7 @@ pub enum Output {
     },
     /// The end of every other reply, after its last audio.
     TurnComplete(Box<TurnReport>),
-    /// All effective values.
-    SettingsApplied(Box<Settings>),
+    SettingsApplied(Box<AppliedSettings>),
     Error(Complaint),
 }
 
@@ -207,6 +206,15 @@ impl Output {
             _ => None,
         }
     }
+}
+
+/// What a client's settings came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AppliedSettings {
+    /// All effective values.
+    pub settings: Settings,
+    /// What was asked, and is among them.
+    pub patch: SettingsPatch,
 }
 
 #[derive(Clone, Debug, PartialEq)]

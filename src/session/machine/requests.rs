@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::reply::Cause;
 use super::{Effect, Machine, Player, bad_field, no_item};
 use crate::provider::Role;
-use crate::session::event::{Complaint, ErrorCode, Input, Output, Participant, Request, Terms};
+use crate::session::event::{AppliedSettings, Complaint, ErrorCode, Input, Output, Participant, Request, Terms};
 use crate::session::history::Entry;
 use crate::session::record::{Character, MessageStatus, RecordError};
 use crate::session::settings::BadField;
@@ -89,7 +89,8 @@ impl Machine {
             }) {
                 Ok(settings) => {
                     self.settings = settings.clone();
-                    self.tell_to(Output::SettingsApplied(Box::new(settings)), reference);
+                    let applied = AppliedSettings { settings, patch };
+                    self.tell_to(Output::SettingsApplied(Box::new(applied)), reference);
                     self.prepare();
                 }
                 Err(error) => self.complain(bad_field(&error), reference),

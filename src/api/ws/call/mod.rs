@@ -165,15 +165,24 @@ impl Call {
 
     /// As a newcomer is told.
     pub(super) fn started(&self) -> Started {
-        self.scene.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.scene_now().clone()
+    }
+
+    fn scene_now(&self) -> MutexGuard<'_, Started> {
+        self.scene.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in what a newcomer would have to know.
     fn learn(&self, output: &Output) {
-        let mut scene = self.scene.lock().unwrap_or_else(PoisonError::into_inner);
         match output {
-            Output::Characters(characters) => scene.characters.clone_from(characters),
-            Output::SettingsApplied(settings) => scene.settings.clone_from(settings),
+            Output::Characters(characters) => self.scene_now().characters.clone_from(characters),
+            Output::SettingsApplied(applied) => {
+                self.scene_now().settings.clone_from(&applied.settings);
+                // Now that the session has taken them: refused ones are not to come back with it.
+                if let Ok(Value::Object(patch)) = serde_json::to_value(&applied.patch) {
+                    self.set_again(patch);
+                }
+            }
             _ => {}
         }
     }
@@ -229,11 +238,6 @@ impl Seat {
                     return Ok(());
                 }
                 self.call.log.acknowledge(item_id, Duration::from_millis(*played_ms));
-            }
-            Input::Settings(patch) => {
-                if let Ok(Value::Object(settings)) = serde_json::to_value(patch) {
-                    self.call.set_again(settings);
-                }
             }
             _ => {}
         }

@@ -56,13 +56,10 @@ impl From<Heard> for HeardState {
 
 impl State {
     pub(super) fn of(call: &Call) -> Self {
-        let scene = call.started();
-        Self {
-            settings: call.changed_settings(),
-            character_ids: scene.characters.iter().map(|character| character.id.clone()).collect(),
-            is_read: scene.settings.output == OutputKind::Text,
-            heard: call.log.playback().heard(Instant::now()).map(HeardState::from),
-        }
+        let (settings, heard) = (call.changed_settings(), call.log.heard(Instant::now()).map(HeardState::from));
+        let scene = call.scene_now();
+        let character_ids = scene.characters.iter().map(|character| character.id.clone()).collect();
+        Self { settings, character_ids, is_read: scene.settings.output == OutputKind::Text, heard }
     }
 
     /// Notes what a client sets, over what was set before.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::playback::Playback;
+use super::playback::{Heard, Playback};
 use super::{Client, Ending};
 use crate::api::wire::Notice;
 use crate::session::event::{AudioPiece, Output, Told};
@@ -153,9 +153,9 @@ impl Log {
         }
     }
 
-    /// What a journal needs to know of what was heard.
-    pub(super) fn playback(&self) -> Playback {
-        self.lines().playback.clone()
+    /// What was heard by `now` of the reply that is under way. None: no whole sentence.
+    pub(super) fn heard(&self, now: Instant) -> Option<Heard> {
+        self.lines().playback.heard(now)
     }
 
     /// Nothing follows. Sockets that have read all of it close so.

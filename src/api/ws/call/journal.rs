@@ -130,7 +130,7 @@ impl Journal {
                 return;
             }
             self.step(call, hall).await;
-            if self.due.is_some() {
+            if self.due.take().is_some() {
                 sleep(RETRY).await;
             }
         }
@@ -212,3 +212,7 @@ pub(in crate::api) async fn sweep_for_ever(store: Store) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

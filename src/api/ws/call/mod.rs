@@ -157,10 +157,8 @@ impl Call {
 
     /// Whose token this is. None: not one of this call.
     fn client_of(&self, owner: &str, token: &str) -> Option<Client> {
-        let (secret, client) = token.rsplit_once('.')?;
-        // Digests, since comparing them takes the same time for every guess.
-        let is_one = *self.owner == *owner && digest(secret) == digest(&self.secret);
-        Client::read(client).filter(|_| is_one)
+        let known = known_by(token, &digest(&self.secret)).filter(|_| *self.owner == *owner);
+        known.map(|(_, client)| client)
     }
 
     /// As a newcomer is told.
@@ -217,6 +215,14 @@ impl Call {
     fn is(&self, owner: &str, conversation_id: &str) -> bool {
         *self.owner == *owner && self.conversation_id == conversation_id
     }
+}
+
+/// The secret that a token is made of, and whose token it is. None: the secret is another one.
+fn known_by<'a>(token: &'a str, secret_digest: &str) -> Option<(&'a str, Client)> {
+    let (secret, client) = token.rsplit_once('.')?;
+    let client = Client::read(client)?;
+    // Digests, since comparing them takes the same time for every guess.
+    (digest(secret) == secret_digest).then_some((secret, client))
 }
 
 /// One client's way into its call.

@@ -85,6 +85,8 @@ pub enum Input {
         /// How much of the item was played.
         played_ms: Option<u64>,
     },
+    /// The reply stops at once, and nothing is written for the session's own sake any more: it is about to end.
+    Close,
     PlaybackAck {
         item_id: String,
         played_ms: u64,

@@ -20,7 +20,7 @@ const DEFERRED: usize = 64;
 impl Machine {
     pub(super) fn asked(&mut self, now: Instant, request: Request) {
         // What stops or reports a reply waits for nobody.
-        let is_urgent = matches!(request.input, Input::Interrupt { .. } | Input::PlaybackAck { .. });
+        let is_urgent = matches!(request.input, Input::Interrupt { .. } | Input::Close | Input::PlaybackAck { .. });
         if let Some(deferred) = self.deferred.as_mut().filter(|_| !is_urgent) {
             if deferred.len() < DEFERRED {
                 return deferred.push(request);
@@ -74,6 +74,11 @@ impl Machine {
                     self.owed = None;
                     self.interrupt(now, played_ms.map(Duration::from_millis));
                 }
+            }
+            Input::Close => {
+                self.notes.close();
+                self.owed = None;
+                self.interrupt(now, None);
             }
             Input::PlaybackAck { item_id, played_ms } => {
                 if let Some(reply) = self.replies.front_mut().filter(|reply| reply.item_id == item_id) {

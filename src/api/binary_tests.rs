@@ -1,15 +1,12 @@
 //! Sound in binary frames and in Opus, over real sockets with scripted engines.
 
-use std::sync::Arc;
-
 use futures::SinkExt;
 use serde_json::{Value, json};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
 
-use super::fixture::{Client, Server, data_of, of, server, server_with};
+use super::fixture::{Client, Server, data_of, of, server, server_with, usually};
 use crate::audio::{PacketDecoder, PacketEncoder, Samples, Speech};
-use crate::provider::fake::FakeHearing;
 
 /// One frame of the server's, taken apart.
 #[derive(Debug)]
@@ -114,8 +111,7 @@ async fn opus_is_packets_of_20_ms_and_nothing_is_cut_off() {
 
 #[tokio::test]
 async fn the_microphone_is_heard_in_every_packing() {
-    let hearing = Arc::new(FakeHearing::new(&["hello there"; 2]));
-    let server = server_with(|state| state.parts.stt = hearing).await;
+    let server = server_with(|state| usually(state, "hello there", "Hi.")).await;
     let step = std::f32::consts::TAU * 440.0 / 24_000.0;
     let mut wave = Speech::new((0..24_000).map(|n| (n as f32 * step).sin() * 0.5).collect());
     wave.extend(&Speech::silence(Samples::from_millis(1_000)));
@@ -125,7 +121,6 @@ async fn the_microphone_is_heard_in_every_packing() {
         ("&input_rate=24000&input_channels=2", stereo.chunks(1_920).map(|part| microphone(0, part)).collect()),
         ("", packets.iter().map(|packet| microphone(1, packet)).collect::<Vec<_>>()),
     ] {
-        server.will_say("Hi.");
         let mut client = in_binary(&server, query).await;
         for frame in frames {
             client.socket.send(frame).await.unwrap();
@@ -133,8 +128,6 @@ async fn the_microphone_is_heard_in_every_packing() {
         let (messages, _) = a_turn(&mut client).await;
         assert_eq!(of(&messages, "speech_started").len(), 1, "{query}");
         assert_eq!(of(&messages, "transcription_chunk").last().unwrap()["text"], "hello there", "{query}");
-        // Else its session would wait for it, and take the next reply for a title.
-        client.socket.close(None).await.unwrap();
     }
 }
 

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::future::BoxFuture;
 use futures::{FutureExt, SinkExt, StreamExt};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -176,6 +177,12 @@ impl ModelShelf for FakeShelf {
     }
 }
 
+/// Hears and says the same whenever it is asked, however often that is. `Server::chat` is asked nothing then.
+pub(super) fn usually(state: &mut State, heard: &'static str, said: &'static str) {
+    state.parts.stt = Arc::new(FakeHearing { usual: Some(heard), ..FakeHearing::new(&[]) });
+    state.parts.chat = Arc::new(FakeChat { usual: Some(said), ..FakeChat::default() });
+}
+
 pub(super) async fn server() -> Server {
     server_with(|_| {}).await
 }
@@ -263,9 +270,14 @@ impl Server {
         self.request(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n")).await
     }
 
+    /// A request of any kind, to be sent.
+    pub(super) fn asking(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        reqwest::Client::new().request(method, format!("http://{}{path}", self.address))
+    }
+
     /// Sends JSON and waits for the answer's head.
     pub(super) async fn post(&self, path: &str, body: &Value) -> reqwest::Response {
-        let request = reqwest::Client::new().post(format!("http://{}{path}", self.address)).json(body);
+        let request = self.asking(Method::POST, path).json(body);
         timeout(PATIENCE, request.send()).await.unwrap().unwrap()
     }
 

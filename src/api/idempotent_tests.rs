@@ -16,8 +16,7 @@ on_both_databases!(
 );
 
 async fn send(server: &Server, path: &str, key: &str, body: &Value) -> reqwest::Response {
-    let request = reqwest::Client::new().request(Method::POST, format!("http://{}{path}", server.address));
-    request.header(HEADER, key).json(body).send().await.unwrap()
+    server.asking(Method::POST, path).header(HEADER, key).json(body).send().await.unwrap()
 }
 
 async fn code(response: reqwest::Response) -> (u16, String) {
@@ -57,7 +56,7 @@ async fn the_same_request_is_answered_again_and_done_once(store: TestStore) {
     assert_eq!(refused.headers()["content-type"], "application/problem+json");
     assert_eq!(code(send(&server, path, &"k".repeat(256), &body).await).await, (400, "bad_field".into()));
     let form = reqwest::multipart::Form::new().text("a", "b");
-    let upload = reqwest::Client::new().post(format!("http://{}{path}", server.address)).multipart(form);
+    let upload = server.asking(Method::POST, path).multipart(form);
     let refused = upload.header(HEADER, "k-3").send().await.unwrap();
     assert_eq!(code(refused).await, (400, "idempotency_not_possible".into()));
     assert_eq!(made(&server).await, 1);

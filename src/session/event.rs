@@ -85,6 +85,8 @@ pub enum Input {
         /// How much of the item was played.
         played_ms: Option<u64>,
     },
+    /// The reply stops at once, and nothing is written for the session's own sake any more: it is about to end.
+    Close,
     PlaybackAck {
         item_id: String,
         played_ms: u64,
@@ -192,8 +194,7 @@ pub enum Output {
     },
     /// The end of every other reply, after its last audio.
     TurnComplete(Box<TurnReport>),
-    /// All effective values.
-    SettingsApplied(Box<Settings>),
+    SettingsApplied(Box<AppliedSettings>),
     Error(Complaint),
 }
 
@@ -207,6 +208,15 @@ impl Output {
             _ => None,
         }
     }
+}
+
+/// What a client's settings came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AppliedSettings {
+    /// All effective values.
+    pub settings: Settings,
+    /// What was asked, and is among them.
+    pub patch: SettingsPatch,
 }
 
 #[derive(Clone, Debug, PartialEq)]

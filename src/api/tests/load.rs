@@ -58,34 +58,18 @@ async fn bear(load: Load) {
     let before = served.report().await;
     let script = client::script();
     let all = Arc::new(Barrier::new(load.sessions + load.echoes));
-    let sessions = (0..load.sessions).map(|number| {
+    let talk = |address: &str, peer, number| {
+        let (script, all) = (Arc::clone(&script), Arc::clone(&all));
+        tokio::spawn(converse(address.to_owned(), peer, number, script, all, load.seconds))
+    };
+    let session = |number| {
         let peer = if number < load.real { Peer::Listening } else { Peer::Scripted };
-        tokio::spawn(converse(
-            served.address.clone(),
-            peer,
-            number,
-            Arc::clone(&script),
-            Arc::clone(&all),
-            load.seconds,
-        ))
-    });
-    let echoes = (0..load.echoes).map(|number| {
-        tokio::spawn(converse(
-            echo.address.clone(),
-            Peer::Echo,
-            number,
-            Arc::clone(&script),
-            Arc::clone(&all),
-            load.seconds,
-        ))
-    });
-    let (sessions, echoes): (Vec<_>, Vec<_>) = (sessions.collect(), echoes.collect());
+        talk(&served.address, peer, number)
+    };
+    let sessions: Vec<_> = (0..load.sessions).map(session).collect();
+    let echoes: Vec<_> = (0..load.echoes).map(|number| talk(&echo.address, Peer::Echo, number)).collect();
     let (sessions, echoes) = tokio::join!(join_all(sessions), join_all(echoes));
-    let (mut tallies, mut sockets) = (Vec::new(), Vec::new());
-    for (tally, socket) in sessions.into_iter().map(Result::unwrap) {
-        tallies.push(tally);
-        sockets.push(socket);
-    }
+    let (tallies, sockets): (Vec<_>, Vec<_>) = sessions.into_iter().map(Result::unwrap).unzip();
     let echoes: Vec<Tally> = echoes.into_iter().map(|outcome| outcome.unwrap().0).collect();
     // The last frames are in the sessions' inboxes: each was followed by a ping that was answered.
     let expected: u64 = tallies.iter().map(|tally| tally.vad_frames).sum();
@@ -104,46 +88,65 @@ async fn bear(load: Load) {
         sleep(Duration::from_millis(50)).await;
         left = served.report().await;
     }
-    let sorted = |what: fn(&Tally) -> &[Duration], tallies: &[Tally]| {
-        let mut all: Vec<Duration> = tallies.iter().flat_map(|tally| what(tally).iter().copied()).collect();
-        all.sort_unstable();
-        all
+    let times = Times {
+        pongs: sorted(&tallies, |tally| &tally.pongs),
+        onsets: sorted(&tallies, |tally| &tally.onsets),
+        echoed: sorted(&echoes, |tally| &tally.pongs),
     };
-    let (pongs, onsets) = (sorted(|tally| &tally.pongs, &tallies), sorted(|tally| &tally.onsets, &tallies));
-    let echoed = sorted(|tally| &tally.pongs, &echoes);
-    let sum = |what: fn(&Tally) -> usize| tallies.iter().map(what).sum::<usize>();
+    print(&load, &times, &tallies);
+    println!(
+        "frames of voice activity: {expected} sent, {heard} heard; tasks: {} before, {} after; CPU of the server: {:.2} cores",
+        before.tasks,
+        left.tasks,
+        left.cpu.saturating_sub(before.cpu).as_secs_f64() / load.seconds as f64,
+    );
     let errors: Vec<&String> = tallies.iter().flat_map(|tally| &tally.errors).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(heard, expected, "frames were lost");
+    assert!(left.tasks <= before.tasks, "{} tasks are left, {} before", left.tasks, before.tasks);
+    assert!(!times.onsets.is_empty() && tallies.iter().any(|tally| tally.replies > 0));
+    for late in [&times.pongs, &times.onsets] {
+        let (session, plain) = (percentile(late, 99), percentile(&times.echoed, 99));
+        assert!(session <= plain + load.most_added, "p99 {session:?}, of the echo {plain:?}");
+    }
+}
+
+/// How long things took, sorted.
+struct Times {
+    /// Of sessions.
+    pongs: Vec<Duration>,
+    onsets: Vec<Duration>,
+    /// Of the echo server.
+    echoed: Vec<Duration>,
+}
+
+fn sorted(tallies: &[Tally], what: fn(&Tally) -> &[Duration]) -> Vec<Duration> {
+    let mut all: Vec<Duration> = tallies.iter().flat_map(|tally| what(tally).iter().copied()).collect();
+    all.sort_unstable();
+    all
+}
+
+fn print(load: &Load, times: &Times, tallies: &[Tally]) {
     println!(
         "| {} sessions, {} of them with Silero, {} s | n | p50 | p99 | most |",
         load.sessions, load.real, load.seconds
     );
     println!("|---|---|---|---|---|");
     for (what, times) in [
-        ("echo server: ping to its echo", &echoed),
-        ("session: ping to pong", &pongs),
-        ("session: the frame that begins speech to `speech_started`", &onsets),
+        ("echo server: ping to its echo", &times.echoed),
+        ("session: ping to pong", &times.pongs),
+        ("session: the frame that begins speech to `speech_started`", &times.onsets),
     ] {
         let [median, late, most] = [percentile(times, 50), percentile(times, 99), percentile(times, 100)];
         println!("| {what} | {} | {median:.2?} | {late:.2?} | {most:.2?} |", times.len());
     }
+    let sum = |what: fn(&Tally) -> usize| tallies.iter().map(what).sum::<usize>();
     println!(
-        "frames of voice activity: {expected} sent, {heard} heard; replies: {}; pieces of audio: {}, {} of them too late; \
-         tasks: {} before, {} after; CPU of the server: {:.2} cores",
+        "replies: {}; pieces of audio: {}, {} of them too late",
         sum(|tally| tally.replies),
         sum(|tally| tally.pieces),
         sum(|tally| tally.late_pieces),
-        before.tasks,
-        left.tasks,
-        left.cpu.saturating_sub(before.cpu).as_secs_f64() / load.seconds as f64,
     );
-    assert!(errors.is_empty(), "{errors:?}");
-    assert_eq!(heard, expected, "frames were lost");
-    assert!(left.tasks <= before.tasks, "{} tasks are left, {} before", left.tasks, before.tasks);
-    assert!(!onsets.is_empty() && sum(|tally| tally.replies) > 0);
-    for times in [&pongs, &onsets] {
-        let (session, plain) = (percentile(times, 99), percentile(&echoed, 99));
-        assert!(session <= plain + load.most_added, "p99 {session:?}, of the echo {plain:?}");
-    }
 }
 
 /// Of sorted times.

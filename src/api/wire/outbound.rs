@@ -184,7 +184,7 @@ fn body_of<'a>(output: &'a Output, resume_token: &'a str) -> Body<'a> {
             Body::Interrupted { item_id, heard_text, heard_ms: millis(*heard), turn: turn.0 }
         }
         Output::TurnComplete(report) => Body::complete(report),
-        Output::SettingsApplied(settings) => Body::SettingsApplied(settings),
+        Output::SettingsApplied(applied) => Body::SettingsApplied(&applied.settings),
         Output::Error(complaint) => Body::complaint(complaint),
     }
 }

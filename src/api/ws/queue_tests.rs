@@ -6,6 +6,16 @@ async fn small_house() -> Server {
     server_with(|state| (state.limits.sessions, state.limits.queue) = (1, 2)).await
 }
 
+/// Who has the only session, and those who wait for it.
+async fn full(server: &Server) -> (Client, Client, Client) {
+    let first = server.started().await;
+    let mut second = server.connect("").await;
+    at(&mut second, 1).await;
+    let mut third = server.connect("").await;
+    at(&mut third, 2).await;
+    (first, second, third)
+}
+
 /// Waits to be told of this place.
 async fn at(client: &mut Client, position: u64) -> Value {
     loop {
@@ -21,11 +31,7 @@ async fn at(client: &mut Client, position: u64) -> Value {
 #[tokio::test]
 async fn who_waits_is_told_its_place_and_gets_its_session() {
     let server = small_house().await;
-    let first = server.started().await;
-    let mut second = server.connect("").await;
-    at(&mut second, 1).await;
-    let mut third = server.connect("").await;
-    at(&mut third, 2).await;
+    let (first, mut second, mut third) = full(&server).await;
     let mut fourth = server.connect("").await;
     let (messages, close) = fourth.rest().await;
     assert_eq!((&messages[0]["code"], close), (&json!("session_limit_reached"), Some(1013)), "the queue is full");
@@ -46,11 +52,7 @@ async fn who_waits_is_told_its_place_and_gets_its_session() {
 #[tokio::test]
 async fn a_socket_that_leaves_gives_its_place_up() {
     let server = small_house().await;
-    let first = server.started().await;
-    let mut second = server.connect("").await;
-    at(&mut second, 1).await;
-    let mut third = server.connect("").await;
-    at(&mut third, 2).await;
+    let (first, second, mut third) = full(&server).await;
     drop(second);
     at(&mut third, 1).await;
     let begun = tokio::time::Instant::now();

@@ -1,9 +1,9 @@
 //! What the language model writes for the session itself, while nobody speaks and no reply is under way: a title for a
 //! conversation that has none, and a summary of the history where the settings ask for one.
 //!
-//! A note is a favour. Whatever begins stops it, and the next pause begins it anew. A summary that fails changes nothing
-//! and is tried again after the next turn, with fewer messages. A conversation is first called by what the user said
-//! first; a title that anybody else gave it stays.
+//! A note is a favour. Whatever begins stops it, and the next pause begins it anew; a session that is about to end begins
+//! none. A summary that fails changes nothing and is tried again after the next turn, with fewer messages. A conversation
+//! is first called by what the user said first; a title that anybody else gave it stays.
 
 use super::{Effect, Machine, system_prompt};
 use crate::provider::{ChatRequest, ProviderError};
@@ -44,6 +44,14 @@ pub(super) struct Notes {
     failures: u32,
     /// When the latest summary failed.
     failed_in: Option<Turn>,
+    /// Nobody would wait for another one.
+    is_closed: bool,
+}
+
+impl Notes {
+    pub(super) const fn close(&mut self) {
+        self.is_closed = true;
+    }
 }
 
 #[derive(Debug)]
@@ -60,7 +68,7 @@ impl Machine {
     pub(super) fn note_when_idle(&mut self) {
         let is_idle = self.replies.is_empty() && self.speaking.is_empty() && self.owed.is_none();
         let wanted = match &self.notes.under_way {
-            _ if !is_idle => false,
+            _ if !is_idle || self.notes.is_closed => false,
             Some(Note::Summary { .. }) => self.settings.summarize_history,
             Some(Note::Title) | None => true,
         };

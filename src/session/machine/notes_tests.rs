@@ -1,7 +1,7 @@
 use tokio::time::Instant;
 
 use super::super::tests::{
-    began, character, done, line, machine_for, machine_of, machine_with, nothing, run, text, told, wrote,
+    asked, began, character, done, line, machine_for, machine_of, machine_with, nothing, run, text, told, wrote,
 };
 use super::super::{Effects, Event, Machine};
 use super::*;
@@ -150,6 +150,29 @@ fn a_conversation_is_called_by_what_was_said_first_and_then_by_the_model() {
     assert_eq!(effects, ["titled \"Talking in Turns\" true"]);
     let effects = told(&talk(&mut machine, 3));
     assert!(!effects.iter().any(|it| it.starts_with("note") || it.starts_with("title")), "once: {effects:?}");
+}
+
+#[test]
+fn a_session_that_is_about_to_end_asks_for_no_more() {
+    let now = Instant::now();
+    let stopped_by = |input: Input| {
+        let mut machine = untitled();
+        talk(&mut machine, 1);
+        titled(&mut machine, FIRST_TITLE, "", Ok(true));
+        run(&mut machine, now, vec![text("Wait."), wrote(2, 0, "Yes?")]);
+        (run(&mut machine, now, vec![asked(input)]), machine)
+    };
+    let (mut interrupted, _) = stopped_by(Input::Interrupt { item_id: None, played_ms: None });
+    assert_eq!(interrupted.pop().unwrap(), "note 2", "nobody speaks");
+    let (closed, mut machine) = stopped_by(Input::Close);
+    assert_eq!(closed, interrupted, "the reply ends in the same way");
+    let cough = run(&mut machine, now, vec![began("u1"), nothing("u1")]);
+    assert_eq!(cough, ["speech_started", "transcription u1 \"\""]);
+    // One that is under way is not waited for either.
+    let mut machine = untitled();
+    talk(&mut machine, 1);
+    titled(&mut machine, FIRST_TITLE, "", Ok(true));
+    assert_eq!(run(&mut machine, now, vec![asked(Input::Close)]), ["stop_note"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::reply::Cause;
 use super::{Effect, Machine, Player, bad_field, no_item};
 use crate::provider::Role;
-use crate::session::event::{Complaint, ErrorCode, Input, Output, Participant, Request, Terms};
+use crate::session::event::{AppliedSettings, Complaint, ErrorCode, Input, Output, Participant, Request, Terms};
 use crate::session::history::Entry;
 use crate::session::record::{Character, MessageStatus, RecordError};
 use crate::session::settings::BadField;
@@ -22,7 +22,11 @@ impl Machine {
         // What stops or reports a reply, or tells what the records hold already, waits for nobody.
         let is_urgent = matches!(
             request.input,
-            Input::Interrupt { .. } | Input::PlaybackAck { .. } | Input::Noted(_) | Input::Dropped { .. }
+            Input::Interrupt { .. }
+                | Input::Close
+                | Input::PlaybackAck { .. }
+                | Input::Noted(_)
+                | Input::Dropped { .. }
         );
         if let Some(deferred) = self.deferred.as_mut().filter(|_| !is_urgent) {
             if deferred.len() < DEFERRED {
@@ -78,6 +82,11 @@ impl Machine {
                     self.interrupt(now, played_ms.map(Duration::from_millis));
                 }
             }
+            Input::Close => {
+                self.notes.close();
+                self.owed = None;
+                self.interrupt(now, None);
+            }
             Input::PlaybackAck { item_id, played_ms } => {
                 if let Some(reply) = self.replies.front_mut().filter(|reply| reply.item_id == item_id) {
                     reply.acknowledge(now, Duration::from_millis(played_ms));
@@ -92,7 +101,8 @@ impl Machine {
             }) {
                 Ok(settings) => {
                     self.settings = settings.clone();
-                    self.tell_to(Output::SettingsApplied(Box::new(settings)), reference);
+                    let applied = AppliedSettings { settings, patch };
+                    self.tell_to(Output::SettingsApplied(Box::new(applied)), reference);
                     self.prepare();
                 }
                 Err(error) => self.complain(bad_field(&error), reference),

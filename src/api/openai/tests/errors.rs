@@ -174,8 +174,7 @@ async fn the_key_is_asked_for_and_never_told() {
     let error = response.json::<Value>().await.unwrap()["error"].clone();
     assert_eq!((&error["type"], &error["code"]), (&json!("authentication_error"), &json!("unauthorized")));
     script(&server, vec![text("Hello")], stopped(1));
-    let address = format!("http://{}{CHAT}", server.address);
-    let request = reqwest::Client::new().post(address).bearer_auth("sesame").header("x-request-id", "r-1");
+    let request = server.asking(reqwest::Method::POST, CHAT).bearer_auth("sesame").header("x-request-id", "r-1");
     let response = request.json(&hello()).send().await.unwrap();
     assert_eq!((response.status().as_u16(), &response.headers()["x-request-id"]), (200, &"r-1".parse().unwrap()));
     let caller = server.chat.asked.lock().unwrap().pop().unwrap().caller;

@@ -25,8 +25,7 @@ fn form(file: Vec<u8>, fields: &[(&'static str, &str)]) -> Sent {
 }
 
 async fn post(server: &Server, path: &str, form: Sent) -> reqwest::Response {
-    let url = format!("http://{}/v1/audio/{path}", server.address);
-    let request = reqwest::Client::new().post(url).multipart(form);
+    let request = server.asking(reqwest::Method::POST, &format!("/v1/audio/{path}")).multipart(form);
     timeout(PATIENCE, request.send()).await.unwrap().unwrap()
 }
 
@@ -163,8 +162,8 @@ async fn what_is_too_long_or_too_large_is_refused_soon() {
 async fn a_header_without_end_is_not_kept() {
     let (server, _) = hearing(&[]).await;
     let body = format!("--b\r\nContent-Disposition: form-data; name=\"{}", "x".repeat(20 * 1024 * 1024));
-    let url = format!("http://{}/v1/audio/transcriptions", server.address);
-    let request = reqwest::Client::new().post(url).header("content-type", "multipart/form-data; boundary=b").body(body);
+    let request = server.asking(reqwest::Method::POST, "/v1/audio/transcriptions");
+    let request = request.header("content-type", "multipart/form-data; boundary=b").body(body);
     let response = timeout(PATIENCE, request.send()).await.unwrap().unwrap();
     assert_eq!(response.status(), 400);
 }
@@ -209,8 +208,8 @@ async fn whoever_leaves_is_not_worked_for() {
     let slow = Arc::new(slow);
     let left = Arc::clone(&slow);
     let server = server_with(move |state| state.parts.stt = left).await;
-    let url = format!("http://{}/v1/audio/transcriptions", server.address);
-    let request = reqwest::Client::new().post(url).multipart(form(clip(100), &[("model", "whisper-1")]));
+    let request = server.asking(reqwest::Method::POST, "/v1/audio/transcriptions");
+    let request = request.multipart(form(clip(100), &[("model", "whisper-1")]));
     assert!(timeout(Duration::from_millis(800), request.send()).await.is_err(), "nothing answers for an hour");
     let mut patience = 100;
     while Arc::strong_count(&slow.heard) > 1 && patience > 0 {

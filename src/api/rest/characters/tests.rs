@@ -31,7 +31,7 @@ impl Answer {
 }
 
 async fn ask(server: &Server, method: Method, path: &str, body: Option<Value>, headers: &[(&str, &str)]) -> Answer {
-    let mut request = reqwest::Client::new().request(method, format!("http://{}{path}", server.address));
+    let mut request = server.asking(method, path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -58,8 +58,7 @@ fn with_picture(server: &Server, id: &str, bytes: Vec<u8>, name: &str) -> reqwes
     body.extend(b"\"\r\nContent-Type: image/svg+xml\r\n\r\n");
     body.extend(bytes);
     body.extend(b"\r\n--edge--\r\n");
-    let address = format!("http://{}/api/characters/{id}/image", server.address);
-    let request = reqwest::Client::new().post(address).body(body);
+    let request = server.asking(Method::POST, &format!("/api/characters/{id}/image")).body(body);
     request.header("content-type", "multipart/form-data; boundary=edge")
 }
 

@@ -42,7 +42,7 @@ pub(super) async fn ask_with(
     body: Option<Value>,
     headers: &[(&str, &str)],
 ) -> Answer {
-    let mut request = reqwest::Client::new().request(method, format!("http://{}{path}", server.address));
+    let mut request = server.asking(method, path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

@@ -306,7 +306,7 @@ async fn again(server: &Server, id: &str, body: Option<Value>) -> reqwest::Respo
     let path = format!("/api/messages/{id}/regenerate");
     match body {
         Some(body) => server.post(&path, &body).await,
-        None => reqwest::Client::new().post(format!("http://{}{path}", server.address)).send().await.unwrap(),
+        None => server.asking(reqwest::Method::POST, &path).send().await.unwrap(),
     }
 }
 

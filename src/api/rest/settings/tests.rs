@@ -1,3 +1,4 @@
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::api::defaults::Saved;
@@ -34,8 +35,7 @@ async fn get(server: &Server) -> Value {
 }
 
 async fn put(server: &Server, body: &Value) -> (u16, Value) {
-    let request = reqwest::Client::new().put(format!("http://{}/api/settings", server.address)).json(body);
-    let response = request.send().await.unwrap();
+    let response = server.asking(Method::PUT, "/api/settings").json(body).send().await.unwrap();
     (response.status().as_u16(), response.json().await.unwrap())
 }
 

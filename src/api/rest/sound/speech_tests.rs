@@ -19,7 +19,7 @@ async fn made(server: &Server, body: Value) -> Value {
 }
 
 async fn fetched(server: &Server, url: &str, range: Option<&str>) -> reqwest::Response {
-    let mut request = reqwest::Client::new().get(format!("http://{}{url}", server.address));
+    let mut request = server.asking(reqwest::Method::GET, url);
     if let Some(range) = range {
         request = request.header("range", range);
     }

@@ -8,8 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::routing::get;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
@@ -68,11 +67,7 @@ impl Served {
     }
 
     pub(super) async fn report(&self) -> Report {
-        let mut stream = TcpStream::connect(&self.address).await.unwrap();
-        let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
+        let answer = reqwest::get(format!("http://{}/metrics", self.address)).await.unwrap().text().await.unwrap();
         let figure = |name: &str| -> u64 {
             let line = answer.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap_or_else(|| panic!("{answer}")).trim().parse().unwrap()

@@ -179,12 +179,8 @@ impl Conductor {
         if std::mem::replace(&mut self.is_cut_off, true) {
             return Some(Ending::Draining);
         }
-        self.interrupt();
+        self.call.ask(Input::Close);
         None
-    }
-
-    fn interrupt(&self) {
-        self.call.ask(Input::Interrupt { item_id: None, played_ms: None });
     }
 
     /// Others have done something to some conversation.
@@ -237,7 +233,7 @@ impl Conductor {
 
     /// Interrupts the reply, so that it ends as every reply does.
     async fn last_words(&mut self) {
-        self.interrupt();
+        self.call.ask(Input::Close);
         while self.work.is_replying()
             && let Some(told) = next(&mut self.outbox, false).await
         {

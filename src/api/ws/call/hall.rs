@@ -14,7 +14,9 @@ pub(in crate::api) struct Hall {
     calls: Mutex<Vec<Arc<Call>>>,
     /// Calls that have not stored all that was said.
     running: watch::Sender<usize>,
-    /// Held while a named conversation is opened, so that two sockets never open it twice.
+    /// Held while a named conversation is opened, so that two sockets never open it twice: one gate for all conversations,
+    /// held over what the database is asked meanwhile, so that they are opened one after another. That is a few reads,
+    /// and of a session that goes on its journal. Whoever is in a call, or begins a new conversation, does not wait for it.
     gate: tokio::sync::Mutex<()>,
     pub(super) pages: Pages,
 }

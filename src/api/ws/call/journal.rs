@@ -56,13 +56,10 @@ impl From<Heard> for HeardState {
 
 impl State {
     pub(super) fn of(call: &Call) -> Self {
-        let scene = call.started();
-        Self {
-            settings: call.changed_settings(),
-            character_ids: scene.characters.iter().map(|character| character.id.clone()).collect(),
-            is_read: scene.settings.output == OutputKind::Text,
-            heard: call.log.playback().heard(Instant::now()).map(HeardState::from),
-        }
+        let (settings, heard) = (call.changed_settings(), call.log.heard(Instant::now()).map(HeardState::from));
+        let scene = call.scene_now();
+        let character_ids = scene.characters.iter().map(|character| character.id.clone()).collect();
+        Self { settings, character_ids, is_read: scene.settings.output == OutputKind::Text, heard }
     }
 
     /// Notes what a client sets, over what was set before.
@@ -133,7 +130,7 @@ impl Journal {
                 return;
             }
             self.step(call, hall).await;
-            if self.due.is_some() {
+            if self.due.take().is_some() {
                 sleep(RETRY).await;
             }
         }
@@ -215,3 +212,7 @@ pub(in crate::api) async fn sweep_for_ever(store: Store) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::playback::Playback;
+use super::playback::{Heard, Playback};
 use super::{Client, Ending};
 use crate::api::wire::Notice;
 use crate::session::event::{AudioPiece, Output, Told};
@@ -42,6 +42,11 @@ impl Line {
             _ => None,
         }
     }
+
+    /// Of its audio.
+    fn length(&self) -> Duration {
+        self.audio().map(|piece| piece.audio.duration()).unwrap_or_default()
+    }
 }
 
 /// The lines of one call.
@@ -60,6 +65,8 @@ struct Lines {
     texts: VecDeque<u64>,
     /// The places of audio, oldest first.
     audio: VecDeque<u64>,
+    /// How long all of it is together.
+    held: Duration,
     /// The place of the next line.
     end: u64,
     last_seq: u64,
@@ -82,6 +89,7 @@ impl Log {
             kept: BTreeMap::new(),
             texts: VecDeque::new(),
             audio: VecDeque::new(),
+            held: Duration::ZERO,
             end: 0,
             last_seq: forgotten,
             forgotten,
@@ -145,9 +153,9 @@ impl Log {
         }
     }
 
-    /// What a journal needs to know of what was heard.
-    pub(super) fn playback(&self) -> Playback {
-        self.lines().playback.clone()
+    /// What was heard by `now` of the reply that is under way. None: no whole sentence.
+    pub(super) fn heard(&self, now: Instant) -> Option<Heard> {
+        self.lines().playback.heard(now)
     }
 
     /// Nothing follows. Sockets that have read all of it close so.
@@ -226,6 +234,7 @@ impl Lines {
         let line = Line { seq, only, asker, notice };
         if line.audio().is_some() {
             self.audio.push_back(self.end);
+            self.held += line.length();
         } else {
             self.last_seq = seq.unwrap_or(self.last_seq);
             self.texts.push_back(self.end);
@@ -242,21 +251,19 @@ impl Lines {
         {
             self.forgotten = line.seq.unwrap_or(self.forgotten);
         }
-        let length = |place: &u64| Some(self.kept.get(place)?.audio()?.audio.duration());
-        let mut length: Duration = self.audio.iter().filter_map(length).sum();
-        while length > AUDIO
+        while self.held > AUDIO
             && let Some(line) = self.audio.pop_front().and_then(|place| self.kept.remove(&place))
         {
-            length = length.saturating_sub(line.audio().map(|piece| piece.audio.duration()).unwrap_or_default());
+            self.held = self.held.saturating_sub(line.length());
         }
     }
 
     fn drop_audio(&mut self, which: impl Fn(&AudioPiece) -> bool) {
-        let kept = &mut self.kept;
-        self.audio.retain(|place| {
+        let Self { kept, audio, held, .. } = self;
+        audio.retain(|place| {
             let goes = kept.get(place).and_then(|line| line.audio()).is_none_or(&which);
-            if goes {
-                kept.remove(place);
+            if goes && let Some(line) = kept.remove(place) {
+                *held = held.saturating_sub(line.length());
             }
             !goes
         });

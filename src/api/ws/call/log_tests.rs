@@ -121,6 +121,26 @@ async fn what_is_kept_is_bounded() {
     assert_eq!((kept.len(), kept[0].as_str()), (300, "a10000"), "30 s");
 }
 
+#[tokio::test]
+async fn what_was_played_makes_room_and_no_more_than_its_own() {
+    let log = log();
+    let speak = |pieces: std::ops::Range<u64>| pieces.for_each(|piece| audio(&log, piece * 100));
+    let kept = || {
+        let kept = waiting(&mut log.from_seq(ME, 0).unwrap());
+        (kept.len(), kept.first().cloned().unwrap_or_default())
+    };
+    speak(0..300);
+    log.acknowledge("i", Duration::from_secs(10));
+    assert_eq!(kept(), (200, "a10000".to_owned()));
+    speak(300..400);
+    assert_eq!(kept(), (300, "a10000".to_owned()), "there was room for what was played");
+    speak(400..401);
+    assert_eq!(kept(), (300, "a10100".to_owned()), "for no more");
+    log.acknowledge("i", Duration::from_millis(40_100));
+    speak(401..701);
+    assert_eq!(kept(), (300, "a40100".to_owned()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_falls_behind_is_told_to_go_and_a_burst_is_no_fault() {
     let log = log();

@@ -157,23 +157,30 @@ impl Call {
 
     /// Whose token this is. None: not one of this call.
     fn client_of(&self, owner: &str, token: &str) -> Option<Client> {
-        let (secret, client) = token.rsplit_once('.')?;
-        // Digests, since comparing them takes the same time for every guess.
-        let is_one = *self.owner == *owner && digest(secret) == digest(&self.secret);
-        Client::read(client).filter(|_| is_one)
+        let known = known_by(token, &digest(&self.secret)).filter(|_| *self.owner == *owner);
+        known.map(|(_, client)| client)
     }
 
     /// As a newcomer is told.
     pub(super) fn started(&self) -> Started {
-        self.scene.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.scene_now().clone()
+    }
+
+    fn scene_now(&self) -> MutexGuard<'_, Started> {
+        self.scene.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in what a newcomer would have to know.
     fn learn(&self, output: &Output) {
-        let mut scene = self.scene.lock().unwrap_or_else(PoisonError::into_inner);
         match output {
-            Output::Characters(characters) => scene.characters.clone_from(characters),
-            Output::SettingsApplied(settings) => scene.settings.clone_from(settings),
+            Output::Characters(characters) => self.scene_now().characters.clone_from(characters),
+            Output::SettingsApplied(applied) => {
+                self.scene_now().settings.clone_from(&applied.settings);
+                // Now that the session has taken them: refused ones are not to come back with it.
+                if let Ok(Value::Object(patch)) = serde_json::to_value(&applied.patch) {
+                    self.set_again(patch);
+                }
+            }
             _ => {}
         }
     }
@@ -210,6 +217,14 @@ impl Call {
     }
 }
 
+/// The secret that a token is made of, and whose token it is. None: the secret is another one.
+fn known_by<'a>(token: &'a str, secret_digest: &str) -> Option<(&'a str, Client)> {
+    let (secret, client) = token.rsplit_once('.')?;
+    let client = Client::read(client)?;
+    // Digests, since comparing them takes the same time for every guess.
+    (digest(secret) == secret_digest).then_some((secret, client))
+}
+
 /// One client's way into its call.
 #[derive(Clone)]
 pub(super) struct Seat {
@@ -229,11 +244,6 @@ impl Seat {
                     return Ok(());
                 }
                 self.call.log.acknowledge(item_id, Duration::from_millis(*played_ms));
-            }
-            Input::Settings(patch) => {
-                if let Ok(Value::Object(settings)) = serde_json::to_value(patch) {
-                    self.call.set_again(settings);
-                }
             }
             _ => {}
         }

@@ -11,7 +11,7 @@ use crate::session::event::AudioPiece;
 const ENDS: usize = 16;
 
 /// The playback of one call.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(in crate::api::ws) struct Playback {
     /// The latest reply with sound.
     item: Option<Item>,
@@ -23,7 +23,7 @@ pub(in crate::api::ws) struct Playback {
     ends: VecDeque<(String, u64)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Item {
     id: String,
     /// Of each piece: where it ends, from the item's first sample, and when its playback does.

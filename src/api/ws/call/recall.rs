@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::journal::{HeardState, State};
-use super::{Call, Client, Conductor, Log};
+use super::{Call, Client, Conductor, Log, known_by};
 use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::wire::{Notice, Recall, Resume};
@@ -15,7 +15,7 @@ use crate::session::record::{Message, MessageStatus, RecordError, Records};
 use crate::session::resumption::{Resumption, Unfinished};
 use crate::session::settings::SettingsPatch;
 use crate::session::{self, Handle, Opening, StartError};
-use crate::store::{CutOff, Journalled, Owned, Store, digest};
+use crate::store::{CutOff, Owned, Store};
 
 /// A client may have read so many messages that were not written yet when the server ended.
 const UNWRITTEN: u64 = 1_024;
@@ -30,7 +30,7 @@ pub(in crate::api::ws) async fn recall(
     opening: &Opening,
 ) -> Result<Option<(Arc<Call>, Client, Conductor)>, StartError> {
     let Some(known) = asker.rows.journal(&resume.session_id).await? else { return Ok(None) };
-    let Some((secret, client)) = secret_of(&known, &resume.token) else { return Ok(None) };
+    let Some((secret, client)) = known_by(&resume.token, &known.secret_digest) else { return Ok(None) };
     let (recall, first) = (read(&known.messages), known.messages.first().and_then(|first| first["seq"].as_u64()));
     let is_known = first.is_some_and(|first| resume.last_seq + 1 >= first);
     if !is_known || resume.last_seq > recall.last_seq + UNWRITTEN {
@@ -53,17 +53,10 @@ pub(in crate::api::ws) async fn recall(
     let numbered = known.messages.into_iter().filter_map(|message| Some((message["seq"].as_u64()?, message)));
     let recalled = numbered.map(|(seq, message)| (seq, Notice::Recalled(message))).collect();
     let log = Log::after(house.state.limits.bounds.outbound, recall.last_seq.max(resume.last_seq), recalled);
-    let call = Call::new(asker.rows.owner().into(), scene, secret, log, inbox);
+    let call = Call::new(asker.rows.owner().into(), scene, secret.to_owned(), log, inbox);
     call.set_again(state.settings);
     let conductor = Conductor::again(house, Arc::clone(&call), outbox, ending);
     Ok(Some((call, client, conductor)))
-}
-
-/// What the token is made of, where it is one of this session.
-fn secret_of(known: &Journalled, token: &str) -> Option<(String, Client)> {
-    let (secret, client) = token.rsplit_once('.')?;
-    let client = Client::read(client)?;
-    (digest(secret) == known.secret_digest).then(|| (secret.to_owned(), client))
 }
 
 fn read(messages: &[Value]) -> Recall {

@@ -14,6 +14,7 @@ use crate::store::{LOCAL_OWNER, Store};
 
 on_both_databases!(
     a_killed_server_loses_no_number,
+    what_was_refused_is_not_set_after_a_restart,
     a_reply_that_was_cut_off_is_spoken_to_its_end,
     who_comes_too_late_begins_anew,
 );
@@ -90,6 +91,29 @@ async fn a_killed_server_loses_no_number(database: TestStore) {
     client.send(json!({"type": "settings", "top_p": 0.5})).await;
     let applied = client.until("settings_applied").await.pop().unwrap();
     assert_eq!((&applied["top_k"], &applied["vad"]["silence_ms"]), (&json!(7), &json!(500)), "as it was set before");
+}
+
+async fn what_was_refused_is_not_set_after_a_restart(database: TestStore) {
+    let first = mortal(&database).await;
+    let mut client = first.server.connect("").await;
+    let started = client.next().await;
+    client.send(json!({"type": "settings", "top_k": 5, "vad": {"silence_ms": 500}})).await;
+    client.until("settings_applied").await;
+    client.send(json!({"type": "settings", "languages": ["xx"], "top_k": 7, "vad": null})).await;
+    assert_eq!(client.until("error").await.pop().unwrap()["code"], "language_unsupported");
+    client.send(json!({"type": "settings", "vad": {"threshold": 0.25}})).await;
+    let before = client.until("settings_applied").await.pop().unwrap();
+    journalled().await;
+    first.kill();
+    let server = next_server(&database).await;
+    let (_back, answer) = back(&server, &started, 1).await;
+    assert_eq!(answer["type"], "resumed");
+    let query = format!("?conversation_id={}", started["conversation_id"].as_str().unwrap());
+    let joined = server.connect(&query).await.next().await;
+    assert_eq!(joined["session_id"], started["session_id"]);
+    let settings = &joined["settings"];
+    assert_eq!((&settings["top_k"], &settings["languages"]), (&json!(5), &started["settings"]["languages"]));
+    assert_eq!((&settings["top_k"], &settings["vad"]), (&before["top_k"], &before["vad"]), "as it was in force");
 }
 
 async fn a_reply_that_was_cut_off_is_spoken_to_its_end(database: TestStore) {

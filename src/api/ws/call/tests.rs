@@ -6,6 +6,7 @@ mod restart;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::connect_async;
@@ -332,35 +333,11 @@ async fn who_says_goodbye_is_not_waited_for() {
     }
 }
 
-#[tokio::test]
-async fn aborted_connections_leave_every_place_free() {
-    const PLACES: usize = 8;
-    let server = server_with(|state| state.limits.sessions = PLACES).await;
-    server.will_say(&SENTENCES.repeat(5));
-    let mut aborted = 0;
-    while aborted < 200 {
-        let mut client = server.connect("").await;
-        if client.next().await["type"] == "session_started" {
-            aborted += 1;
-            if aborted == 100 {
-                client.say("hello").await;
-                client.until("audio_chunk").await;
-            } else if aborted % 10 == 0 {
-                client.sound(16_000, 100).await;
-            }
-        }
-    }
-    let begun = Instant::now();
-    let mut clients = vec![];
-    while clients.len() < PLACES {
-        let mut client = server.connect("").await;
-        if client.next().await["type"] == "session_started" {
-            clients.push(client);
-        } else {
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+async fn over_rest(server: &Server, method: Method, path: &str, body: Option<Value>) {
+    let request = server.asking(method, &format!("/api{path}"));
+    let request = if let Some(body) = body { request.json(&body) } else { request };
+    let answer = request.send().await.unwrap();
+    assert!(answer.status().is_success(), "{path}: {}", answer.text().await.unwrap());
 }
 
 #[tokio::test]
@@ -369,10 +346,8 @@ async fn what_rest_does_to_a_conversation_is_told_and_known() {
     let mut client = server.connect("").await;
     let started = client.next().await;
     let id = started["conversation_id"].as_str().unwrap();
-    let http = reqwest::Client::new();
-    let at = |path: &str| format!("http://{}/api{path}", server.address);
 
-    http.put(at(&format!("/conversations/{id}"))).json(&json!({"title": "Fish"})).send().await.unwrap();
+    over_rest(&server, Method::PUT, &format!("/conversations/{id}"), Some(json!({"title": "Fish"}))).await;
     let told = client.next().await;
     assert_eq!((&told["type"], &told["title"]), (&json!("conversation_updated"), &json!("Fish")));
     assert_eq!((&told["conversation"]["id"], &told["seq"]), (&json!(id), &json!(2)));
@@ -381,8 +356,8 @@ async fn what_rest_does_to_a_conversation_is_told_and_known() {
     let made: Value = server.post("/api/messages", &new).await.json().await.unwrap();
     let told = client.next().await;
     assert_eq!((&told["type"], &told["message"]), (&json!("message_created"), &made));
-    let place = at(&format!("/messages/{}", made["id"].as_str().unwrap()));
-    http.put(&place).json(&json!({"content": "The word is swordfish."})).send().await.unwrap();
+    let place = format!("/messages/{}", made["id"].as_str().unwrap());
+    over_rest(&server, Method::PUT, &place, Some(json!({"content": "The word is swordfish."}))).await;
     let told = client.next().await;
     assert_eq!((&told["type"], &told["deleted"]), (&json!("message_updated"), &Value::Null));
     assert_eq!(told["message"]["content"], "The word is swordfish.");
@@ -394,7 +369,7 @@ async fn what_rest_does_to_a_conversation_is_told_and_known() {
     let asked = server.chat.asked.lock().unwrap().last().unwrap().messages.clone();
     assert!(asked.iter().any(|message| message.content.contains("swordfish")), "{asked:?}");
 
-    http.delete(&place).send().await.unwrap();
+    over_rest(&server, Method::DELETE, &place, None).await;
     let told = client.until("message_updated").await.pop().unwrap();
     assert_eq!((&told["deleted"], &told["message"]["id"]), (&json!(true), &made["id"]));
     server.will_say("No.");
@@ -410,11 +385,9 @@ async fn others_that_rest_brings_in_take_part_and_a_deleted_conversation_ends() 
     let mut client = server.connect("").await;
     let started = client.next().await;
     let id = started["conversation_id"].as_str().unwrap();
-    let http = reqwest::Client::new();
-    let at = |path: &str| format!("http://{}/api{path}", server.address);
     let max: Value = server.post("/api/characters", &json!({"name": "Max"})).await.json().await.unwrap();
     let both = json!({"character_ids": ["mira-001", max["id"]]});
-    http.put(at(&format!("/conversations/{id}/characters"))).json(&both).send().await.unwrap();
+    over_rest(&server, Method::PUT, &format!("/conversations/{id}/characters"), Some(both.clone())).await;
     let told = [client.next().await, client.next().await];
     assert!(told.iter().all(|message| message["type"] == "conversation_updated"), "{told:?}");
     assert_eq!(told[0]["conversation"]["character_ids"], both["character_ids"]);
@@ -435,7 +408,7 @@ async fn others_that_rest_brings_in_take_part_and_a_deleted_conversation_ends() 
     }
     assert_eq!(of(&told, "message_created")[0]["message"]["content"], "Max, hello");
 
-    http.delete(at(&format!("/conversations/{id}"))).send().await.unwrap();
+    over_rest(&server, Method::DELETE, &format!("/conversations/{id}"), None).await;
     let (told, close) = client.rest().await;
     let last = told.last().unwrap();
     assert_eq!((&last["type"], &last["deleted"]), (&json!("conversation_updated"), &json!(true)), "{told:?}");

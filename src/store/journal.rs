@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use sqlx::{AnyConnection, Row};
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
+use super::conversation::BEING_GIVEN;
 use super::record::Fault;
 use super::{Kind, Owned, Store, row};
 use crate::session::record::{Message, RecordError};
@@ -191,16 +192,12 @@ async fn read(
 }
 
 async fn cut_off(store: &Store, age: Duration) -> Result<Vec<CutOff>, sqlx::Error> {
-    // What a client has written itself has no metadata: its state is the client's business.
-    let rows = sqlx::query(
+    let text = format!(
         "SELECT owner, id, conversation_id, role, character_id, character_name, content, status, heard_chars, metadata,
                 client_message_id
-         FROM messages WHERE status IN ('pending', 'processing') AND updated_at <= $1 AND role = 'assistant'
-             AND metadata <> '{}'",
-    )
-    .bind(row::ago(age))
-    .fetch_all(&store.readers)
-    .await?;
+         FROM messages WHERE {BEING_GIVEN} AND updated_at <= $1"
+    );
+    let rows = sqlx::query(AssertSqlSafe(text)).bind(row::ago(age)).fetch_all(&store.readers).await?;
     rows.iter().map(|found| Ok(CutOff { owner: found.try_get("owner")?, message: row::message(found)? })).collect()
 }
 

@@ -89,6 +89,12 @@ pub struct Saved {
     pub is_new: bool,
 }
 
+/// Which rows of `messages` are replies that a session is giving: it writes their end, or whoever mends what a crash cut
+/// off. A session notes something with a reply from its beginning; what a client has written itself has no metadata, and
+/// its state is the client's business.
+pub(in crate::store) const BEING_GIVEN: &str =
+    "status IN ('pending', 'processing') AND role = 'assistant' AND metadata <> '{}'";
+
 /// The values of a row that [`insert`] writes.
 const VALUES: usize = 17;
 /// Rows of one statement: SQLite takes 32,766 values, and longer statements gain nothing.
@@ -434,11 +440,12 @@ fn heard_of(before: &str, after: &str, heard: usize) -> Option<usize> {
 async fn delete(owned: &Owned, id: &str, expected: Option<&[i64]>) -> Result<StoredMessage, Fault> {
     let mut lock = owned.store.write().await?;
     let found = lock_message(&mut lock, &owned.owner, id, expected).await?;
-    if matches!(found.status, MessageStatus::Pending | MessageStatus::Processing) {
+    let text = format!("DELETE FROM messages WHERE id = $1 AND NOT ({BEING_GIVEN})");
+    let deleted = sqlx::query(AssertSqlSafe(text)).bind(id.to_owned()).execute(&mut *lock).await?;
+    if deleted.rows_affected() == 0 {
         // Its end would store it again.
         return Err(Fault::Record(RecordError::UnderWay));
     }
-    sqlx::query("DELETE FROM messages WHERE id = $1").bind(id.to_owned()).execute(&mut *lock).await?;
     sqlx::query(
         "UPDATE conversations SET message_count = message_count - 1, last_message_at =
              (SELECT created_at FROM messages WHERE conversation_id = $1 ORDER BY position DESC LIMIT 1)

@@ -5,7 +5,8 @@ use serde_json::json;
 
 use super::super::tests::{character, rows, titled};
 use super::*;
-use crate::store::fixture::{TestStore, on_both_databases};
+use crate::session::record::{Message, Records};
+use crate::store::fixture::{TestStore, message, on_both_databases};
 
 on_both_databases!(
     messages_come_in_pages_the_newest_last,
@@ -153,10 +154,16 @@ async fn a_reply_under_way_is_not_deleted(store: TestStore) {
     let rows = rows(&store);
     let talk = titled(&rows, "").await.id;
     for (status, word) in [(MessageStatus::Pending, "pending"), (MessageStatus::Processing, "processing")] {
+        let (role, metadata) = (Role::Assistant, json!({"timings": {}}));
+        rows.save_message(Message { role, status, metadata, ..message(word, &talk, "so far") }).await.unwrap();
+        assert_eq!(rows.delete_message(word, None).await, Err(RecordError::UnderWay));
+        assert_eq!(rows.message(word).await.unwrap().content, "so far");
+        // What a client calls so nobody ends.
         let reply = NewMessage { status, role: Role::Assistant, ..new(&talk, word) };
         let reply = rows.save_messages(vec![reply]).await.unwrap().remove(0).message;
-        assert_eq!(rows.delete_message(&reply.id, None).await, Err(RecordError::UnderWay));
+        assert_eq!(rows.delete_message(&reply.id, None).await, Ok(None));
     }
+    assert_eq!(rows.conversation(&talk).await.unwrap().message_count, 2);
     let done = said(&rows, &talk, &["done"]).await.remove(0);
     assert_eq!(rows.delete_message(&done.id, None).await, Ok(None));
 }

@@ -142,9 +142,12 @@ async fn write(store: &Store, pages: &[JournalPage]) -> Result<(), sqlx::Error> 
         .await?;
         // The conversation is gone, and its sessions with it.
         let Some(messages) = page.messages.clone().filter(|_| known.rows_affected() > 0) else { continue };
+        // Where the word that a page is written was lost, it comes again, with what was told since.
         sqlx::query(
             "INSERT INTO session_pages (session_id, first_seq, last_seq, messages) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (session_id, first_seq) DO NOTHING",
+             ON CONFLICT (session_id, first_seq) DO UPDATE
+                 SET last_seq = excluded.last_seq, messages = excluded.messages
+                 WHERE excluded.last_seq > session_pages.last_seq",
         )
         .bind(page.session_id.clone())
         .bind(number(page.first_seq))

@@ -64,8 +64,8 @@ pub enum Input {
     Recast {
         character_ids: Vec<String>,
     },
-    /// Somebody else has written or changed this message, as the records say already.
-    Noted(Box<Message>),
+    /// Somebody else has written or changed these messages, as the records say already.
+    Noted(Vec<Message>),
     /// Somebody else has deleted this message.
     Dropped {
         message_id: String,

@@ -67,7 +67,7 @@ pub struct Store {
     place: Arc<str>,
     /// The budgets that are nearly used up, as they become so.
     warnings: watch::Sender<Vec<BudgetReport>>,
-    changes: broadcast::Sender<Change>,
+    changes: broadcast::Sender<Arc<Change>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -203,7 +203,7 @@ impl Owned {
     ) -> Result<StoredConversation, RecordError> {
         let is_recast = change.cast.is_some();
         let changed = update(self, id, expected, change).await.map_err(Fault::report)?;
-        self.tell(id, Changed::Conversation { conversation: Box::new(changed.clone()), is_recast });
+        self.tell(id, || Changed::Conversation { conversation: Box::new(changed.clone()), is_recast });
         Ok(changed)
     }
 
@@ -213,7 +213,7 @@ impl Owned {
     /// The conversation is not the owner's; [`RecordError::Changed`].
     pub async fn delete_conversation(&self, id: &str, expected: Option<&[i64]>) -> Result<Vec<String>, RecordError> {
         let files = delete(self, id, expected).await.map_err(Fault::report)?;
-        self.tell(id, Changed::ConversationDeleted);
+        self.tell(id, || Changed::ConversationDeleted);
         Ok(files)
     }
 }

@@ -405,6 +405,48 @@ async fn what_rest_does_to_a_conversation_is_told_and_known() {
 }
 
 #[tokio::test]
+async fn a_batch_of_messages_is_told_and_known_to_its_last() {
+    let server = server().await;
+    let mut client = server.connect("").await;
+    let started = client.next().await;
+    let id = &started["conversation_id"];
+    let line = |number: usize| json!({"conversation_id": id, "role": "user", "content": format!("line {number};")});
+    let batch = json!({"messages": (0..500).map(line).collect::<Vec<_>>()});
+    assert_eq!(server.post("/api/messages/batch", &batch).await.status(), 201);
+    for number in 0..500 {
+        let told = client.next().await;
+        assert_eq!(
+            (&told["type"], &told["message"]["content"]),
+            (&json!("message_created"), &json!(format!("line {number};")))
+        );
+    }
+    server.will_say("Yes.");
+    client.say("what were the lines").await;
+    until_stored(&mut client).await;
+    let asked = server.chat.asked.lock().unwrap().clone();
+    let mut asked = asked.iter().map(|asked| &asked.messages.last().unwrap().content);
+    let known = asked.find(|content| content.ends_with("what were the lines")).unwrap();
+    for number in 0..500 {
+        assert!(known.contains(&format!("line {number};")), "{number} of {known}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_for_many_conversations_reaches_each_call() {
+    let server = server().await;
+    let mut client = server.connect("").await;
+    let started = client.next().await;
+    let mut lines = vec![json!({"conversation_id": started["conversation_id"], "role": "user", "content": "here"})];
+    for _ in 0..300 {
+        let id = server.store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
+        lines.push(json!({"conversation_id": id, "role": "user", "content": "elsewhere"}));
+    }
+    assert_eq!(server.post("/api/messages/batch", &json!({"messages": lines})).await.status(), 201);
+    let told = client.next().await;
+    assert_eq!((&told["type"], &told["message"]["content"]), (&json!("message_created"), &json!("here")));
+}
+
+#[tokio::test]
 async fn others_that_rest_brings_in_take_part_and_a_deleted_conversation_ends() {
     let server = server().await;
     let mut client = server.connect("").await;

@@ -60,7 +60,8 @@ pub enum Input {
     Characters {
         character_ids: Vec<String>,
     },
-    /// These take part from now on, as the records say already.
+    /// These take part from now on, as the records say already. Empty: whoever stands in where a conversation that has
+    /// nobody is opened.
     Recast {
         character_ids: Vec<String>,
     },

@@ -12,9 +12,8 @@ impl Call {
     pub(super) fn hear_of(&self, what: &Changed) -> Option<Ending> {
         match what {
             Changed::Conversation { conversation, is_recast } => {
-                let character_ids = conversation.character_ids.clone();
-                if *is_recast && !character_ids.is_empty() {
-                    self.ask(Input::Recast { character_ids });
+                if *is_recast {
+                    self.ask(Input::Recast { character_ids: conversation.character_ids.clone() });
                 }
                 let conversation = shown_conversation((**conversation).clone());
                 self.log.announce(Notice::ConversationChanged { conversation, is_deleted: false });

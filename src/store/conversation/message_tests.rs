@@ -190,10 +190,13 @@ async fn a_page_of_a_long_conversation_is_quick(store: TestStore) {
         let batch = (0..500).map(|number| new(&talk, &word(part * 500 + number))).collect();
         rows.save_messages(batch).await.unwrap();
     }
+    if store.kind() == "postgres" {
+        // A minute later it would have done so itself. Without, it sorts half of the messages for each page.
+        store.execute("ANALYZE messages").await;
+    }
     let deep = Place { key: "10000".into(), id: String::new() };
     let mut slowest: Vec<(&str, Duration)> = Vec::new();
-    for (what, limit) in [("page", 250), ("search of few", 1000), ("search of all", 1000), ("search of a prefix", 1000)]
-    {
+    for (what, limit) in [("page", 100), ("search of few", 400), ("search of all", 400), ("search of a prefix", 400)] {
         let mut times = Vec::new();
         for _ in 0..5 {
             let begun = Instant::now();

@@ -92,7 +92,7 @@ pub struct State {
 }
 
 /// How much of everything. The defaults are those of docs/PROTOCOL.md.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// Open TCP connections; more wait in the kernel's queue.
     pub connections: usize,

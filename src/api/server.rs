@@ -48,6 +48,7 @@ pub async fn serve(listener: TcpListener, state: State, stop: impl Future<Output
     let sweep = rest::sweep_recordings(state.data_dir.clone(), state.store.clone());
     let _recordings = Task::spawn("recordings sweeper", sweep);
     let _forgetter = Task::spawn("idempotency sweeper", idempotent::sweep_for_ever(state.store.clone()));
+    let _ledger = Task::spawn("ledger sweeper", rest::sweep_usage(state.ledger.clone()));
     let _voices = Task::spawn("voice sweeper", rest::sweep_voices(state.data_dir.clone(), state.store.clone()));
     let address = listener.local_addr().unwrap_or_else(|error| {
         tracing::warn!(%error, "the server does not know its own address, and takes it for public");

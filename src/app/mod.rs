@@ -117,7 +117,7 @@ impl App {
         let spending = &self.config.spending;
         let usd = |amount: Option<f64>| amount.map(Usd::dollars);
         let ledger = StoredLedger::new(store.clone(), Budgets { day: usd(spending.day), month: usd(spending.month) });
-        ledger.recover().await;
+        ledger.recover(true).await;
         let books =
             Books::new(Arc::new(ledger.clone()), guard::prices(spending.prices.as_deref())?, usd(spending.request));
         self.books = Some(books);

@@ -10,10 +10,18 @@ use anyhow::{Context, bail};
 
 const FILE: &str = "in-use.lock";
 
-/// A server moves in, for as long as it keeps the file. Without a lock it works as well; what it is kept from is told.
+/// A server moves in, for as long as it keeps the file; it waits for a restore that is under way, and says so. Without a
+/// lock it works as well; what it is kept from is told.
 pub fn move_in(data_dir: &Path) -> Option<File> {
     let locked = open(data_dir).and_then(|file| {
-        file.lock_shared()?;
+        match file.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                tracing::info!("waiting for a restore of {} to end", data_dir.display());
+                file.lock_shared()?;
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
         Ok(file)
     });
     locked.inspect_err(|error| tracing::warn!(%error, "a restore could not be kept off {}", data_dir.display())).ok()

@@ -219,3 +219,7 @@ impl StopSignals {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "serve_tests.rs"]
+mod tests;

@@ -60,12 +60,13 @@ pub enum Input {
     Characters {
         character_ids: Vec<String>,
     },
-    /// These take part from now on, as the records say already.
+    /// These take part from now on, as the records say already. Empty: whoever stands in where a conversation that has
+    /// nobody is opened.
     Recast {
         character_ids: Vec<String>,
     },
-    /// Somebody else has written or changed this message, as the records say already.
-    Noted(Box<Message>),
+    /// Somebody else has written or changed these messages, as the records say already.
+    Noted(Vec<Message>),
     /// Somebody else has deleted this message.
     Dropped {
         message_id: String,

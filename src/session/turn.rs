@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{FutureExt, TryFutureExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -239,10 +240,11 @@ impl Room {
 
     fn cast(&mut self, character_ids: Vec<String>, reference: Option<String>, is_stored: bool) {
         let records = &self.parts.records;
-        let asked = if is_stored {
-            records.characters(character_ids)
-        } else {
-            records.set_characters(self.conversation_id.clone(), character_ids)
+        let id = self.conversation_id.clone();
+        let asked = match (is_stored, character_ids.is_empty()) {
+            (false, _) => records.set_characters(id, character_ids),
+            (true, false) => records.characters(character_ids),
+            (true, true) => records.open_conversation(id, 0).map_ok(|opened| opened.characters).boxed(),
         };
         let events = self.events.clone();
         // A later request takes the place of one that was not answered.

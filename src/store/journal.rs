@@ -7,18 +7,17 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use sqlx::{AnyConnection, Row};
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
 
+use super::conversation::BEING_GIVEN;
 use super::record::Fault;
-use super::{Kind, Owned, Store, row};
+use super::{Owned, Store, row};
 use crate::session::record::{Message, RecordError};
 
 /// Numbers of a session that are kept: more than its server keeps in memory.
 const KEPT: i64 = 4_096;
 /// A session that nobody came back to for so long is over.
 const OLDEST: Duration = Duration::from_hours(24 * 7);
-/// Other servers of a shared database may be writing replies; none of them takes so long.
-const LONGEST_REPLY: Duration = Duration::from_hours(1);
 
 /// Messages of one session, to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,10 +77,7 @@ impl Store {
     /// # Errors
     /// The database failed.
     pub async fn cut_off_replies(&self, has_just_started: bool) -> Result<Vec<CutOff>, RecordError> {
-        // A SQLite file is one server's, so whatever is under way in it was cut off.
-        let is_all = has_just_started && self.kind == Kind::Sqlite;
-        let age = if is_all { Duration::ZERO } else { LONGEST_REPLY };
-        cut_off(self, age).await.map_err(|error| Fault::from(error).report())
+        cut_off(self, self.cut_off_before(has_just_started)).await.map_err(|error| Fault::from(error).report())
     }
 }
 
@@ -141,9 +137,12 @@ async fn write(store: &Store, pages: &[JournalPage]) -> Result<(), sqlx::Error> 
         .await?;
         // The conversation is gone, and its sessions with it.
         let Some(messages) = page.messages.clone().filter(|_| known.rows_affected() > 0) else { continue };
+        // Where the word that a page is written was lost, it comes again, with what was told since.
         sqlx::query(
             "INSERT INTO session_pages (session_id, first_seq, last_seq, messages) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (session_id, first_seq) DO NOTHING",
+             ON CONFLICT (session_id, first_seq) DO UPDATE
+                 SET last_seq = excluded.last_seq, messages = excluded.messages
+                 WHERE excluded.last_seq > session_pages.last_seq",
         )
         .bind(page.session_id.clone())
         .bind(number(page.first_seq))
@@ -190,17 +189,13 @@ async fn read(
     }))
 }
 
-async fn cut_off(store: &Store, age: Duration) -> Result<Vec<CutOff>, sqlx::Error> {
-    // What a client has written itself has no metadata: its state is the client's business.
-    let rows = sqlx::query(
+async fn cut_off(store: &Store, before: String) -> Result<Vec<CutOff>, sqlx::Error> {
+    let text = format!(
         "SELECT owner, id, conversation_id, role, character_id, character_name, content, status, heard_chars, metadata,
                 client_message_id
-         FROM messages WHERE status IN ('pending', 'processing') AND updated_at <= $1 AND role = 'assistant'
-             AND metadata <> '{}'",
-    )
-    .bind(row::ago(age))
-    .fetch_all(&store.readers)
-    .await?;
+         FROM messages WHERE {BEING_GIVEN} AND updated_at <= $1"
+    );
+    let rows = sqlx::query(AssertSqlSafe(text)).bind(before).fetch_all(&store.readers).await?;
     rows.iter().map(|found| Ok(CutOff { owner: found.try_get("owner")?, message: row::message(found)? })).collect()
 }
 

@@ -10,6 +10,7 @@ use crate::store::{LOCAL_OWNER, Store};
 
 on_both_databases!(
     pages_are_read_in_their_order_by_their_owner,
+    a_page_that_comes_again_brings_what_was_told_since,
     a_session_goes_with_its_conversation_and_its_oldest_pages_before,
     replies_of_sessions_that_are_under_way_are_found,
 );
@@ -50,6 +51,18 @@ async fn pages_are_read_in_their_order_by_their_owner(store: TestStore) {
     assert_eq!(store.of("other").journal("s").await.unwrap(), None);
     assert_eq!(owned.journal("other").await.unwrap(), None, "its conversation is gone");
     assert_eq!(store.sweep_journals().await.unwrap(), 0, "none is too old");
+}
+
+async fn a_page_that_comes_again_brings_what_was_told_since(store: TestStore) {
+    let id = conversation(&store).await;
+    let numbers = async || {
+        let found = store.of(LOCAL_OWNER).journal("s").await.unwrap().unwrap();
+        found.messages.iter().map(|message| message["seq"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    for (first, last, known) in [(1, 2, 2), (1, 4, 4), (1, 3, 4), (5, 5, 5)] {
+        store.write_journal(&[page(&id, first, last)]).await.unwrap();
+        assert_eq!(numbers().await, (1..=known).collect::<Vec<_>>(), "after {first} to {last}");
+    }
 }
 
 async fn a_session_goes_with_its_conversation_and_its_oldest_pages_before(store: TestStore) {

@@ -26,6 +26,7 @@ mod voice;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::{Any, AnyPool, Transaction};
 use tokio::sync::{broadcast, watch};
@@ -51,6 +52,9 @@ pub use voice::{
 /// The owner of whatever is made without a key, with `AICHAT_API_KEY`, or with the first admin key.
 pub const LOCAL_OWNER: &str = "local";
 
+/// Other servers of a shared database may have replies and requests under way; none of them takes so long.
+const LONGEST_WORK: Duration = Duration::from_hours(1);
+
 /// The database of one server. A clone is another handle to the same pools.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -63,7 +67,7 @@ pub struct Store {
     place: Arc<str>,
     /// The budgets that are nearly used up, as they become so.
     warnings: watch::Sender<Vec<BudgetReport>>,
-    changes: broadcast::Sender<Change>,
+    changes: broadcast::Sender<Arc<Change>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,6 +192,13 @@ impl Store {
         let outcome = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.writer).await;
         self.writer.close().await;
         outcome.map(|_| ()).map_err(|cause| StoreError::Database { place: self.place.to_string(), cause })
+    }
+
+    /// What is under way since this moment or longer cannot be: its server has ended. A SQLite file is one server's, so
+    /// where that `has_just_started` it is all there is.
+    fn cut_off_before(&self, has_just_started: bool) -> String {
+        let is_all = has_just_started && self.kind == Kind::Sqlite;
+        row::ago(if is_all { Duration::ZERO } else { LONGEST_WORK })
     }
 
     /// The budgets that are nearly used up; it changes when one becomes so.

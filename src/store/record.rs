@@ -262,9 +262,10 @@ async fn save_message(owned: &Owned, mut message: Message) -> Result<String, Fau
     // Quiet rows are those of a socket's session, which saves often.
     let told = if owned.is_quiet { None } else { Some(stored_message(&mut lock, &owned.owner, &message.id).await?) };
     lock.commit().await?;
-    if let Some(stored) = told.map(Box::new) {
-        let what = if is_new { Changed::MessageCreated(stored) } else { Changed::MessageUpdated(stored) };
-        owned.tell(&message.conversation_id, what);
+    if let Some(stored) = told {
+        owned.tell(&message.conversation_id, || {
+            if is_new { Changed::MessagesCreated(vec![stored]) } else { Changed::MessageUpdated(Box::new(stored)) }
+        });
     }
     Ok(message.id)
 }

@@ -145,7 +145,7 @@ pub(super) async fn forget_message(owned: &Owned, conversation_id: &str, id: &st
     }
     lock.commit().await?;
     if let Some(forgotten) = forgotten {
-        owned.tell(conversation_id, Changed::MessageDeleted(Box::new(forgotten)));
+        owned.tell(conversation_id, || Changed::MessageDeleted(Box::new(forgotten)));
     }
     Ok(())
 }
@@ -174,7 +174,7 @@ pub(super) async fn title_conversation(
         if is_named && !owned.is_quiet { Some(stored_conversation(&mut lock, &owned.owner, &id).await?) } else { None };
     lock.commit().await?;
     if let Some(stored) = told {
-        owned.tell(&id, Changed::Conversation { conversation: Box::new(stored), is_recast: false });
+        owned.tell(&id, || Changed::Conversation { conversation: Box::new(stored), is_recast: false });
     }
     Ok(is_named)
 }

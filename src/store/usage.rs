@@ -4,7 +4,6 @@
 //! once, no budget is exceeded. What a crash leaves under way counts as spent, since whoever was asked may charge it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -12,7 +11,7 @@ use serde::Serialize;
 use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 use uuid::Uuid;
 
-use super::{Kind, LOCAL_OWNER, Store, row};
+use super::{LOCAL_OWNER, Store, row};
 use crate::provider::ProviderError;
 use crate::provider::account::{Entry, Reservation, UsageLedger, Usd};
 
@@ -25,8 +24,6 @@ pub struct Budgets {
 
 /// A budget is nearly used up when so many percent of it are spent or set aside.
 const NEARLY_PERCENT: i64 = 80;
-/// Other servers of a shared database may have requests under way; none of them takes so long.
-const LONGEST_REQUEST: Duration = Duration::from_hours(1);
 
 /// One period's budget.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -109,9 +106,9 @@ impl StoredLedger {
         Self { store, budgets }
     }
 
-    /// Settles what a crash left under way. Before the first request.
-    pub async fn recover(&self) {
-        match close_lost(&self.store).await {
+    /// Settles what a crash left under way: of a server that has just started, before its first request, or of any.
+    pub async fn recover(&self, has_just_started: bool) {
+        match close_lost(&self.store, self.store.cut_off_before(has_just_started)).await {
             Ok(0) => {}
             Ok(lost) => tracing::warn!(lost, "paid requests were cut off; what was set aside for them counts as spent"),
             Err(error) => tracing::error!(%error, "requests that a crash cut off could not be settled"),
@@ -371,18 +368,13 @@ async fn spend(lock: &mut Transaction<'_, Any>, day: &str, reserved: i64, cost: 
     Ok(())
 }
 
-async fn close_lost(store: &Store) -> Result<usize, sqlx::Error> {
-    // A SQLite file is one server's, so whatever is under way in it was cut off.
-    let age = match store.kind {
-        Kind::Sqlite => Duration::ZERO,
-        Kind::Postgres => LONGEST_REQUEST,
-    };
+async fn close_lost(store: &Store, before: String) -> Result<usize, sqlx::Error> {
     let mut lock = store.write().await?;
     let lost = sqlx::query(
         "UPDATE usage SET state = 'lost', outcome = 'failed', cost_nanousd = reserved_nanousd, estimated = 1 \
          WHERE state = 'reserved' AND created_at <= $1 RETURNING day, reserved_nanousd",
     )
-    .bind(row::ago(age))
+    .bind(before)
     .fetch_all(&mut *lock)
     .await?;
     for row in &lost {

@@ -4,12 +4,14 @@ use super::*;
 use crate::provider::account::{Outcome, Used};
 use crate::provider::{Caller, Capability};
 use crate::store::fixture::{TestStore, on_both_databases};
+use crate::store::{Kind, LONGEST_WORK};
 use futures::future::join_all;
 
 on_both_databases!(
     a_thousand_at_once_never_exceed_a_budget,
     a_reservation_settles_once,
     what_a_crash_cut_off_counts_as_spent,
+    what_another_server_left_behind_is_settled_by_one_that_runs,
     a_budget_that_is_nearly_used_up_is_told_once,
     sums_are_by_group_and_leave_out_what_is_under_way,
 );
@@ -70,20 +72,38 @@ async fn a_reservation_settles_once(store: TestStore) {
     assert_eq!(spent(&ledger).await, [(cents(2), Usd::ZERO); 2]);
 }
 
+async fn an_hour_passes(store: &Store) {
+    let ago = row::ago(LONGEST_WORK);
+    sqlx::query("UPDATE usage SET created_at = $1 /* every row */").bind(ago).execute(&store.writer).await.unwrap();
+}
+
 async fn what_a_crash_cut_off_counts_as_spent(store: TestStore) {
     let ledger = ledger(&store, Budgets::default());
     ledger.reserve(cents(5), Arc::new(entry("openai/x", Usd::ZERO))).await.unwrap();
     let again = StoredLedger::new(ledger.store.clone(), Budgets::default());
     if store.kind == Kind::Postgres {
-        again.recover().await;
+        again.recover(true).await;
         assert_eq!(spent(&again).await, [(Usd::ZERO, cents(5)); 2], "it may be another server's");
-        let ago = row::ago(LONGEST_REQUEST);
-        sqlx::query("UPDATE usage SET created_at = $1 /* every row */").bind(ago).execute(&store.writer).await.unwrap();
+        an_hour_passes(&store).await;
     }
-    again.recover().await;
+    again.recover(true).await;
     assert_eq!(spent(&again).await, [(cents(5), Usd::ZERO); 2]);
     let sums = again.sums(GroupBy::Model, "2000-01-01", "9999-01-01", None).await.unwrap();
     assert_eq!((sums[0].requests, sums[0].failed, sums[0].cost_usd), (1, 1, cents(5)));
+}
+
+async fn what_another_server_left_behind_is_settled_by_one_that_runs(store: TestStore) {
+    let ledger = ledger(&store, Budgets::default());
+    let reservation = ledger.reserve(cents(5), Arc::new(entry("openai/x", Usd::ZERO))).await.unwrap();
+    ledger.recover(false).await;
+    assert_eq!(spent(&ledger).await, [(Usd::ZERO, cents(5)); 2], "it may be under way");
+    an_hour_passes(&store).await;
+    for _ in 0..2 {
+        ledger.recover(false).await;
+        assert_eq!(spent(&ledger).await, [(cents(5), Usd::ZERO); 2]);
+    }
+    ledger.settle(Some(reservation), entry("openai/x", cents(2))).await;
+    assert_eq!(spent(&ledger).await, [(cents(5), Usd::ZERO); 2], "it was settled");
 }
 
 async fn a_budget_that_is_nearly_used_up_is_told_once(store: TestStore) {

@@ -23,6 +23,7 @@ pub(super) use conversations::{IMPORT_BYTES, IMPORTS, shown_conversation, shown_
 pub(super) use replies::{Busy, TITLING};
 pub(super) use sound::recordings::{Recorder, sweep_for_ever as sweep_recordings};
 pub(super) use sound::speech::sweep_for_ever as sweep_speech;
+pub(super) use usage::sweep_for_ever as sweep_usage;
 pub(super) use voices::sweep_for_ever as sweep_voices;
 
 /// Every route under `/api`, with its description.

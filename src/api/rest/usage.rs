@@ -8,6 +8,7 @@ use axum::extract::{Query, State as Extract};
 use serde::{Deserialize, Serialize};
 use time::format_description::well_known::Iso8601;
 use time::{Date, Duration, OffsetDateTime};
+use tokio::time::sleep;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,10 +17,12 @@ use crate::api::House;
 use crate::api::asker::Asker;
 use crate::api::problem::{Problem, ProblemBody};
 use crate::provider::account::Usd;
-use crate::store::{BudgetReport, GroupBy, Scope, UsageSum};
+use crate::store::{BudgetReport, GroupBy, Scope, StoredLedger, UsageSum};
 
 /// Days of the answer where none are asked for: a month.
 const DAYS: i64 = 31;
+/// Between two looks for what other servers of the same database have left under way.
+const SWEEP_EVERY: std::time::Duration = std::time::Duration::from_hours(1);
 
 pub(super) fn routes() -> OpenApiRouter<Arc<House>> {
     OpenApiRouter::new().routes(routes!(usage))
@@ -156,6 +159,14 @@ async fn usage(
     let items = items.into_iter().map(Sum::from).collect();
     let budgets = budgets.into_iter().map(Budget::from).collect();
     Ok(Json(Report { group_by: by.as_str(), since, until, items, budgets }))
+}
+
+/// Settles what other servers of the same database have left under way, as long as the server runs.
+pub(crate) async fn sweep_for_ever(ledger: StoredLedger) {
+    loop {
+        sleep(SWEEP_EVERY).await;
+        ledger.recover(false).await;
+    }
 }
 
 fn day(field: &'static str, text: Option<String>) -> Result<Option<Date>, Problem> {

@@ -13,8 +13,8 @@ pub(super) use restore::Restore;
 
 /// Write everything that was kept (characters, voices, conversations, keys, usage) into one file
 ///
-/// It may be taken while a server runs, and is one moment's state. It holds what people said: keep it where nobody else reads
-/// it. It can be restored into either kind of database.
+/// It may be taken while a server runs, and is one moment's state. It holds what people said: keep it where nobody else
+/// reads it. It can be restored into either kind of database.
 #[derive(Args, Debug)]
 #[command(after_help = "Example: aichat backup aichat-2026-11-21.zip")]
 pub(super) struct Backup {

@@ -11,12 +11,11 @@ use crate::store::Store;
 
 /// Fill a database and DATA_DIR from a backup
 ///
-/// A server that runs on DATA_DIR must be stopped first. All of it is restored, or nothing is changed. A database that already holds conversations,
-/// characters, keys or the like is left alone unless --replace is said.
+/// A server that runs on DATA_DIR must be stopped first. All of it is restored, or nothing is changed. A database that
+/// already holds conversations, characters, keys or the like is left alone unless --replace is said.
 #[derive(Args, Debug)]
-#[command(
-    after_help = "Example: aichat restore aichat-2026-11-21.zip\n         DATABASE_URL=postgres://aichat@db/aichat aichat restore aichat-2026-11-21.zip"
-)]
+#[command(after_help = "Example: aichat restore aichat-2026-11-21.zip\n         \
+                        DATABASE_URL=postgres://aichat@db/aichat aichat restore aichat-2026-11-21.zip")]
 pub(in crate::cli) struct Restore {
     /// The file that `aichat backup` wrote
     file: PathBuf,

@@ -64,7 +64,7 @@ impl Machine {
                 self.deferred = Some(Vec::new());
                 self.effects.push(Effect::Cast { character_ids, reference, is_stored: true });
             }
-            Input::Noted(message) => self.history.note(&message),
+            Input::Noted(messages) => messages.iter().for_each(|message| self.history.note(message)),
             Input::Dropped { message_id } => self.history.drop_entry(&message_id),
             Input::NextSpeaker { character_id } => match self.cast.find(&character_id) {
                 Some(speaker) if self.replies.is_empty() => {

@@ -10,6 +10,7 @@ use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Row};
 
+use super::conversation::{Changed, stored_conversation};
 use super::record::Fault;
 use super::{Owned, Page, PageAsk, Place, row};
 use crate::session::record::{Character, RecordError};
@@ -146,12 +147,19 @@ impl Owned {
                 return Ok(Err(refusal));
             }
             // Whoever holds a conversation's tag holds the list of its members.
-            let told = "UPDATE conversations SET version = version + 1
-                        WHERE id IN (SELECT conversation_id FROM conversation_characters WHERE character_id = $1)";
-            sqlx::query(told).bind(id.to_owned()).execute(&mut *lock).await?;
+            let left = "UPDATE conversations SET version = version + 1
+                        WHERE id IN (SELECT conversation_id FROM conversation_characters WHERE character_id = $1)
+                        RETURNING id";
+            let left: Vec<String> = sqlx::query_scalar(left).bind(id.to_owned()).fetch_all(&mut *lock).await?;
             let deleted = sqlx::query("DELETE FROM characters WHERE id = $1 AND owner = $2");
             deleted.bind(id.to_owned()).bind(self.owner.to_string()).execute(&mut *lock).await?;
+            let mut recast = Vec::with_capacity(left.len());
+            for id in left {
+                let conversation = Box::new(stored_conversation(&mut lock, &self.owner, &id).await?);
+                recast.push((id, Changed::Conversation { conversation, is_recast: true }));
+            }
             lock.commit().await?;
+            self.tell_all(|| recast);
             Ok(Ok(found))
         };
         delete.await.map_err(|fault: Fault| E::from(fault.report()))?

@@ -16,6 +16,7 @@ on_both_databases!(
     searches_see_through_case_and_marks,
     nobody_sees_or_changes_what_is_anothers,
     who_is_deleted_leaves_conversations_and_stays_in_messages,
+    a_conversation_is_told_who_has_left_it,
 );
 
 fn named(name: &str) -> CharacterChange {
@@ -197,6 +198,30 @@ async fn nobody_sees_or_changes_what_is_anothers(store: TestStore) {
     assert!(ids(&ben).await.is_empty());
     assert_eq!(ben.search_characters(&ask(CharacterSort::Name, 9), "zoe").await.unwrap().total, 0);
     assert_eq!(anna.character("zoe-001").await.unwrap(), made);
+}
+
+async fn a_conversation_is_told_who_has_left_it(store: TestStore) {
+    let owned = store.of(LOCAL_OWNER);
+    owned.create_character(named("Zoe")).await.unwrap();
+    let with = async |ids: &[&str]| {
+        let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+        owned.create_conversation(ids).await.unwrap().id
+    };
+    let (both, alone) = (with(&["mira-001", "zoe-001"]).await, with(&["zoe-001"]).await);
+    with(&["mira-001"]).await;
+    let mut changes = store.changes();
+    owned.delete_character("zoe-001", |_| Err(RecordError::Changed)).await.unwrap_err();
+    assert!(changes.try_recv().is_err(), "nothing was changed");
+    owned.delete_character("zoe-001", any).await.unwrap();
+    let change = changes.try_recv().unwrap();
+    assert_eq!((change.owner.as_str(), change.done.len()), (LOCAL_OWNER, 2));
+    for (id, left) in [(both, vec!["mira-001".to_owned()]), (alone, vec![])] {
+        let (_, what) = change.done.iter().find(|(known, _)| *known == id).unwrap();
+        let conversation = owned.conversation(&id).await.unwrap();
+        assert_eq!(conversation.character_ids, left);
+        assert_eq!(*what, Changed::Conversation { conversation: Box::new(conversation), is_recast: true });
+    }
+    assert!(changes.try_recv().is_err(), "that is all");
 }
 
 async fn who_is_deleted_leaves_conversations_and_stays_in_messages(store: TestStore) {

@@ -2,6 +2,8 @@
 //!
 //! A session that is live tells its clients itself what it does: the rows that it writes through are quiet.
 
+use std::sync::Arc;
+
 use tokio::sync::broadcast;
 
 use super::{StoredConversation, StoredMessage};
@@ -10,16 +12,16 @@ use crate::store::{Owned, Store};
 /// Changes that may wait for a listener. Who listens so slowly misses some.
 pub(in crate::store) const WAITING: usize = 256;
 
-/// Something that was done to a conversation.
-#[derive(Clone, Debug, PartialEq)]
+/// What one transaction has done to conversations. However many they are, it is one of those that wait.
+#[derive(Debug, PartialEq)]
 pub struct Change {
     pub owner: String,
-    pub conversation_id: String,
-    pub what: Changed,
+    /// By the conversation's id; of each once.
+    pub done: Vec<(String, Changed)>,
 }
 
 /// What there is now; of what was deleted, what there was.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub enum Changed {
     Conversation {
         conversation: Box<StoredConversation>,
@@ -28,14 +30,15 @@ pub enum Changed {
     },
     /// For good.
     ConversationDeleted,
-    MessageCreated(Box<StoredMessage>),
+    /// In their order.
+    MessagesCreated(Vec<StoredMessage>),
     MessageUpdated(Box<StoredMessage>),
     MessageDeleted(Box<StoredMessage>),
 }
 
 impl Store {
     /// What is done to conversations from now on.
-    pub fn changes(&self) -> broadcast::Receiver<Change> {
+    pub fn changes(&self) -> broadcast::Receiver<Arc<Change>> {
         self.changes.subscribe()
     }
 }
@@ -47,13 +50,20 @@ impl Owned {
         Self { is_quiet: true, ..self }
     }
 
-    /// Tells what was committed.
-    pub(in crate::store) fn tell(&self, conversation_id: &str, what: Changed) {
-        if self.is_quiet {
+    /// Tells what was committed of one conversation.
+    pub(in crate::store) fn tell(&self, conversation_id: &str, what: impl FnOnce() -> Changed) {
+        self.tell_all(|| vec![(conversation_id.to_owned(), what())]);
+    }
+
+    /// Tells all that was committed at once. It is not put together where nobody listens.
+    pub(in crate::store) fn tell_all(&self, done: impl FnOnce() -> Vec<(String, Changed)>) {
+        if self.is_quiet || self.store.changes.receiver_count() == 0 {
             return;
         }
-        let change = Change { owner: self.owner.to_string(), conversation_id: conversation_id.to_owned(), what };
-        // Nobody may be listening.
-        let _ = self.store.changes.send(change);
+        let done = done();
+        if !done.is_empty() {
+            // Who listened may have left.
+            let _ = self.store.changes.send(Arc::new(Change { owner: self.owner.to_string(), done }));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Messages as their owner reads, writes and changes them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -89,6 +89,12 @@ pub struct Saved {
     pub is_new: bool,
 }
 
+/// Which rows of `messages` are replies that a session is giving: it writes their end, or whoever mends what a crash cut
+/// off. A session notes something with a reply from its beginning; what a client has written itself has no metadata, and
+/// its state is the client's business.
+pub(in crate::store) const BEING_GIVEN: &str =
+    "status IN ('pending', 'processing') AND role = 'assistant' AND metadata <> '{}'";
+
 /// The values of a row that [`insert`] writes.
 const VALUES: usize = 17;
 /// Rows of one statement: SQLite takes 32,766 values, and longer statements gain nothing.
@@ -120,9 +126,13 @@ impl Owned {
     /// A conversation or a character is not the owner's.
     pub async fn save_messages(&self, new: Vec<NewMessage>) -> Result<Vec<Saved>, RecordError> {
         let all = save(self, new).await.map_err(Fault::report)?;
-        for Saved { message, .. } in all.iter().filter(|saved| saved.is_new) {
-            self.tell(&message.conversation_id, Changed::MessageCreated(Box::new(message.clone())));
-        }
+        self.tell_all(|| {
+            let mut created: BTreeMap<String, Vec<StoredMessage>> = BTreeMap::new();
+            for Saved { message, .. } in all.iter().filter(|saved| saved.is_new) {
+                created.entry(message.conversation_id.clone()).or_default().push(message.clone());
+            }
+            created.into_iter().map(|(id, messages)| (id, Changed::MessagesCreated(messages))).collect()
+        });
         Ok(all)
     }
 
@@ -137,7 +147,7 @@ impl Owned {
         content: String,
     ) -> Result<StoredMessage, RecordError> {
         let changed = edit(self, id, expected, content).await.map_err(Fault::report)?;
-        self.tell(&changed.conversation_id, Changed::MessageUpdated(Box::new(changed.clone())));
+        self.tell(&changed.conversation_id, || Changed::MessageUpdated(Box::new(changed.clone())));
         Ok(changed)
     }
 
@@ -149,7 +159,7 @@ impl Owned {
     pub async fn delete_message(&self, id: &str, expected: Option<&[i64]>) -> Result<Option<String>, RecordError> {
         let deleted = delete(self, id, expected).await.map_err(Fault::report)?;
         let (conversation_id, file) = (deleted.conversation_id.clone(), deleted.audio_file.clone());
-        self.tell(&conversation_id, Changed::MessageDeleted(Box::new(deleted)));
+        self.tell(&conversation_id, || Changed::MessageDeleted(Box::new(deleted)));
         Ok(file)
     }
 }
@@ -223,7 +233,7 @@ pub(super) fn message(found: &AnyRow) -> Result<StoredMessage, sqlx::Error> {
 async fn save(owned: &Owned, new: Vec<NewMessage>) -> Result<Vec<Saved>, Fault> {
     let mut lock = owned.store.write().await?;
     // In one order, so that two batches never wait for each other.
-    let ids: std::collections::BTreeSet<String> = new.iter().map(|message| message.conversation_id.clone()).collect();
+    let ids: BTreeSet<String> = new.iter().map(|message| message.conversation_id.clone()).collect();
     let mut ends = HashMap::new();
     for id in ids {
         advance(&mut lock, &owned.owner, &id, None).await?;
@@ -308,8 +318,7 @@ async fn names(
     owner: &str,
     new: &[NewMessage],
 ) -> Result<HashMap<String, String>, Fault> {
-    let ids: std::collections::BTreeSet<&String> =
-        new.iter().filter_map(|message| message.character_id.as_ref()).collect();
+    let ids: BTreeSet<&String> = new.iter().filter_map(|message| message.character_id.as_ref()).collect();
     let mut names = HashMap::new();
     for id in ids {
         let name: Option<String> = sqlx::query_scalar("SELECT name FROM characters WHERE id = $1 AND owner = $2")
@@ -434,11 +443,12 @@ fn heard_of(before: &str, after: &str, heard: usize) -> Option<usize> {
 async fn delete(owned: &Owned, id: &str, expected: Option<&[i64]>) -> Result<StoredMessage, Fault> {
     let mut lock = owned.store.write().await?;
     let found = lock_message(&mut lock, &owned.owner, id, expected).await?;
-    if matches!(found.status, MessageStatus::Pending | MessageStatus::Processing) {
+    let text = format!("DELETE FROM messages WHERE id = $1 AND NOT ({BEING_GIVEN})");
+    let deleted = sqlx::query(AssertSqlSafe(text)).bind(id.to_owned()).execute(&mut *lock).await?;
+    if deleted.rows_affected() == 0 {
         // Its end would store it again.
         return Err(Fault::Record(RecordError::UnderWay));
     }
-    sqlx::query("DELETE FROM messages WHERE id = $1").bind(id.to_owned()).execute(&mut *lock).await?;
     sqlx::query(
         "UPDATE conversations SET message_count = message_count - 1, last_message_at =
              (SELECT created_at FROM messages WHERE conversation_id = $1 ORDER BY position DESC LIMIT 1)

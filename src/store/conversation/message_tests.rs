@@ -5,7 +5,8 @@ use serde_json::json;
 
 use super::super::tests::{character, rows, titled};
 use super::*;
-use crate::store::fixture::{TestStore, on_both_databases};
+use crate::session::record::{Message, Records};
+use crate::store::fixture::{TestStore, message, on_both_databases};
 
 on_both_databases!(
     messages_come_in_pages_the_newest_last,
@@ -153,10 +154,16 @@ async fn a_reply_under_way_is_not_deleted(store: TestStore) {
     let rows = rows(&store);
     let talk = titled(&rows, "").await.id;
     for (status, word) in [(MessageStatus::Pending, "pending"), (MessageStatus::Processing, "processing")] {
+        let (role, metadata) = (Role::Assistant, json!({"timings": {}}));
+        rows.save_message(Message { role, status, metadata, ..message(word, &talk, "so far") }).await.unwrap();
+        assert_eq!(rows.delete_message(word, None).await, Err(RecordError::UnderWay));
+        assert_eq!(rows.message(word).await.unwrap().content, "so far");
+        // What a client calls so nobody ends.
         let reply = NewMessage { status, role: Role::Assistant, ..new(&talk, word) };
         let reply = rows.save_messages(vec![reply]).await.unwrap().remove(0).message;
-        assert_eq!(rows.delete_message(&reply.id, None).await, Err(RecordError::UnderWay));
+        assert_eq!(rows.delete_message(&reply.id, None).await, Ok(None));
     }
+    assert_eq!(rows.conversation(&talk).await.unwrap().message_count, 2);
     let done = said(&rows, &talk, &["done"]).await.remove(0);
     assert_eq!(rows.delete_message(&done.id, None).await, Ok(None));
 }
@@ -183,10 +190,13 @@ async fn a_page_of_a_long_conversation_is_quick(store: TestStore) {
         let batch = (0..500).map(|number| new(&talk, &word(part * 500 + number))).collect();
         rows.save_messages(batch).await.unwrap();
     }
+    if store.kind() == "postgres" {
+        // A minute later it would have done so itself. Without, it sorts half of the messages for each page.
+        store.execute("ANALYZE messages").await;
+    }
     let deep = Place { key: "10000".into(), id: String::new() };
     let mut slowest: Vec<(&str, Duration)> = Vec::new();
-    for (what, limit) in [("page", 250), ("search of few", 1000), ("search of all", 1000), ("search of a prefix", 1000)]
-    {
+    for (what, limit) in [("page", 100), ("search of few", 400), ("search of all", 400), ("search of a prefix", 400)] {
         let mut times = Vec::new();
         for _ in 0..5 {
             let begun = Instant::now();

@@ -21,8 +21,8 @@ use super::{Owned, Page, PageAsk, Place, row};
 use crate::session::record::RecordError;
 pub(super) use change::WAITING as CHANGES;
 pub use change::{Change, Changed};
-pub(super) use message::read as stored_message;
 pub use message::{Attachment, ContentType, NewMessage, Saved, StoredMessage};
+pub(super) use message::{BEING_GIVEN, read as stored_message};
 pub use search::{Hit, HitMessage};
 pub use transfer::{Archive, stored_time};
 pub use words::Snippet;
@@ -203,7 +203,7 @@ impl Owned {
     ) -> Result<StoredConversation, RecordError> {
         let is_recast = change.cast.is_some();
         let changed = update(self, id, expected, change).await.map_err(Fault::report)?;
-        self.tell(id, Changed::Conversation { conversation: Box::new(changed.clone()), is_recast });
+        self.tell(id, || Changed::Conversation { conversation: Box::new(changed.clone()), is_recast });
         Ok(changed)
     }
 
@@ -213,7 +213,7 @@ impl Owned {
     /// The conversation is not the owner's; [`RecordError::Changed`].
     pub async fn delete_conversation(&self, id: &str, expected: Option<&[i64]>) -> Result<Vec<String>, RecordError> {
         let files = delete(self, id, expected).await.map_err(Fault::report)?;
-        self.tell(id, Changed::ConversationDeleted);
+        self.tell(id, || Changed::ConversationDeleted);
         Ok(files)
     }
 }

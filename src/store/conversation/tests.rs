@@ -12,6 +12,7 @@ on_both_databases!(
     lists_have_what_is_asked_for,
     nobody_reaches_the_conversations_of_others,
     what_is_deleted_is_gone_for_good,
+    what_nobody_hears_is_not_put_together,
 );
 
 pub(super) fn rows(store: &Store) -> Owned {
@@ -191,4 +192,15 @@ async fn what_is_deleted_is_gone_for_good(store: TestStore) {
     let everything = PageAsk { limit: 10, sort: (), descending: true, after: None };
     assert!(rows.search("short", &everything).await.unwrap().items.is_empty());
     assert!(rows.search("two", &everything).await.unwrap().items.is_empty());
+}
+
+async fn what_nobody_hears_is_not_put_together(store: TestStore) {
+    let rows = rows(&store);
+    rows.tell("c", || panic!("nobody listens"));
+    let mut changes = store.changes();
+    rows.clone().quiet().tell("c", || panic!("whoever does it tells it"));
+    rows.tell("c", || Changed::ConversationDeleted);
+    assert_eq!(changes.try_recv().unwrap().done, [("c".to_owned(), Changed::ConversationDeleted)]);
+    rows.tell_all(Vec::new);
+    assert!(changes.try_recv().is_err(), "there is nothing to tell");
 }

@@ -372,9 +372,7 @@ impl Line {
         if self.heard_chars.is_some_and(|heard| heard > self.content.chars().count()) {
             return Err(Problem::bad_field(field("heard_chars"), "must not be more than the content has"));
         }
-        if let Err(error) = Noted::deserialize(&self.metadata) {
-            return Err(Problem::bad_field(field("metadata"), error));
-        }
+        check_metadata(&field("metadata"), &self.metadata)?;
         Ok(StoredMessage {
             created_at: time(&field("created_at"), &self.created_at)?,
             updated_at: time(&field("updated_at"), &self.updated_at)?,
@@ -395,6 +393,17 @@ impl Line {
             version: 1,
         })
     }
+}
+
+/// Checks what a session noted: objects, for which a list would be read as well.
+fn check_metadata(field: &str, metadata: &Value) -> Result<(), Problem> {
+    if !metadata.is_object() {
+        return Err(Problem::bad_field(field, "must be an object"));
+    }
+    if metadata["usage"].is_array() {
+        return Err(Problem::bad_field(format!("{field}.usage"), "must be an object"));
+    }
+    Noted::deserialize(metadata).map(|_| ()).map_err(|error| Problem::bad_field(field, error))
 }
 
 /// An id that is one of ours stays; addresses are made of ids, so any other text becomes a new one.

@@ -56,6 +56,8 @@ async fn what_cannot_be_imported_is_named(store: TestStore) {
         ("/messages/1/role", json!("cook"), "messages[1].role"),
         ("/messages/1/metadata", json!({"usage": {"prompt_tokens": "many"}}), "messages[1].metadata"),
         ("/messages/1/metadata", json!([]), "messages[1].metadata"),
+        ("/messages/1/metadata", json!([null, null, null, null, null, null]), "messages[1].metadata"),
+        ("/messages/1/metadata", json!({"usage": [1, 2, 3, 0.5]}), "messages[1].metadata.usage"),
         ("/messages/1/updated_at", json!("2026-02-30T00:00:00Z"), "messages[1].updated_at"),
     ] {
         let mut wrong = archive.clone();

@@ -50,7 +50,7 @@ pub(in crate::api::ws) struct Conductor {
     warnings: watch::Receiver<Vec<BudgetReport>>,
     warned: Vec<BudgetReport>,
     /// What others do to conversations.
-    changes: broadcast::Receiver<Change>,
+    changes: broadcast::Receiver<Arc<Change>>,
     running: Running,
 }
 
@@ -184,19 +184,14 @@ impl Conductor {
     }
 
     /// Others have done something to some conversation.
-    fn hear_of(&mut self, change: Result<Change, RecvError>) -> Option<Ending> {
-        match change {
-            Ok(change) if self.call.is(&change.owner, &change.conversation_id) => {
-                let ending = self.call.hear_of(change.what);
-                self.journal.touch();
-                ending
-            }
-            Ok(_) => None,
-            Err(error) => {
-                tracing::warn!(%error, "a call has missed what was done to its conversation");
-                None
-            }
-        }
+    fn hear_of(&mut self, change: Result<Arc<Change>, RecvError>) -> Option<Ending> {
+        let change = change
+            .inspect_err(|error| tracing::warn!(%error, "a call may have missed what was done to its conversation"))
+            .ok()?;
+        let (_, what) = change.done.iter().find(|(id, _)| self.call.is(&change.owner, id))?;
+        let ending = self.call.hear_of(what);
+        self.journal.touch();
+        ending
     }
 
     /// Tells of every budget that becomes nearly used up.

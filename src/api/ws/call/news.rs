@@ -8,36 +8,38 @@ use crate::session::record::Message;
 use crate::store::{Changed, StoredMessage};
 
 impl Call {
-    /// Why the call ends, where that ends it.
-    pub(super) fn hear_of(&self, what: Changed) -> Option<Ending> {
-        let (notice, input) = match what {
+    /// Why the call ends, where that ends it. The session first: whoever was told may ask about it.
+    pub(super) fn hear_of(&self, what: &Changed) -> Option<Ending> {
+        match what {
             Changed::Conversation { conversation, is_recast } => {
-                let character_ids = conversation.character_ids.clone();
-                let input = (is_recast && !character_ids.is_empty()).then_some(Input::Recast { character_ids });
-                let conversation = shown_conversation(*conversation);
-                (Notice::ConversationChanged { conversation, is_deleted: false }, input)
+                if *is_recast {
+                    self.ask(Input::Recast { character_ids: conversation.character_ids.clone() });
+                }
+                let conversation = shown_conversation((**conversation).clone());
+                self.log.announce(Notice::ConversationChanged { conversation, is_deleted: false });
             }
             Changed::ConversationDeleted => {
                 let conversation = serde_json::Value::Null;
                 self.log.announce(Notice::ConversationChanged { conversation, is_deleted: true });
                 return Some(Ending::NotFound);
             }
-            Changed::MessageCreated(message) => {
-                let input = Input::Noted(Box::new(record_of(&message)));
-                (Notice::MessageCreated(shown_message(*message)), Some(input))
+            Changed::MessagesCreated(messages) => {
+                // At once, since the session has room for few requests.
+                self.ask(Input::Noted(messages.iter().map(record_of).collect()));
+                for message in messages {
+                    self.log.announce(Notice::MessageCreated(shown_message(message.clone())));
+                }
             }
             Changed::MessageUpdated(message) => {
-                let input = Input::Noted(Box::new(record_of(&message)));
-                (Notice::MessageUpdated { message: shown_message(*message), is_deleted: false }, Some(input))
+                self.ask(Input::Noted(vec![record_of(message)]));
+                let message = shown_message((**message).clone());
+                self.log.announce(Notice::MessageUpdated { message, is_deleted: false });
             }
             Changed::MessageDeleted(message) => {
-                let input = Input::Dropped { message_id: message.id.clone() };
-                (Notice::MessageUpdated { message: shown_message(*message), is_deleted: true }, Some(input))
+                self.ask(Input::Dropped { message_id: message.id.clone() });
+                let message = shown_message((**message).clone());
+                self.log.announce(Notice::MessageUpdated { message, is_deleted: true });
             }
-        };
-        self.log.announce(notice);
-        if let Some(input) = input {
-            self.ask(input);
         }
         None
     }

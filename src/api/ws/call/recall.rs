@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::journal::{HeardState, State};
 use super::{Call, Client, Conductor, Log, known_by};
@@ -125,6 +125,12 @@ async fn mended(rows: &Owned, mut message: Message) -> Result<Option<Message>, R
         return Ok(None);
     }
     message.status = MessageStatus::Failed;
-    message.metadata["error"] = CUT_OFF.into();
+    let mut metadata = match message.metadata {
+        Value::Object(metadata) => metadata,
+        // No session notes anything else.
+        _ => Map::new(),
+    };
+    metadata.insert("error".to_owned(), CUT_OFF.into());
+    message.metadata = Value::Object(metadata);
     Ok(Some(message))
 }

@@ -8,8 +8,9 @@ use tokio::time::sleep;
 
 use super::{back, last_seq, numbered, until_titled};
 use crate::api::fixture::{Client, Server, of, server_over};
+use crate::provider::Role;
 use crate::session::record::{Message, MessageStatus, Records};
-use crate::store::fixture::{TestStore, on_both_databases};
+use crate::store::fixture::{TestStore, message, on_both_databases};
 use crate::store::{LOCAL_OWNER, Store};
 
 on_both_databases!(
@@ -17,6 +18,7 @@ on_both_databases!(
     what_was_refused_is_not_set_after_a_restart,
     a_reply_that_was_cut_off_is_spoken_to_its_end,
     who_comes_too_late_begins_anew,
+    a_server_starts_whatever_is_noted_with_a_reply,
 );
 
 const FIRST: &str = "One two three four five. ";
@@ -196,4 +198,24 @@ async fn who_comes_too_late_begins_anew(database: TestStore) {
     assert_ne!(joined["session_id"], started["session_id"]);
     let (_client, answer) = back(&server, &started, 1).await;
     assert_eq!(answer["type"], "resync_required");
+}
+
+async fn a_server_starts_whatever_is_noted_with_a_reply(database: TestStore) {
+    let rows = database.of(LOCAL_OWNER);
+    let id = rows.create_conversation(vec![]).await.unwrap().id;
+    for (name, metadata) in [("list", json!([null, null, null, null, null, null])), ("text", json!("timings"))] {
+        let (role, status) = (Role::Assistant, MessageStatus::Processing);
+        rows.save_message(Message { role, status, metadata, ..message(name, &id, "One") }).await.unwrap();
+    }
+    if database.kind() == "postgres" {
+        database.execute("UPDATE messages SET updated_at = '2020-01-01T00:00:00.000Z' /* every row */").await;
+    }
+    let server = next_server(&database).await;
+    assert_eq!(server.get("/healthz", "").await.0, 200);
+    let mended = rows.open_conversation(id, 10).await.unwrap().messages;
+    assert_eq!(mended.len(), 2);
+    for message in mended {
+        assert_eq!(message.status, MessageStatus::Failed);
+        assert_eq!(message.metadata, json!({"error": "the server ended while this was written"}), "{}", message.id);
+    }
 }

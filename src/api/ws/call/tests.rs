@@ -380,6 +380,48 @@ async fn what_rest_does_to_a_conversation_is_told_and_known() {
 }
 
 #[tokio::test]
+async fn a_batch_of_messages_is_told_and_known_to_its_last() {
+    let server = server().await;
+    let mut client = server.connect("").await;
+    let started = client.next().await;
+    let id = &started["conversation_id"];
+    let line = |number: usize| json!({"conversation_id": id, "role": "user", "content": format!("line {number};")});
+    let batch = json!({"messages": (0..500).map(line).collect::<Vec<_>>()});
+    assert_eq!(server.post("/api/messages/batch", &batch).await.status(), 201);
+    for number in 0..500 {
+        let told = client.next().await;
+        assert_eq!(
+            (&told["type"], &told["message"]["content"]),
+            (&json!("message_created"), &json!(format!("line {number};")))
+        );
+    }
+    server.will_say("Yes.");
+    client.say("what were the lines").await;
+    until_stored(&mut client).await;
+    let asked = server.chat.asked.lock().unwrap().clone();
+    let mut asked = asked.iter().map(|asked| &asked.messages.last().unwrap().content);
+    let known = asked.find(|content| content.ends_with("what were the lines")).unwrap();
+    for number in 0..500 {
+        assert!(known.contains(&format!("line {number};")), "{number} of {known}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_for_many_conversations_reaches_each_call() {
+    let server = server().await;
+    let mut client = server.connect("").await;
+    let started = client.next().await;
+    let mut lines = vec![json!({"conversation_id": started["conversation_id"], "role": "user", "content": "here"})];
+    for _ in 0..300 {
+        let id = server.store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
+        lines.push(json!({"conversation_id": id, "role": "user", "content": "elsewhere"}));
+    }
+    assert_eq!(server.post("/api/messages/batch", &json!({"messages": lines})).await.status(), 201);
+    let told = client.next().await;
+    assert_eq!((&told["type"], &told["message"]["content"]), (&json!("message_created"), &json!("here")));
+}
+
+#[tokio::test]
 async fn others_that_rest_brings_in_take_part_and_a_deleted_conversation_ends() {
     let server = server().await;
     let mut client = server.connect("").await;
@@ -413,4 +455,33 @@ async fn others_that_rest_brings_in_take_part_and_a_deleted_conversation_ends() 
     let last = told.last().unwrap();
     assert_eq!((&last["type"], &last["deleted"]), (&json!("conversation_updated"), &json!(true)), "{told:?}");
     assert_eq!(close, Some(4404));
+}
+
+#[tokio::test]
+async fn who_is_deleted_takes_part_no_more_and_the_default_one_stands_in() {
+    let server = server().await;
+    let mut client = server.connect("").await;
+    let started = client.next().await;
+    assert_eq!(started["characters"][0]["id"], "mira-001");
+    let at = format!("http://{}/api", server.address);
+    let http = reqwest::Client::new();
+    for name in ["Max", "Zoe"] {
+        assert_eq!(server.post("/api/characters", &json!({"name": name})).await.status(), 201);
+    }
+    let conversation = format!("{at}/conversations/{}", started["conversation_id"].as_str().unwrap());
+    let both = json!({"character_ids": ["mira-001", "max-001"]});
+    http.put(format!("{conversation}/characters")).json(&both).send().await.unwrap();
+    client.until("conversation_updated").await;
+    client.until("conversation_updated").await;
+    for (deleted, left, present) in [("max-001", json!(["mira-001"]), "mira-001"), ("mira-001", json!([]), "zoe-001")] {
+        http.delete(format!("{at}/characters/{deleted}")).send().await.unwrap().error_for_status().unwrap();
+        let told = [client.next().await, client.next().await];
+        assert!(told.iter().all(|message| message["type"] == "conversation_updated"), "{told:?}");
+        assert_eq!(told[0]["conversation"]["character_ids"], left);
+        let present_now: Vec<_> = told[1]["characters"].as_array().unwrap().iter().map(|one| &one["id"]).collect();
+        assert_eq!(present_now, [present]);
+    }
+    server.will_say("Yes.");
+    client.say("who is there").await;
+    assert_eq!(client.until("turn_complete").await.pop().unwrap()["character_id"], "zoe-001");
 }

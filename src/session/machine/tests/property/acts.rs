@@ -117,7 +117,7 @@ impl World {
         };
         self.records.insert(id, message.clone());
         self.counts.elsewhere += 1;
-        asked(Input::Noted(Box::new(message)))
+        asked(Input::Noted(vec![message]))
     }
 
     fn acknowledges(&mut self, at: usize, number: u64) -> Event {

@@ -4,9 +4,9 @@
 usage: resume.py BINARY ROUNDS [SERVE ARGUMENTS…]
 
 Each round asks for a story over /ws, kills the server at a random moment with SIGKILL, starts it again on the same database,
-and resumes at 0, at a random number, and at the last number that was read. What had been told must be told again, word for
+and resumes at the last number that was read, at 0, and at a random number. What had been told must be told again, word for
 word, once, but for audio, and but for numbers that were given out in the last second before the kill; the resumed
-session must speak the reply to its end, under its item_id, and then answer something new. Needs: websockets.
+session must speak the reply to its end, under its item_id, and at last answer something new. Needs: websockets.
 """
 import asyncio, json, random, signal, subprocess, sys, tempfile, time
 
@@ -77,31 +77,30 @@ async def come_back(port, started, told, killed, chance):
     again = unwritten = 0
     items = {message["item_id"] for _, message in told if message["type"] == "text_chunk"}
     over = {message["item_id"] for _, message in told if message["type"] in ("turn_complete", "interrupted")}
-    for last_seq in (0, chance.randrange(last), last):
+    for last_seq in (last, 0, chance.randrange(last)):
         socket = await resumed(port, started, last_seq)
         await socket.send(json.dumps({"type": "ping", "ref": "end"}))
         replayed = [message for _, message in await read(socket, lambda message: message["type"] == "pong") if "seq" in message]
         numbers = [message["seq"] for message in replayed]
         assert numbers == sorted(set(numbers)), f"not once each, in order: {numbers}"
         for message in replayed:
-            assert message["seq"] > last and message["seq"] not in known or message == known[message["seq"]], f"{message} was {known.get(message['seq'])}"
+            assert message["seq"] > last or message == known.get(message["seq"]), f"{message} was {known.get(message['seq'])}"
         missing = set(range(last_seq + 1, last + 1)) - set(numbers)
         assert missing <= recent, f"after {last_seq} of {last}: {sorted(missing - recent)} are missing"
         again, unwritten = again + len(set(numbers) & set(known)), max(unwritten, len(missing))
-        if last_seq < last:
-            # Cut off, not closed: the session waits.
-            socket.transport.abort()
-            continue
-        rest = replayed
-        for item_id in items - over:
-            if not any(message["type"] == "turn_complete" and message["item_id"] == item_id for message in rest):
-                ends = lambda message: message["type"] == "turn_complete" and message["item_id"] == item_id
-                rest = rest + [message for _, message in await read(socket, ends)]
-        await socket.send(json.dumps({"type": "text_message", "text": "Thank you. Say yes.", "output": "text"}))
-        more = await read(socket, lambda message: message["type"] == "turn_complete" and message["item_id"] not in items)
-        numbers = [message["seq"] for message in rest + [message for _, message in more] if "seq" in message]
-        assert numbers == sorted(set(numbers)) and (not numbers or numbers[0] > last), numbers
-        await socket.close()
+        # Cut off, not closed: the session waits.
+        socket.transport.abort()
+    socket = await resumed(port, started, last)
+    rest = []
+    for item_id in items - over:
+        ended = lambda message: message["type"] == "turn_complete" and message["item_id"] == item_id
+        while not any(ended(message) for message in rest):
+            rest += [message for _, message in await read(socket, lambda message: True)]
+    await socket.send(json.dumps({"type": "text_message", "text": "Thank you. Say yes.", "output": "text"}))
+    more = await read(socket, lambda message: message["type"] == "turn_complete" and message["item_id"] not in items)
+    numbers = [message["seq"] for message in rest + [message for _, message in more] if "seq" in message]
+    assert numbers == sorted(set(numbers)) and (not numbers or numbers[0] > last), numbers
+    await socket.close()
     return again, unwritten, len(items - over)
 
 

@@ -135,7 +135,7 @@ pub struct Flags {
         help_heading = "Limits of WebSockets"
     )]
     pub max_message_bytes: Option<usize>,
-    /// Messages that may wait for a WebSocket's client; then its conversation waits [default: 64]
+    /// Messages that may wait for a WebSocket's client; then its socket is closed [default: 64]
     #[arg(long, env = "OUTBOUND_FRAMES", global = true, hide_env_values = true, help_heading = "Limits of WebSockets")]
     pub outbound_frames: Option<usize>,
     /// Seconds of microphone that a client may send in a second [default: 2]

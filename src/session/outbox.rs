@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 
 use super::event::{AudioPiece, Output, Told, Turn};
 
-/// Control messages that may wait for the socket: the wire's limit for outbound frames.
+/// Control messages that may wait for whoever takes them.
 pub(super) const CONTROL_LANE: usize = 64;
-/// Pieces of audio that may wait for the socket. Few, because an interruption throws them away and the pace already
+/// Pieces of audio that may wait for whoever takes them. Few, because an interruption throws them away and the pace already
 /// lets audio run ahead of its playback.
 pub(super) const AUDIO_LANE: usize = 4;
 

@@ -1,10 +1,11 @@
 //! How much it is in doubt that a speaker who pauses is through: by what was said, and by how it sounded.
 //!
-//! Whether the words can have been all is judged by [`outlook`]. What mark belongs after the last of them the recogniser
-//! knows, by the sound too. And whoever has said little has more often only begun, but for answers and questions that need no more. A
-//! logistic regression weighs them: fitted to 86 sentences in 27 voices, each cut at two words, and to the odd half of
-//! the utterances of `scripts/acceptance/pauses.py`, as Whisper base hears them. A recogniser that tells nothing of the
-//! kind leaves it to the words.
+//! Whether the words can have been all is judged by [`outlook`]. What mark belongs after the last of them the
+//! recogniser knows, by the sound too. And whoever has said little has more often only begun, but for answers and
+//! questions that need no more. A logistic regression weighs them: fitted to 86 sentences in 27 voices, each cut at
+//! two words, and to the odd half of the utterances of `scripts/acceptance/pauses.py`, as Whisper base hears them;
+//! so are the probabilities from which on a short question or statement sounds like all of it. A recogniser that
+//! tells nothing of the kind leaves it to the words.
 
 use super::hallucination::was_said;
 use crate::audio::Samples;
@@ -44,16 +45,21 @@ pub(super) fn doubt(transcript: &FinalTranscript) -> Doubt {
     }
     let outlook = outlook(text, language);
     let Some(ending) = &transcript.ending else { return outlook.into() };
-    let is_asked = ending.question >= ASKED && ending.break_off <= ASKED_OUT;
-    if outlook == Outlook::Finished && is_asked && is_plain_question(text, language) {
-        return Doubt::NONE;
+    let weighed = weighed(outlook, ending, text);
+    let sounds = |mark: f32, least: f32, most_broken: f32| mark >= least && ending.break_off <= most_broken;
+    if outlook == Outlook::Unfinished {
+        weighed
+    } else if sounds(ending.question, 0.8, 0.02) && is_plain_question(text, language) {
+        Doubt::NONE
+    } else if sounds(ending.stop + ending.question, 0.93, 0.01) {
+        Doubt(weighed.0.min(CLOSED))
+    } else {
+        weighed
     }
-    weighed(outlook, ending, text)
 }
 
-/// A question sounds like one from this probability of its mark on, and like all of it up to that one of a break.
-const ASKED: f32 = 0.8;
-const ASKED_OUT: f32 = 0.02;
+/// However little it is, what sounds so much like all of it is waited for no longer than this: 0.6 s of 0.3 to 1.2.
+const CLOSED: f32 = 1.0 / 3.0;
 
 /// The regression's weights: of words that can have been all, of the logarithm of a mark that ends a sentence, of that of
 /// a break, and of having said enough; and what is left when all of these are 0.

@@ -56,6 +56,15 @@ fn a_short_question_needs_no_more_words_if_it_sounds_like_all() {
 }
 
 #[test]
+fn a_short_statement_that_sounds_like_all_is_waited_for_half_as_long() {
+    let closed = Ending { stop: 0.95, break_off: 0.004, ..STOP };
+    assert_eq!(wait("Go forward ten meters.", Some(closed)), 600);
+    assert_eq!(wait("Go forward ten meters.", Some(Ending { break_off: 0.02, ..closed })), LONGEST.millis());
+    assert_eq!(wait("Go forward ten meters.", Some(Ending { stop: 0.8, ..closed })), LONGEST.millis());
+    assert_eq!(wait("Go forward to the.", Some(closed)), LONGEST.millis());
+}
+
+#[test]
 fn where_words_have_no_spaces_characters_are_counted() {
     assert_eq!((words("今日は天気がいいですね。"), words("It is fine."), words("")), (5, 3, 0));
 }

@@ -100,15 +100,26 @@ pub fn memory(choice: DeviceChoice) -> Result<DeviceMemory, EngineError> {
     }
 }
 
-/// Gives back to the system what the models of `choice` took and no longer use: without it a card's memory pool keeps
-/// it for the next model.
+/// Gives back to the system what the models of `choice` took and no longer use: without it a card's memory pool, and
+/// the host's allocator, keep it for the next model.
 ///
 /// # Errors
 /// [`EngineError::Device`] where the card does not answer.
 pub fn give_back(choice: DeviceChoice) -> Result<(), EngineError> {
+    trim_host();
     match choice.resolve() {
         DeviceChoice::Cuda(ordinal) => cuda::give_back(ordinal).map_err(|reason| device_error(choice, reason)),
         DeviceChoice::Cpu | DeviceChoice::Auto => Ok(()),
+    }
+}
+
+/// glibc keeps what was freed below memory that is still in use, of weights most of it.
+fn trim_host() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[expect(unsafe_code, reason = "the C library's functions have no safe wrapper")]
+    // SAFETY: it may be called at any time from any thread, and touches only memory that is free.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn doubt(transcript: &FinalTranscript) -> Doubt {
         weighed
     } else if sounds(ending.question, 0.8, 0.02) && is_plain_question(text, language) {
         Doubt::NONE
-    } else if sounds(ending.stop + ending.question, 0.93, 0.01) {
+    } else if sounds(ending.stop, 0.93, 0.01) {
         Doubt(weighed.0.min(CLOSED))
     } else {
         weighed

@@ -21,6 +21,9 @@ const DOUBTFUL_NO_SPEECH: f32 = 0.3;
 const DOUBTFUL_LOG_PROBABILITY: f32 = -1.0;
 /// From this probability of no speech on, no unlikely text is: Whisper's own rule.
 const NO_SPEECH: f32 = 0.6;
+/// From this one on a single word is not: a hummed "mhm" becomes a "No." of 0.54 and more, one that is said has less
+/// than 0.46.
+const MURMUR_NO_SPEECH: f32 = 0.5;
 
 /// Whether a transcript is what somebody said.
 pub(super) fn was_said(transcript: &FinalTranscript) -> bool {
@@ -30,12 +33,13 @@ pub(super) fn was_said(transcript: &FinalTranscript) -> bool {
     let kept = |char: &char| char.is_alphanumeric() || *char == ' ';
     let plain: String = transcript.text.chars().flat_map(char::to_lowercase).filter(kept).collect();
     let suspect = HALLUCINATIONS.contains(&plain.trim());
+    let is_murmur = plain.split_whitespace().count() == 1;
     let doubtful = |segment: &Segment| {
         let unlikely = segment.log_probability < DOUBTFUL_LOG_PROBABILITY;
         if suspect {
             unlikely || segment.no_speech > DOUBTFUL_NO_SPEECH
         } else {
-            unlikely && segment.no_speech > NO_SPEECH
+            unlikely && segment.no_speech > NO_SPEECH || is_murmur && segment.no_speech > MURMUR_NO_SPEECH
         }
     };
     transcript.segments.is_empty() || !transcript.segments.iter().all(doubtful)

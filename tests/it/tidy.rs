@@ -74,6 +74,7 @@ const ROOMS: &[Room] = &[
             "rand",
             "rayon",
             "futures",
+            "libc",
             "metrics",
             "serde_json",
             "tokio",

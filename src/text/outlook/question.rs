@@ -21,9 +21,9 @@ const SHORTEST: usize = 3;
 /// list nothing is.
 pub fn is_plain_question(text: &str, language: &str) -> bool {
     let Some((_, openings)) = OPENINGS.iter().find(|(known, _)| *known == language) else { return false };
-    let mut words = text.split_whitespace();
-    let first = words.next().unwrap_or_default().trim_start_matches('¿').replace('’', "'").to_lowercase();
-    text.trim_end().ends_with('?') && openings.contains(&first.as_str()) && words.count() + 1 >= SHORTEST
+    let words = super::words(text);
+    let is_opened = words.first().is_some_and(|first| openings.contains(&first.as_str()));
+    text.trim_end().ends_with('?') && is_opened && words.len() >= SHORTEST
 }
 
 #[cfg(test)]

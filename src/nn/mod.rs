@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod decoder;
 mod frames;
 pub mod higgs;
+mod kernel;
 pub mod kokoro;
 pub mod sampling;
 pub mod silero;

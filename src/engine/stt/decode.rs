@@ -1,7 +1,8 @@
-//! Writes one window's tokens: beam search, greedy search (a beam of one) or sampling, over the same loop.
+//! Writes one window's tokens: by beam search or sampling, over the same loop, or greedily along a draft.
 //!
 //! Source: OpenAI's `whisper/decoding.py`. A beam's hypotheses are rows of one decoder state, so that five of them
-//! read the weights once.
+//! read the weights once. A draft is what was written for a little less of the same audio: it is read in one pass, and
+//! kept as far as the model would have written it itself.
 
 use candle_core::Result;
 use rand::rngs::StdRng;
@@ -24,14 +25,13 @@ pub(super) struct Ask {
     pub(super) prompt: Vec<u32>,
     /// Where in `prompt` the start token is.
     pub(super) start: usize,
-    pub(super) timestamps: bool,
     /// Tokens to write at most.
     pub(super) limit: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Strategy {
-    /// Keep the likeliest so many hypotheses. One is greedy.
+    /// Keep the likeliest so many hypotheses.
     Beam(usize),
     /// Draw each token; the same seed draws the same.
     Sample { temperature: f32, seed: u64 },
@@ -50,6 +50,8 @@ pub(super) struct Written {
     pub(super) broken: bool,
     /// It ended, but says the same again and again.
     pub(super) repetitive: bool,
+    /// Log probability of the least likely token of the text, marks and times left out.
+    pub(super) least_log_probability: f32,
 }
 
 #[derive(Clone, Default)]
@@ -71,6 +73,84 @@ impl Hypothesis {
     }
 }
 
+/// Tokens of a draft, about where one is expected, among which what was written instead is looked for.
+const BEHIND: usize = 2;
+const AHEAD: usize = 4;
+
+/// Writes greedily what was heard. `draft` may be anything: the outcome is the same, only sooner where the draft is good.
+/// None where `check` answered no between two passes.
+pub(super) fn follow(
+    whisper: &Whisper,
+    tokens: &Tokens,
+    heard: &Heard,
+    ask: &Ask,
+    draft: &[u32],
+    check: Check,
+) -> Result<Option<Written>> {
+    let mut state = whisper.open(1, ask.prompt.len() + ask.limit)?;
+    let limit = ask.limit.min(state.capacity().saturating_sub(ask.prompt.len()));
+    let mut written = Hypothesis::default();
+    let (mut next, mut place, mut no_speech, mut least) = (ask.prompt.clone(), 0, None, 0.0_f32);
+    let broken = 'passes: loop {
+        if written.tokens.len() >= limit || rules::repeats(&written.tokens) {
+            break true;
+        }
+        if !check() {
+            return Ok(None);
+        }
+        let ahead = &draft[place.min(draft.len())..];
+        let ahead = &ahead[..ahead.len().min(limit - written.tokens.len())];
+        let (sure, before) = (next.len(), state.length());
+        next.extend(ahead);
+        let mut wanted: Vec<usize> = (sure - 1..next.len()).collect();
+        if no_speech.is_none() {
+            wanted.insert(0, ask.start);
+        }
+        let mut logits = whisper.read(heard, &mut state, &next, &wanted)?.into_iter();
+        if no_speech.is_none() {
+            no_speech = logits.next().map(|at_start| no_speech_of(tokens, &at_start));
+        }
+        let mut kept = 0;
+        for mut logits in logits {
+            rules::restrict(tokens, &mut logits, &written.tokens);
+            let Some(&token) = likeliest(&logits, 1).first() else { break 'passes true };
+            let score = logits[token as usize] - log_sum_exp(&logits);
+            written.score += score;
+            if token == tokens.end {
+                break 'passes false;
+            }
+            if token < tokens.end && tokens.mark(token).is_none() {
+                least = least.min(score);
+            }
+            written.tokens.push(token);
+            next = vec![token];
+            if ahead.get(kept) != Some(&token) {
+                break;
+            }
+            kept += 1;
+        }
+        state.forget(before + sure + kept);
+        place = beyond(draft, place + kept, next[0]);
+    };
+    Ok(Some(outcome(tokens, written, no_speech.unwrap_or(0.0), broken, least)))
+}
+
+/// Where in the draft to go on after `token`, which stands in it near `place`, or instead of what is there.
+fn beyond(draft: &[u32], place: usize, token: u32) -> usize {
+    let near = (place.saturating_sub(BEHIND)..draft.len().min(place + AHEAD)).filter(|&at| draft[at] == token);
+    near.min_by_key(|at| at.abs_diff(place)).unwrap_or(place) + 1
+}
+
+fn no_speech_of(tokens: &Tokens, at_start: &[f32]) -> f32 {
+    (at_start[tokens.no_speech as usize] - log_sum_exp(at_start)).exp()
+}
+
+fn outcome(tokens: &Tokens, best: Hypothesis, no_speech: f32, broken: bool, least: f32) -> Written {
+    let repetitive = compression_ratio(tokens.decode(&best.tokens).trim()) > MOST_COMPRESSED;
+    let mean_log_probability = best.mean();
+    Written { tokens: best.tokens, mean_log_probability, no_speech, broken, repetitive, least_log_probability: least }
+}
+
 /// Writes what was heard. None where `check` answered no between two tokens.
 pub(super) fn write(
     whisper: &Whisper,
@@ -84,7 +164,7 @@ pub(super) fn write(
     let limit = ask.limit.min(state.capacity().saturating_sub(ask.prompt.len()));
     let mut logits = whisper.read(heard, &mut state, &ask.prompt, &[ask.start, ask.prompt.len() - 1])?;
     let at_start = logits.remove(0);
-    let no_speech = (at_start[tokens.no_speech as usize] - log_sum_exp(&at_start)).exp();
+    let no_speech = no_speech_of(tokens, &at_start);
     let width = if let Strategy::Beam(width) = strategy { width.max(1) } else { 1 };
     let mut dice = StdRng::seed_from_u64(if let Strategy::Sample { seed, .. } = strategy { seed } else { 0 });
     let (mut live, mut ended) = (vec![Hypothesis::default()], Vec::<Hypothesis>::new());
@@ -94,7 +174,7 @@ pub(super) fn write(
         }
         let mut next = Vec::new();
         for (parent, (hypothesis, logits)) in live.iter().zip(&mut logits).enumerate() {
-            rules::restrict(tokens, logits, &hypothesis.tokens, ask.timestamps);
+            rules::restrict(tokens, logits, &hypothesis.tokens);
             let total = log_sum_exp(logits);
             let chosen = choose(logits, strategy, &mut dice);
             let followed = |token: u32| (hypothesis.score + logits[token as usize] - total, parent, token);
@@ -129,8 +209,7 @@ pub(super) fn write(
     let broken = ended.is_empty();
     let candidates = if broken { live } else { ended };
     let best = candidates.into_iter().max_by(|a, b| a.mean().total_cmp(&b.mean())).unwrap_or_default();
-    let repetitive = compression_ratio(tokens.decode(&best.tokens).trim()) > MOST_COMPRESSED;
-    Ok(Some(Written { mean_log_probability: best.mean(), tokens: best.tokens, no_speech, broken, repetitive }))
+    Ok(Some(outcome(tokens, best, no_speech, broken, 0.0)))
 }
 
 /// The tokens to go on with: one more than the beam is wide, because one may be the end.
@@ -173,3 +252,7 @@ fn draw(logits: &[f32], temperature: f32, dice: &mut StdRng) -> u32 {
     }
     last
 }
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

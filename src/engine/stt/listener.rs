@@ -32,14 +32,16 @@ const LEAST_WITHOUT_SPEECH: f32 = -0.5;
 /// Text less certain than one of these is asked about: is there a voice at all?
 const DOUBTFUL_NO_SPEECH: f32 = 0.2;
 const DOUBTFUL_LOG_PROBABILITY: f32 = -0.7;
-/// A guess of fewer tokens, where there is more likely no speech than this, is not shown.
-const MURMUR_TOKENS: usize = 4;
+/// A guess of fewer words, where there is more likely no speech than this, is not shown.
+const MURMUR_WORDS: usize = 3;
 const MURMUR_NO_SPEECH: f32 = 0.5;
 /// Score of a frame with a voice in it, and how many such frames of 32 ms make speech.
 const VOICE: f32 = 0.5;
 const VOICED_FRAMES: usize = 3;
 /// Tried in order until a result is good.
 const TEMPERATURES: [f32; 5] = [0.2, 0.4, 0.6, 0.8, 1.0];
+/// Greedy search is believed where no word is less likely than this: where one is, two hypotheses find better ones.
+const CERTAIN_LOG_PROBABILITY: f32 = -1.0;
 /// Whoever sounds louder than this for 20 ms may have spoken: -66 dB of full scale.
 const AUDIBLE: f32 = 5e-4;
 /// Tokens of a window: speech in any language has fewer a second, a loop has more.
@@ -72,6 +74,8 @@ pub(super) struct Context {
     pub(super) word_times: bool,
     /// Whether to tell what could come next.
     pub(super) ending: bool,
+    /// Somebody waits. What was written for the beginning of the same window is probably right.
+    pub(super) draft: Option<Vec<u32>>,
 }
 
 /// What a window holds.
@@ -88,6 +92,13 @@ pub(super) struct Window {
     pub(super) mean_log_probability: f32,
     /// Where it was asked for.
     pub(super) ending: Option<Ending>,
+}
+
+/// What was probably said, and as it was written. Empty: nothing.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Guess {
+    pub(super) text: String,
+    pub(super) tokens: Vec<u32>,
 }
 
 /// An encoded window.
@@ -151,6 +162,14 @@ impl Listener {
             temperature if temperature > 0.0 => Strategy::Sample { temperature, seed: samples.len() as u64 },
             _ => Strategy::Beam(width),
         };
+        if let Some(draft) = context.draft.as_ref().filter(|_| context.temperature <= 0.0) {
+            let ask = self.ask(seconds, &language, context);
+            let written = decode::follow(&self.whisper, &self.tokens, &encoded.heard, &ask, draft, check)?;
+            let Some(written) = written else { return Ok(None) };
+            if !is_bad(&written) && written.least_log_probability >= CERTAIN_LOG_PROBABILITY {
+                return Ok(Some((encoded, language, written)));
+            }
+        }
         let Some(mut written) = self.write(&encoded, seconds, &language, context, first(BEAM), check)? else {
             return Ok(None);
         };
@@ -179,24 +198,20 @@ impl Listener {
         Ok(Some((encoded, language, written)))
     }
 
-    /// A quick guess at what was said so far, and its language.
-    pub(super) fn guess(
-        &self,
-        samples: &[f32],
-        context: &Context,
-        check: Check,
-    ) -> candle_core::Result<Option<(String, String)>> {
+    /// A quick guess at what was said so far.
+    pub(super) fn guess(&self, samples: &[f32], context: &Context, check: Check) -> candle_core::Result<Option<Guess>> {
         if !is_audible(samples) {
-            return Ok(Some(Default::default()));
+            return Ok(Some(Guess::default()));
         }
         let Some(encoded) = self.encode(samples, false, check)? else { return Ok(None) };
         let language = self.choose_language(&encoded.heard, context)?;
-        let ask = self.ask(seconds(samples.len()), &language, context, false);
-        let written = decode::write(&self.whisper, &self.tokens, &encoded.heard, &ask, Strategy::Beam(1), check)?;
+        let ask = self.ask(seconds(samples.len()), &language, context);
+        let draft = context.draft.as_deref().unwrap_or_default();
+        let written = decode::follow(&self.whisper, &self.tokens, &encoded.heard, &ask, draft, check)?;
         Ok(written.map(|written| {
-            let nothing = written.broken || is_bad(&written) || is_silence(&written) || is_murmur(&written);
-            let text = if nothing { String::new() } else { self.tokens.decode(&written.tokens).trim().to_owned() };
-            (text, language)
+            let text = self.tokens.decode(&written.tokens).trim().to_owned();
+            let nothing = written.broken || is_bad(&written) || is_silence(&written) || is_murmur(&text, &written);
+            if nothing { Guess::default() } else { Guess { text, tokens: written.tokens } }
         }))
     }
 
@@ -225,7 +240,7 @@ impl Listener {
         Ok(best.map_or_else(|| "en".to_owned(), |(code, _)| code.clone()))
     }
 
-    fn ask(&self, seconds: f64, language: &str, context: &Context, timestamps: bool) -> Ask {
+    fn ask(&self, seconds: f64, language: &str, context: &Context) -> Ask {
         let mut prompt = Vec::new();
         if !context.previous.is_empty() {
             prompt.push(self.tokens.previous);
@@ -233,11 +248,8 @@ impl Listener {
         }
         let start = prompt.len();
         prompt.extend(self.start_sequence(language, context.task));
-        if !timestamps {
-            prompt.push(self.tokens.no_timestamps);
-        }
         let limit = TOKENS_AT_LEAST + (seconds * TOKENS_PER_SECOND) as usize;
-        Ask { prompt, start, timestamps, limit: limit.min(LONGEST) }
+        Ask { prompt, start, limit: limit.min(LONGEST) }
     }
 
     fn start_sequence(&self, language: &str, task: SttTask) -> Vec<u32> {
@@ -258,7 +270,7 @@ impl Listener {
         strategy: Strategy,
         check: Check,
     ) -> candle_core::Result<Option<Written>> {
-        let ask = self.ask(seconds, language, context, true);
+        let ask = self.ask(seconds, language, context);
         decode::write(&self.whisper, &self.tokens, &encoded.heard, &ask, strategy, check)
     }
 
@@ -356,8 +368,8 @@ fn is_voiceless(detector: Option<&dyn VoiceActivity>, samples: &[f32], written: 
 }
 
 /// A word or two where there may be no speech: a hummed "mhm" is guessed at as "No.", and more audio will tell.
-fn is_murmur(written: &Written) -> bool {
-    written.tokens.len() < MURMUR_TOKENS && written.no_speech > MURMUR_NO_SPEECH
+fn is_murmur(text: &str, written: &Written) -> bool {
+    text.split_whitespace().count() < MURMUR_WORDS && written.no_speech > MURMUR_NO_SPEECH
 }
 
 fn is_bad(written: &Written) -> bool {

@@ -29,7 +29,7 @@ use super::EngineError;
 use super::precedence::Precedence;
 use super::worker::{Ended, Resident, Worker};
 use crate::audio::Mic;
-use crate::nn::whisper::{Config, MelFrontEnd, Whisper};
+use crate::nn::whisper::{Config, MelFrontEnd, Precision, Whisper};
 use crate::provider::{Flow, ProviderError, SpeechToText, SttOptions, Transcript, VoiceActivity};
 use listener::Listener;
 use session::{Item, Session};
@@ -186,7 +186,8 @@ fn load_listener(
     let vb = unsafe { VarBuilder::from_mmaped_safetensors(&[directory.join(weights)], DType::F32, device) };
     let vb = vb.map_err(|error| bad_file(directory, weights, error))?;
     let mel = MelFrontEnd::new(config.num_mel_bins);
-    let whisper = Whisper::load(config, &vb).map_err(|error| bad_file(directory, weights, error))?;
+    let whisper =
+        Whisper::load(config, &vb, Precision::EightBits).map_err(|error| bad_file(directory, weights, error))?;
     Ok(Listener { whisper, tokens, mel, voice_activity })
 }
 

@@ -7,7 +7,7 @@ use crate::nn::whisper::log_sum_exp;
 const FIRST_TIMESTAMP_AT_MOST: u32 = 50;
 
 /// Forbids, by minus infinity, what may not follow `written`.
-pub(super) fn restrict(tokens: &Tokens, logits: &mut [f32], written: &[u32], timestamps: bool) {
+pub(super) fn restrict(tokens: &Tokens, logits: &mut [f32], written: &[u32]) {
     let forbid = |logits: &mut [f32], from: u32, to: u32| {
         let to = (to as usize).min(logits.len());
         logits[(from as usize).min(to)..to].fill(f32::NEG_INFINITY);
@@ -21,10 +21,6 @@ pub(super) fn restrict(tokens: &Tokens, logits: &mut [f32], written: &[u32], tim
         }
     }
     let (first, beyond) = (tokens.first_timestamp, u32::MAX);
-    if !timestamps {
-        forbid(logits, first, beyond);
-        return;
-    }
     if written.is_empty() {
         forbid(logits, 0, first);
         forbid(logits, first + FIRST_TIMESTAMP_AT_MOST + 1, beyond);

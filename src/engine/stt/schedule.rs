@@ -103,8 +103,8 @@ fn serve(listener: &Listener, room: &mut Room, index: usize, job: Job, name: &Ar
     let check = &mut || room.still_wanted(listener, index, job);
     let outcome = match job {
         Job::Guess => listener.guess(&samples, &context, check).map(|guess| {
-            if let Some((text, _)) = guess {
-                room.sessions[index].guess(&text, begun.elapsed(), samples.len(), name);
+            if let Some(guess) = guess {
+                room.sessions[index].guess(guess, begun.elapsed(), samples.len(), name);
             }
         }),
         Job::Last | Job::Window => listener.settle(&samples, position, &context, check).map(|window| {

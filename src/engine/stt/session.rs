@@ -13,7 +13,7 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc::{OwnedPermit, Sender};
 
 use super::agreement::Agreement;
-use super::listener::{Context, Window};
+use super::listener::{Context, Guess, Window};
 use crate::audio::{MIC_HZ, Mic, Samples};
 use crate::nn::whisper::WINDOW_SAMPLES;
 use crate::provider::{Ending, FinalTranscript, ProviderError, Segment, SttOptions, Transcript};
@@ -62,6 +62,8 @@ pub(super) struct Session {
     language: Option<String>,
     ending: Option<Ending>,
     agreement: Agreement,
+    /// What was last written for what is not settled.
+    draft: Vec<u32>,
     /// Samples of the whole that the latest guess knew, when it ended and how long it took.
     guessed: usize,
     guess_ended: Instant,
@@ -91,6 +93,7 @@ impl Session {
             language: None,
             ending: None,
             agreement: Agreement::default(),
+            draft: Vec::new(),
             guessed: 0,
             guess_ended: Instant::now(),
             guess_took: Duration::ZERO,
@@ -171,6 +174,7 @@ impl Session {
             temperature: self.options.temperature,
             word_times: self.options.word_times,
             ending: self.options.partials && self.job() == Some(Job::Last),
+            draft: self.options.partials.then(|| self.draft.clone()),
         }
     }
 
@@ -193,6 +197,7 @@ impl Session {
     pub(super) fn settle(&mut self, window: Window, served_by: &Arc<str>) {
         self.samples.drain(..window.settled.min(self.samples.len()));
         self.settled += window.settled;
+        self.draft.clear();
         if !window.segments.is_empty() {
             // A language heard once holds for the rest.
             self.language.get_or_insert(window.language);
@@ -206,11 +211,12 @@ impl Session {
         }
     }
 
-    /// Sends a guess at what is not settled yet.
-    pub(super) fn guess(&mut self, text: &str, took: Duration, known: usize, served_by: &Arc<str>) {
+    /// Sends a guess at what is not settled yet, of which `known` samples were known.
+    pub(super) fn guess(&mut self, guess: Guess, took: Duration, known: usize, served_by: &Arc<str>) {
         self.guessed = self.settled + known;
         (self.guess_ended, self.guess_took) = (Instant::now(), took);
-        let whole = join(self.segments.iter().map(|segment| segment.text.as_str()).chain([text]));
+        self.draft = guess.tokens;
+        let whole = join(self.segments.iter().map(|segment| segment.text.as_str()).chain([&*guess.text]));
         if whole.is_empty() {
             return;
         }

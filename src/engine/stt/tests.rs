@@ -262,7 +262,7 @@ fn synthetic(folder: &Path) {
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let weights = VarMap::new();
     let vb = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
-    Whisper::load(read_config(folder).unwrap(), &vb).unwrap();
+    Whisper::load(read_config(folder).unwrap(), &vb, Precision::EightBits).unwrap();
     weights.save(folder.join("model.safetensors")).unwrap();
 }
 

@@ -6,11 +6,11 @@
 use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use super::Check;
 use super::attention;
 use super::config::Config;
 use super::encoder::LayerNorm;
 use super::linear::Linear;
+use super::{Check, Precision};
 
 /// What the encoder heard, as each decoder layer attends to it.
 pub struct Heard {
@@ -40,6 +40,16 @@ impl DecoderState {
     /// Tokens that each row has room for.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Tokens that each row has read.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Forgets what was read after the first `length` tokens.
+    pub fn forget(&mut self, length: usize) {
+        self.length = self.length.min(length);
     }
 
     /// Makes row `i` a copy of what is now row `parents[i]`; the number of rows becomes that of `parents`.
@@ -98,11 +108,10 @@ struct DecoderLayer {
 }
 
 impl DecoderLayer {
-    /// `vb` reads in the activations' type, `rows` in the type of weights that a few rows are multiplied with.
-    fn load(config: &Config, vb: &VarBuilder, rows: &VarBuilder) -> Result<Self> {
+    fn load(config: &Config, vb: &VarBuilder, precision: Precision) -> Result<Self> {
         let (width, ffn) = (config.d_model, config.decoder_ffn_dim);
         let parts = [("q_proj", width, true), ("k_proj", width, false), ("v_proj", width, true)];
-        let (cross, cross_rows) = (vb.pp("encoder_attn"), rows.pp("encoder_attn"));
+        let cross = vb.pp("encoder_attn");
         let scale = ((width / config.decoder_attention_heads) as f64).powf(-0.5);
         let key = (cross.pp("k_proj").get((width, width), "weight")? * scale)?;
         let value = cross.pp("v_proj").get((width, width), "weight")?;
@@ -110,15 +119,15 @@ impl DecoderLayer {
         let bias = Tensor::cat(&[bias.zeros_like()?, bias], 0)?;
         Ok(Self {
             self_attn_layer_norm: LayerNorm::load(width, "self_attn_layer_norm", vb)?,
-            qkv: Linear::stacked(width, &parts, &rows.pp("self_attn"))?,
-            self_out_proj: Linear::load(width, width, "out_proj", &rows.pp("self_attn"))?,
+            qkv: Linear::stacked(width, &parts, &vb.pp("self_attn"), precision)?,
+            self_out_proj: Linear::load(width, width, "out_proj", &vb.pp("self_attn"), precision)?,
             encoder_attn_layer_norm: LayerNorm::load(width, "encoder_attn_layer_norm", vb)?,
-            cross_q_proj: Linear::load(width, width, "q_proj", &cross_rows)?,
-            cross_kv: Linear::new(Tensor::cat(&[key, value], 0)?, bias),
-            cross_out_proj: Linear::load(width, width, "out_proj", &cross_rows)?,
+            cross_q_proj: Linear::load(width, width, "q_proj", &cross, precision)?,
+            cross_kv: Linear::new(Tensor::cat(&[key, value], 0)?, bias, precision)?,
+            cross_out_proj: Linear::load(width, width, "out_proj", &cross, precision)?,
             final_layer_norm: LayerNorm::load(width, "final_layer_norm", vb)?,
-            fc1: Linear::load(width, ffn, "fc1", rows)?,
-            fc2: Linear::load(ffn, width, "fc2", rows)?,
+            fc1: Linear::load(width, ffn, "fc1", vb, precision)?,
+            fc2: Linear::load(ffn, width, "fc2", vb, precision)?,
         })
     }
 
@@ -173,17 +182,16 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
+    pub(super) fn load(config: &Config, vb: &VarBuilder, precision: Precision) -> Result<Self> {
         let width = config.d_model;
-        let rows = vb.to_dtype(DType::F16);
-        let embed_tokens = rows.pp("embed_tokens").get((config.vocab_size, width), "weight")?;
+        let embed_tokens = vb.pp("embed_tokens").get((config.vocab_size, width), "weight")?;
         let no_bias = Tensor::zeros(config.vocab_size, vb.dtype(), vb.device())?;
         Ok(Self {
-            logits: Linear::new(embed_tokens.clone(), no_bias),
-            embed_tokens,
+            embed_tokens: embed_tokens.to_dtype(DType::F16)?,
+            logits: Linear::new(embed_tokens, no_bias, precision)?,
             embed_positions: vb.pp("embed_positions").get((config.max_target_positions, width), "weight")?,
             layers: (0..config.decoder_layers)
-                .map(|layer| DecoderLayer::load(config, &vb.pp("layers").pp(layer), &rows.pp("layers").pp(layer)))
+                .map(|layer| DecoderLayer::load(config, &vb.pp("layers").pp(layer), precision))
                 .collect::<Result<_>>()?,
             layer_norm: LayerNorm::load(width, "layer_norm", vb)?,
             heads: config.decoder_attention_heads,

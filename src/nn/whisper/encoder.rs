@@ -7,10 +7,10 @@ use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::ops::layer_norm;
 
-use super::Check;
 use super::attention;
 use super::config::Config;
 use super::linear::Linear;
+use super::{Check, Precision};
 
 /// Scale and shift of a normalised layer.
 pub(super) struct LayerNorm {
@@ -36,10 +36,16 @@ struct Convolution {
 }
 
 impl Convolution {
-    fn load(inner: usize, outer: usize, stride: usize, name: &str, vb: &VarBuilder) -> Result<Self> {
+    fn load(
+        (inner, outer): (usize, usize),
+        stride: usize,
+        name: &str,
+        vb: &VarBuilder,
+        precision: Precision,
+    ) -> Result<Self> {
         let vb = vb.pp(name);
         let weight = vb.get((outer, inner, 3), "weight")?.transpose(1, 2)?.reshape((outer, 3 * inner))?;
-        Ok(Self { linear: Linear::new(weight, vb.get(outer, "bias")?), stride })
+        Ok(Self { linear: Linear::new(weight.contiguous()?, vb.get(outer, "bias")?, precision)?, stride })
     }
 
     /// Convolves and activates: `[batch, length, inner]` → `[batch, length / stride, outer]`, zeros beyond both ends.
@@ -71,17 +77,17 @@ struct EncoderLayer {
 }
 
 impl EncoderLayer {
-    fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
+    fn load(config: &Config, vb: &VarBuilder, precision: Precision) -> Result<Self> {
         let width = config.d_model;
         let attention = vb.pp("self_attn");
         let parts = [("q_proj", width, true), ("k_proj", width, false), ("v_proj", width, true)];
         Ok(Self {
             self_attn_layer_norm: LayerNorm::load(width, "self_attn_layer_norm", vb)?,
-            qkv: Linear::stacked(width, &parts, &attention)?,
-            out_proj: Linear::load(width, width, "out_proj", &attention)?,
+            qkv: Linear::stacked(width, &parts, &attention, precision)?,
+            out_proj: Linear::load(width, width, "out_proj", &attention, precision)?,
             final_layer_norm: LayerNorm::load(width, "final_layer_norm", vb)?,
-            fc1: Linear::load(width, config.encoder_ffn_dim, "fc1", vb)?,
-            fc2: Linear::load(config.encoder_ffn_dim, width, "fc2", vb)?,
+            fc1: Linear::load(width, config.encoder_ffn_dim, "fc1", vb, precision)?,
+            fc2: Linear::load(config.encoder_ffn_dim, width, "fc2", vb, precision)?,
         })
     }
 
@@ -106,15 +112,15 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    pub(super) fn load(config: &Config, vb: &VarBuilder) -> Result<Self> {
+    pub(super) fn load(config: &Config, vb: &VarBuilder, precision: Precision) -> Result<Self> {
         let width = config.d_model;
         let layers = vb.pp("layers");
         Ok(Self {
-            conv1: Convolution::load(config.num_mel_bins, width, 1, "conv1", vb)?,
-            conv2: Convolution::load(width, width, 2, "conv2", vb)?,
+            conv1: Convolution::load((config.num_mel_bins, width), 1, "conv1", vb, precision)?,
+            conv2: Convolution::load((width, width), 2, "conv2", vb, precision)?,
             embed_positions: vb.pp("embed_positions").get((config.max_source_positions, width), "weight")?,
             layers: (0..config.encoder_layers)
-                .map(|layer| EncoderLayer::load(config, &layers.pp(layer)))
+                .map(|layer| EncoderLayer::load(config, &layers.pp(layer), precision))
                 .collect::<Result<_>>()?,
             layer_norm: LayerNorm::load(width, "layer_norm", vb)?,
             heads: config.encoder_attention_heads,

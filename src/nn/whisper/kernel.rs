@@ -1,12 +1,11 @@
 //! The few operations that candle does slowly on a CPU, as operations of its own kind: attention without temporary
-//! transposes, rows times half-precision weights, GELU with its bias.
+//! transposes, GELU with its bias.
 //!
 //! Each has a plain-candle twin in `attention` or `linear`, which other devices use; tests compare the two. All take
-//! contiguous f32 (weights: f16) and say so where they do not get it.
+//! contiguous f32 and say so where they do not get it.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, InplaceOp2, Layout, Result, Shape, bail};
 use gemm::Parallelism;
-use half::f16;
 use rayon::prelude::*;
 
 use crate::nn::frames::scalar::gelu_erf;
@@ -233,59 +232,6 @@ impl CustomOp3 for CausalAttention {
     }
 }
 
-/// A few rows times half-precision weights, and a bias: bound by the reading of the weights, which are half as long as
-/// in f32. `[rows, inner]`, weights `[outer, inner]`, bias `[outer]` → `[rows, outer]`.
-pub(super) struct HalfLinear;
-
-/// Rows up to which [`HalfLinear`] is the faster way.
-pub(super) const HALF_LINEAR_ROWS: usize = 16;
-
-impl CustomOp3 for HalfLinear {
-    fn name(&self) -> &'static str {
-        "whisper-half-linear"
-    }
-
-    fn cpu_fwd(
-        &self,
-        input: &CpuStorage,
-        input_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (rows, inner) = input_layout.shape().dims2()?;
-        let (outer, _) = weight_layout.shape().dims2()?;
-        let (input, bias) = (floats(input, input_layout)?, floats(bias, bias_layout)?);
-        let weight = match weight_layout.contiguous_offsets() {
-            Some((from, to)) => &weight.as_slice::<f16>()?[from..to],
-            None => bail!("weights have to be contiguous"),
-        };
-        // Transposed while it is filled, so that every task owns one piece of it.
-        let mut columns = vec![0.0; outer * rows];
-        let piece = outer.div_ceil(4 * rayon::current_num_threads()).max(16);
-        columns.par_chunks_mut(piece * rows).enumerate().for_each_init(
-            || vec![0.0; inner],
-            |row_of_weights, (task, columns)| {
-                for (index, column) in columns.chunks_mut(rows).enumerate() {
-                    let output = task * piece + index;
-                    widen(&weight[output * inner..(output + 1) * inner], row_of_weights);
-                    for (value, input) in column.iter_mut().zip(input.chunks(inner)) {
-                        *value = bias[output] + dot(row_of_weights, input);
-                    }
-                }
-            },
-        );
-        let mut out = vec![0.0; rows * outer];
-        for (output, column) in columns.chunks(rows).enumerate() {
-            for (row, value) in column.iter().enumerate() {
-                out[row * outer + output] = *value;
-            }
-        }
-        Ok((CpuStorage::F32(out), Shape::from((rows, outer))))
-    }
-}
-
 /// In place: `[rows, width]` plus bias `[width]`, then GELU (by the error function, not by tanh).
 pub(super) struct BiasGelu;
 
@@ -409,21 +355,6 @@ fn add_scaled_rows(factors: &[f32], rows: &[f32], out: &mut [f32]) {
 fn add_scaled(factor: f32, row: &[f32], out: &mut [f32]) {
     for (out, value) in out.iter_mut().zip(row) {
         *out += factor * value;
-    }
-}
-
-/// Half precision to f32. Moves exponent and fraction into place and corrects the exponent's bias by a product, which
-/// is right for subnormal numbers too; infinities and NaN, which no checkpoint has, become large.
-fn widen(halves: &[f16], out: &mut [f32]) {
-    // 2 to the power of 127 - 15.
-    const BIAS: f32 = f32::from_bits(0x7780_0000);
-    let wide = |half: f16| {
-        let bits = u32::from(half.to_bits());
-        let magnitude = f32::from_bits((bits & 0x7fff) << 13) * BIAS;
-        f32::from_bits(magnitude.to_bits() | ((bits & 0x8000) << 16))
-    };
-    for (half, out) in halves.iter().zip(out) {
-        *out = wide(*half);
     }
 }
 

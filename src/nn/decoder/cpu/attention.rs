@@ -13,8 +13,8 @@
 
 use half::f16;
 
-use super::simd::{LANES, Lanes};
 use super::store::POSITIONS;
+use crate::nn::kernel::simd::{LANES, Lanes};
 
 /// Rows whose scores are computed together.
 pub(super) const TOGETHER: usize = 8;

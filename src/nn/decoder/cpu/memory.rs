@@ -2,14 +2,14 @@
 
 use std::sync::Mutex;
 
-use super::activations::{Activations, BLOCK};
 use super::attention::Rows;
 use super::model::{Layer, Model, reads};
-use super::pack::Packed;
 use super::plan::{Plan, ROWS, TILE};
-use super::product::Product;
-use super::shared::Shared;
-use super::simd::LANES;
+use crate::nn::kernel::activations::{Activations, BLOCK};
+use crate::nn::kernel::pack::Packed;
+use crate::nn::kernel::product::Product;
+use crate::nn::kernel::shared::Shared;
+use crate::nn::kernel::simd::LANES;
 
 /// What passes write, kept from one to the next.
 pub(super) struct Memory {

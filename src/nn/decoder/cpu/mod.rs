@@ -6,23 +6,18 @@
 //! rows ─ norm ─ codes │ queries, keys, values │ rotation ─ cache │ attention │ codes │ output ─ add │
 //!        norm ─ codes │ gate, up ─ codes      │ down ─ add │ ... next layer ... │ norm │ logits
 //! ```
-//! Weights stay as stored ([`pack`]); activations are 8-bit codes with a scale for every 32, as in llama.cpp
-//! ([`activations`]); their products are whole numbers ([`product`]); keys and values are in half precision ([`store`]).
+//! Weights stay as stored; activations are 8-bit codes with a scale for every 32, as in llama.cpp; their products are whole
+//! numbers ([`crate::nn::kernel`] has these); keys and values are in half precision ([`store`]).
 //! Every row goes through the same operations in the same order whatever else is in the call, so its logits are the
 //! same bits alone, in a batch, and however a prompt is cut into passes. The threads share a step's items as they come
 //! ([`lockstep`]), which changes who computes a number but not the number.
 
-mod activations;
 mod attention;
 mod lockstep;
 mod memory;
 mod model;
-mod pack;
 mod plan;
-mod product;
 mod rows;
-mod shared;
-mod simd;
 mod store;
 mod walk;
 
@@ -31,11 +26,11 @@ use candle_core::Result;
 use super::Span;
 use super::config::DecoderConfig;
 use super::weights::DecoderWeights;
+use crate::nn::kernel::simd::Instructions;
 use lockstep::Lockstep;
 use memory::Memory;
 use model::{Model, Rotations};
 use plan::Plan;
-use simd::Instructions;
 pub(super) use store::CpuStore;
 use walk::Walk;
 

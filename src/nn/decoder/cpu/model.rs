@@ -7,8 +7,8 @@ use candle_core::{DType, Result, Tensor};
 use super::super::config::{Activation, DecoderConfig};
 use super::super::rope::{RopeTable, frequencies};
 use super::super::weights::{DecoderWeights, LayerWeights, Matrix};
-use super::pack::{Kind, Packed};
 use super::rows::Gate;
+use crate::nn::kernel::pack::{Kind, Packed};
 
 pub(super) struct Model {
     pub(super) config: DecoderConfig,

@@ -6,7 +6,7 @@
     reason = "kernels are unsafe behind their doors, and slow unless inlined there"
 )]
 
-use super::simd::{LANES, Lanes};
+use crate::nn::kernel::simd::{LANES, Lanes};
 
 /// Functions between the two halves of the feed-forward block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

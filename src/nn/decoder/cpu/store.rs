@@ -15,8 +15,8 @@
 
 use half::f16;
 
-use super::shared::Shared;
-use super::simd::{LANES, Lanes};
+use crate::nn::kernel::shared::Shared;
+use crate::nn::kernel::simd::{LANES, Lanes};
 
 /// Positions that attention takes at once; slots end at a multiple of it, so that it never reads beyond one.
 pub(super) const POSITIONS: usize = 128;

@@ -6,8 +6,8 @@ use super::super::tests::{
     FAMILIES, best, cases, folder, halved_cache, in_floats, largest_difference, last, oracle, text,
 };
 use super::super::{Decoder, GgufFile, KvCache, Span, Wants, gguf_model};
-use super::simd::Instructions;
 use super::{CpuDecoder, CpuStore};
+use crate::nn::kernel::simd::Instructions;
 use crate::testing;
 
 fn ours(family: &str) -> Decoder {

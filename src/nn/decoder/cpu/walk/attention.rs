@@ -10,9 +10,9 @@ use super::super::attention::Sum;
 use super::super::lockstep::Worker;
 use super::super::model::Layer;
 use super::super::plan::Task;
-use super::super::simd::{LANES, Lanes};
 use super::super::store::POSITIONS;
 use super::Walk;
+use crate::nn::kernel::simd::{LANES, Lanes};
 
 /// Attention of all rows, or its blocks.
 #[inline(always)]

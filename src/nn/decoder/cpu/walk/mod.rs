@@ -10,17 +10,17 @@ mod attention;
 
 use std::sync::{MutexGuard, PoisonError};
 
-use super::activations::{Activations, BLOCK, GROUP};
 use super::lockstep::Worker;
 use super::memory::{Lent, Own};
 use super::model::{Layer, Model, Rotations};
-use super::pack::Packed;
 use super::plan::Plan;
-use super::product::{Product, multiply};
 use super::rows::{gate, normalize, rotate};
-use super::shared::Shared;
-use super::simd::{Instructions, LANES, Lanes, behind_door};
 use super::store::CpuStore;
+use crate::nn::kernel::activations::{Activations, BLOCK, GROUP};
+use crate::nn::kernel::pack::Packed;
+use crate::nn::kernel::product::{Product, multiply};
+use crate::nn::kernel::shared::Shared;
+use crate::nn::kernel::simd::{Instructions, LANES, Lanes, behind_door};
 use attention::{attend, mix};
 
 pub(super) struct Walk<'a> {

@@ -17,14 +17,14 @@ use super::pack::{Kind, Packed, Regions};
 use super::simd::{Instructions, LANES, Lanes, behind_door};
 
 /// Sixteen outputs of sixteen rows.
-pub(super) type Product = [f32; BLOCK * LANES];
+pub(in crate::nn) type Product = [f32; BLOCK * LANES];
 
 /// Multiplies tile `index` of `weights` with the first `count` rows of a block: `[count, 16]` into `out`. What comes after
 /// them in `out` is nonsense.
 ///
 /// # Safety
 /// The processor has the instructions; nobody writes the activations meanwhile.
-pub(super) unsafe fn multiply(
+pub(in crate::nn) unsafe fn multiply(
     instructions: Instructions,
     weights: &Packed,
     index: usize,

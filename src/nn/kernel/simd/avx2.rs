@@ -14,7 +14,7 @@ use half::f16;
 use super::Lanes;
 
 #[derive(Clone, Copy)]
-pub(in crate::nn::decoder::cpu) struct Avx2(__m256, __m256);
+pub(in crate::nn) struct Avx2(__m256, __m256);
 
 #[inline(always)]
 fn both(a: Avx2, b: Avx2, operation: impl Fn(__m256, __m256) -> __m256) -> Avx2 {

@@ -7,7 +7,7 @@ use half::f16;
 use super::{LANES, Lanes};
 
 #[derive(Clone, Copy)]
-pub(in crate::nn::decoder::cpu) struct Portable([f32; LANES]);
+pub(in crate::nn) struct Portable([f32; LANES]);
 
 impl Portable {
     fn each(self, operation: impl Fn(f32) -> f32) -> Self {

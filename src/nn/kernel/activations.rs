@@ -18,11 +18,11 @@ use super::shared::Shared;
 use super::simd::Lanes;
 
 /// Rows in a block.
-pub(super) const BLOCK: usize = 16;
+pub(in crate::nn) const BLOCK: usize = 16;
 /// Numbers with one scale.
-pub(super) const GROUP: usize = 32;
+pub(in crate::nn) const GROUP: usize = 32;
 
-pub(super) struct Activations {
+pub(in crate::nn) struct Activations {
     /// Numbers in a row.
     width: usize,
     /// What the products that read these rows want.
@@ -37,16 +37,16 @@ pub(super) struct Activations {
 
 /// Pointers to one block of rows.
 #[derive(Clone, Copy)]
-pub(super) struct BlockOfRows {
-    pub(super) codes: *const i8,
-    pub(super) scales: *const f32,
-    pub(super) sums: *const f32,
-    pub(super) halves: *const f32,
-    pub(super) floats: *const f32,
+pub(in crate::nn) struct BlockOfRows {
+    pub(in crate::nn) codes: *const i8,
+    pub(in crate::nn) scales: *const f32,
+    pub(in crate::nn) sums: *const f32,
+    pub(in crate::nn) halves: *const f32,
+    pub(in crate::nn) floats: *const f32,
 }
 
 impl Activations {
-    pub(super) fn new(rows: usize, width: usize, quantized: bool, dense: bool) -> Self {
+    pub(in crate::nn) fn new(rows: usize, width: usize, quantized: bool, dense: bool) -> Self {
         let blocks = rows.div_ceil(BLOCK);
         let groups = if quantized { blocks * width.div_ceil(GROUP) } else { 0 };
         Self {
@@ -61,7 +61,7 @@ impl Activations {
         }
     }
 
-    pub(super) fn width(&self) -> usize {
+    pub(in crate::nn) fn width(&self) -> usize {
         self.width
     }
 
@@ -69,7 +69,7 @@ impl Activations {
     ///
     /// # Safety
     /// Nobody writes them meanwhile.
-    pub(super) unsafe fn block(&self, block: usize) -> BlockOfRows {
+    pub(in crate::nn) unsafe fn block(&self, block: usize) -> BlockOfRows {
         // What no product reads has no memory.
         let group = if self.quantized { block * self.width.div_ceil(GROUP) } else { 0 };
         let float = if self.dense { block * self.width * BLOCK } else { 0 };
@@ -90,7 +90,7 @@ impl Activations {
     /// # Safety
     /// Behind the door of `L`; nobody else reads or writes these numbers meanwhile.
     #[inline(always)]
-    pub(super) unsafe fn write<L: Lanes>(&self, row: usize, start: usize, values: &[f32]) {
+    pub(in crate::nn) unsafe fn write<L: Lanes>(&self, row: usize, start: usize, values: &[f32]) {
         let (block, lane) = (row / BLOCK, row % BLOCK);
         assert!(start.is_multiple_of(GROUP) && start + values.len() <= self.width, "numbers beside the row");
         // SAFETY: block, group and lane are within what `new` made room for; the caller vouches for the rest.

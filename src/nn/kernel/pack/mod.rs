@@ -22,7 +22,7 @@ use unpack::{Block, Format};
 
 /// What a matrix is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::nn) enum Kind {
     Quantized(Format),
     F32,
     F16,
@@ -36,25 +36,25 @@ struct Line([u8; 64]);
 
 /// Where a tile's parts begin, in bytes.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Regions {
-    pub(super) minima: usize,
-    pub(super) inner_scales: usize,
-    pub(super) inner_minima: usize,
-    pub(super) codes: usize,
-    pub(super) end: usize,
+pub(in crate::nn) struct Regions {
+    pub(in crate::nn) minima: usize,
+    pub(in crate::nn) inner_scales: usize,
+    pub(in crate::nn) inner_minima: usize,
+    pub(in crate::nn) codes: usize,
+    pub(in crate::nn) end: usize,
 }
 
 /// A matrix `[outputs, inputs]`.
-pub(super) struct Packed {
-    pub(super) kind: Kind,
-    pub(super) outputs: usize,
-    pub(super) inputs: usize,
-    pub(super) regions: Regions,
+pub(in crate::nn) struct Packed {
+    pub(in crate::nn) kind: Kind,
+    pub(in crate::nn) outputs: usize,
+    pub(in crate::nn) inputs: usize,
+    pub(in crate::nn) regions: Regions,
     lines: Vec<Line>,
 }
 
 impl Packed {
-    pub(super) fn quantized(weights: &QTensor) -> Result<Self> {
+    pub(in crate::nn) fn quantized(weights: &QTensor) -> Result<Self> {
         let (outputs, inputs) = weights.shape().dims2()?;
         let Some(format) = Format::of(weights.dtype()) else {
             return Self::dense(&weights.dequantize(&Device::Cpu)?);
@@ -75,7 +75,7 @@ impl Packed {
     }
 
     /// Floats stay as wide as they are.
-    pub(super) fn dense(weights: &Tensor) -> Result<Self> {
+    pub(in crate::nn) fn dense(weights: &Tensor) -> Result<Self> {
         let (outputs, inputs) = weights.dims2()?;
         let (kind, width) = match weights.dtype() {
             DType::BF16 => (Kind::Brain, 2),
@@ -93,18 +93,18 @@ impl Packed {
         Ok(packed)
     }
 
-    pub(super) fn tiles(&self) -> usize {
+    pub(in crate::nn) fn tiles(&self) -> usize {
         self.outputs.div_ceil(LANES)
     }
 
     /// The bytes of one tile.
-    pub(super) fn tile(&self, index: usize) -> &[u8] {
+    pub(in crate::nn) fn tile(&self, index: usize) -> &[u8] {
         let lines = self.regions.end / 64;
         self.lines[index * lines..(index + 1) * lines].as_flattened_bytes()
     }
 
     /// Writes the weights of one output: `inputs` numbers.
-    pub(super) fn row(&self, output: usize, out: &mut [f32]) {
+    pub(in crate::nn) fn row(&self, output: usize, out: &mut [f32]) {
         let (tile, lane) = (self.tile(output / LANES), output % LANES);
         for (input, out) in out.iter_mut().enumerate() {
             let at = input * LANES + lane;

@@ -14,7 +14,7 @@ use half::f16;
 use super::Lanes;
 
 #[derive(Clone, Copy)]
-pub(in crate::nn::decoder::cpu) struct Avx512(__m512);
+pub(in crate::nn) struct Avx512(__m512);
 #[expect(unsafe_op_in_unsafe_fn, reason = "each method is one or a few instructions, under the trait's contract")]
 impl Lanes for Avx512 {
     type Whole = __m512i;

@@ -11,19 +11,19 @@
 )]
 
 #[cfg(target_arch = "x86_64")]
-pub(super) mod avx2;
+pub(in crate::nn) mod avx2;
 #[cfg(target_arch = "x86_64")]
-pub(super) mod avx512;
-pub(super) mod portable;
+pub(in crate::nn) mod avx512;
+pub(in crate::nn) mod portable;
 
 use half::f16;
 
 /// Lanes of one vector, and outputs of one tile of weights.
-pub(super) const LANES: usize = 16;
+pub(in crate::nn) const LANES: usize = 16;
 
 /// What this processor has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Instructions {
+pub(in crate::nn) enum Instructions {
     /// AVX-512 with VNNI: four products of codes a lane in one instruction.
     #[cfg(target_arch = "x86_64")]
     Avx512,
@@ -33,12 +33,12 @@ pub(super) enum Instructions {
 }
 
 impl Instructions {
-    pub(super) fn detect() -> Self {
+    pub(in crate::nn) fn detect() -> Self {
         Self::all().into_iter().next().unwrap_or(Self::Portable)
     }
 
     /// All that this processor can run, the fastest first.
-    pub(super) fn all() -> Vec<Self> {
+    pub(in crate::nn) fn all() -> Vec<Self> {
         let mut found = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
@@ -61,7 +61,7 @@ impl Instructions {
 
 /// Sixteen f32. Implementors may only be used behind the door of their instruction set, and pointers have to be valid
 /// for what a method reads or writes: that is the whole contract of every `unsafe` method here.
-pub(super) trait Lanes: Copy {
+pub(in crate::nn) trait Lanes: Copy {
     /// Sixteen i32.
     type Whole: Copy;
     /// Four unsigned codes for each of the sixteen lanes.
@@ -171,23 +171,23 @@ macro_rules! behind_door {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
         unsafe fn avx512($($argument: $type),*) {
             // SAFETY: passed on to the caller.
-            unsafe { $generic::<$crate::nn::decoder::cpu::simd::avx512::Avx512>($($argument),*) }
+            unsafe { $generic::<$crate::nn::kernel::simd::avx512::Avx512>($($argument),*) }
         }
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = "avx2,fma,f16c")]
         unsafe fn avx2($($argument: $type),*) {
             // SAFETY: passed on to the caller.
-            unsafe { $generic::<$crate::nn::decoder::cpu::simd::avx2::Avx2>($($argument),*) }
+            unsafe { $generic::<$crate::nn::kernel::simd::avx2::Avx2>($($argument),*) }
         }
         match $instructions {
             #[cfg(target_arch = "x86_64")]
-            $crate::nn::decoder::cpu::simd::Instructions::Avx512 => avx512($($argument),*),
+            $crate::nn::kernel::simd::Instructions::Avx512 => avx512($($argument),*),
             #[cfg(target_arch = "x86_64")]
-            $crate::nn::decoder::cpu::simd::Instructions::Avx2 => avx2($($argument),*),
-            $crate::nn::decoder::cpu::simd::Instructions::Portable => {
-                $generic::<$crate::nn::decoder::cpu::simd::portable::Portable>($($argument),*);
+            $crate::nn::kernel::simd::Instructions::Avx2 => avx2($($argument),*),
+            $crate::nn::kernel::simd::Instructions::Portable => {
+                $generic::<$crate::nn::kernel::simd::portable::Portable>($($argument),*);
             }
         }
     }};
 }
-pub(super) use behind_door;
+pub(in crate::nn) use behind_door;

@@ -155,7 +155,7 @@ fn listeners(setting: &Setting) {
         let factor = said.iter().map(|said| said.took.as_secs_f64()).sum::<f64>() / audio;
         let mut first: Vec<f64> = said.iter().map(|said| said.first.as_secs_f64() * 1e3).collect();
         first.sort_by(f64::total_cmp);
-        let p95 = first[(first.len() - 1) * 95 / 100];
+        let p95 = first[(first.len() * 95).div_ceil(100) - 1];
         println!("| {count} | {:.0} / {p95:.0} ms | {factor:.2} | {:.1} |", median(first), audio / took);
     }
 }

@@ -20,6 +20,7 @@ use super::config::HiggsConfig;
 use super::prompt::{Prompt, Run, Segment};
 use super::weights::{BranchWeights, HiggsWeights, LayerWeights, Matrix, float_type};
 use crate::nn::decoder::{RopeTable, scaled_frequencies};
+use crate::nn::kernel::PackedLinear;
 
 /// Rows of a prompt that attend together: bounds the scores to so many rows.
 const TILE: usize = 256;
@@ -456,6 +457,8 @@ impl Layer {
 
 /// Rows `[rows, in]` to rows `[rows, out]`, both of the device's float type.
 enum Product {
+    /// On a CPU.
+    Packed(PackedLinear),
     /// `[in, out]`, a view.
     Dense(Tensor),
     Quantized(QMatMul),
@@ -464,13 +467,16 @@ enum Product {
 impl Product {
     fn new(matrix: Matrix) -> Result<Self> {
         Ok(match matrix {
+            Matrix::Dense(weight) if weight.device().is_cpu() => Self::Packed(PackedLinear::dense(&weight)?),
             Matrix::Dense(weight) => Self::Dense(weight.t()?),
+            Matrix::Quantized(weight) if weight.device().is_cpu() => Self::Packed(PackedLinear::quantized(&weight)?),
             Matrix::Quantized(weight) => Self::Quantized(QMatMul::from_qtensor(weight)?),
         })
     }
 
     fn forward(&self, rows: &Tensor) -> Result<Tensor> {
         match self {
+            Self::Packed(linear) => linear.forward(&rows.contiguous()?, |value| value),
             Self::Dense(weight) => rows.matmul(weight),
             // Some of CUDA's kernels for quantized weights give f32, whatever they were given.
             Self::Quantized(weight) => weight.forward(rows)?.to_dtype(rows.dtype()),

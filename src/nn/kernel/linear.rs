@@ -1,14 +1,14 @@
-//! A linear layer in 8 bits over any number of rows.
+//! A linear layer over any number of rows.
 //!
-//! A few rows are bound by the reading of the weights, which are a byte each; many by the products of codes, of which a
-//! processor does four for one product of floats. A row's result is the same bits alone and in a crowd.
+//! A few rows are bound by the reading of the weights, which happens once for all of them; many by the products, of which
+//! a processor does four of codes for one of floats. A row's result is the same bits alone and in a crowd.
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::activations::{Activations, BLOCK};
-use super::pack::Packed;
+use super::pack::{Kind, Packed};
 use super::product::{self, Product};
 use super::shared::Shared;
 use super::simd::{Instructions, LANES, Lanes, behind_door};
@@ -35,13 +35,32 @@ impl PackedLinear {
     /// # Errors
     /// Other shapes, and an `inner` that is no multiple of 32.
     pub(in crate::nn) fn rounded(weight: &Tensor, bias: &Tensor) -> Result<Self> {
-        let (outer, _) = weight.dims2()?;
-        let bias = bias.to_vec1()?;
-        if bias.len() != outer {
-            bail!("a bias of {} does not fit {outer} outputs", bias.len());
-        }
         let weights = Packed::quantized(&QTensor::quantize(weight, GgmlDType::Q8_0)?)?;
-        Ok(Self { weights, bias, instructions: Instructions::detect() })
+        let bias = bias.to_vec1()?;
+        if bias.len() != weights.outputs {
+            bail!("a bias of {} does not fit {} outputs", bias.len(), weights.outputs);
+        }
+        Ok(Self { bias, ..Self::of(weights) })
+    }
+
+    /// Without a bias, of weights as they are stored.
+    ///
+    /// # Errors
+    /// A shape other than `[outer, inner]`.
+    pub(in crate::nn) fn quantized(weight: &QTensor) -> Result<Self> {
+        Packed::quantized(weight).map(Self::of)
+    }
+
+    /// Without a bias, of floats that stay as wide as they are.
+    ///
+    /// # Errors
+    /// A shape other than `[outer, inner]`.
+    pub(in crate::nn) fn dense(weight: &Tensor) -> Result<Self> {
+        Packed::dense(weight).map(Self::of)
+    }
+
+    fn of(weights: Packed) -> Self {
+        Self { bias: vec![0.0; weights.outputs], weights, instructions: Instructions::detect() }
     }
 
     /// `[rows, inner]`, f32 → `[rows, outer]`, each number `finish`ed.
@@ -54,7 +73,8 @@ impl PackedLinear {
 
     fn rows(&self, input: &[f32], rows: usize, finish: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
         let (inner, outer) = (self.weights.inputs, self.weights.outputs);
-        let activations = &Activations::new(rows, inner, true, false);
+        let in_codes = matches!(self.weights.kind, Kind::Quantized(_));
+        let activations = &Activations::new(rows, inner, in_codes, !in_codes);
         input.par_chunks(inner).enumerate().with_min_len(BLOCK).for_each(|(row, values)| {
             #[expect(unsafe_code, reason = "a kernel behind its door")]
             // SAFETY: the instructions were detected; each row is written by one task.

@@ -27,6 +27,25 @@ fn rows_times_rounded_weights_are_near_a_product_of_floats() {
 }
 
 #[test]
+fn floats_and_stored_codes_are_multiplied_as_they_are() {
+    let (_, weight, _) = layer();
+    let stored = QTensor::quantize(&weight, GgmlDType::Q4_0).unwrap();
+    let open = stored.dequantize(&Device::Cpu).unwrap();
+    for (linear, weight, bound) in [
+        (PackedLinear::dense(&weight).unwrap(), &weight, 1e-4),
+        (PackedLinear::quantized(&stored).unwrap(), &open, 0.1),
+    ] {
+        for rows in [1, 4, 33] {
+            let input = Tensor::randn(0.0_f32, 1.0, (rows, INNER), &Device::Cpu).unwrap();
+            let plain = input.matmul(&weight.t().unwrap()).unwrap();
+            let ours = linear.forward(&input, |value| value).unwrap();
+            let difference: f32 = (ours - plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap();
+            assert!(difference < bound, "{rows} rows: {difference}");
+        }
+    }
+}
+
+#[test]
 fn a_row_is_the_same_alone_and_in_a_crowd() {
     let (linear, ..) = layer();
     let input = Tensor::randn(0.0_f32, 1.0, (83, INNER), &Device::Cpu).unwrap();

@@ -17,7 +17,7 @@ use crate::session::settings::SettingsPatch;
 use crate::session::{self, Handle, Opening, StartError};
 use crate::store::{CutOff, Owned, Store};
 
-/// A client may have read so many messages that were not written yet when the server ended.
+/// Clients have read fewer messages that were not written yet when the server ended. Their numbers are not given again.
 const UNWRITTEN: u64 = 1_024;
 /// What is noted with a reply of which nothing more is known.
 const CUT_OFF: &str = "the server ended while this was written";
@@ -33,7 +33,8 @@ pub(in crate::api::ws) async fn recall(
     let Some((secret, client)) = known_by(&resume.token, &known.secret_digest) else { return Ok(None) };
     let (recall, first) = (read(&known.messages), known.messages.first().and_then(|first| first["seq"].as_u64()));
     let is_known = first.is_some_and(|first| resume.last_seq + 1 >= first);
-    if !is_known || resume.last_seq > recall.last_seq + UNWRITTEN {
+    // Numbers after such a gap may have been lost as well.
+    if !is_known || resume.last_seq > recall.last_seq + 2 * UNWRITTEN {
         return Ok(None);
     }
     if house.hall.on(asker.rows.owner(), &known.conversation_id).is_some() {
@@ -52,7 +53,8 @@ pub(in crate::api::ws) async fn recall(
     let Some(scene) = Call::scene(&mut outbox).await else { return Ok(None) };
     let numbered = known.messages.into_iter().filter_map(|message| Some((message["seq"].as_u64()?, message)));
     let recalled = numbered.map(|(seq, message)| (seq, Notice::Recalled(message))).collect();
-    let log = Log::after(house.state.limits.bounds.outbound, recall.last_seq.max(resume.last_seq), recalled);
+    let last_seq = resume.last_seq.max(recall.last_seq + UNWRITTEN);
+    let log = Log::after(house.state.limits.bounds.outbound, last_seq, recalled);
     let call = Call::new(asker.rows.owner().into(), scene, secret.to_owned(), log, inbox);
     call.set_again(state.settings);
     let conductor = Conductor::again(house, Arc::clone(&call), outbox, ending);

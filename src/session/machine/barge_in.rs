@@ -7,11 +7,16 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Effect, Machine};
-use crate::session::event::Output;
+use crate::session::event::{Output, Transcription};
 use crate::text::backchannel::{is_backchannel, is_echo};
 
 /// Who has said nothing by then is not waited for with a lowered voice.
 const LONGEST_DUCK: Duration = Duration::from_secs(2);
+
+/// Whether this is a single word that was guessed once: so is many a hum, and the next guess will tell.
+pub(super) fn is_guessed_word(transcription: &Transcription) -> bool {
+    transcription.stable_chars == 0 && transcription.text.split_whitespace().count() < 2
+}
 
 /// Voices that may mean to interrupt.
 #[derive(Debug, Default)]

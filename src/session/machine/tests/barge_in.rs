@@ -9,13 +9,14 @@ fn barge_in_keeps_what_was_heard_and_nothing_else() {
     run(&mut machine, now, vec![text("Tell me"), wrote(1, 0, "One two three. "), wrote(1, 1, "Four five."), done(1)]);
     run(&mut machine, now, vec![sent(1, 1, ms(0), "One two three.", now)]);
     assert_eq!(run(&mut machine, now + ms(100), vec![began("u1")]), ["speech_started", "duck m2", "wake_at"]);
-    let effects = run(&mut machine, now + ms(500), vec![partial("u1", "Sto")]);
+    assert_eq!(run(&mut machine, now + ms(300), vec![partial("u1", "No.")]), ["transcription u1 \"No.\""], "or a hum");
+    let effects = run(&mut machine, now + ms(500), vec![partial("u1", "No, sto")]);
     let expected = [
         "stop",
         "save m2 \"One two three. Four five.\" Completed Some(7)",
         "interrupted 1 m2 \"One two\" 500",
         "speaker_changed None",
-        "transcription u1 \"Sto\"",
+        "transcription u1 \"No, sto\"",
     ];
     assert_eq!(effects, expected);
     // The old turn has nothing more to say, and the new reply knows what was heard.
@@ -124,4 +125,29 @@ fn who_pushes_to_talk_interrupts_at_once() {
     run(&mut machine, now, vec![sent(1, 1, ms(0), "One two.", now)]);
     let effects = run(&mut machine, now + ms(300), vec![Event::Heard(Heard::Committed)]);
     assert_eq!(effects[0], "stop");
+}
+
+#[test]
+fn a_single_word_interrupts_once_it_is_guessed_twice_or_the_speaker_pauses() {
+    let guess = |text: &str, stable_chars| {
+        let Event::Heard(Heard::Partial(guess)) = partial("u1", text) else { panic!() };
+        Transcription { stable_chars, ..guess }
+    };
+    for (heard, interrupts) in [
+        (Heard::Partial(guess("Stop", 0)), false),
+        (Heard::Partial(guess("Stop", 4)), true),
+        (Heard::Paused(guess("Stop", 0)), true),
+        (Heard::Partial(guess("Mhm", 3)), false),
+    ] {
+        let mut machine = machine();
+        let now = Instant::now();
+        run(
+            &mut machine,
+            now,
+            vec![text("Tell me"), wrote(1, 0, "One two three."), sent(1, 1, ms(0), "One two three.", now)],
+        );
+        run(&mut machine, now + ms(100), vec![began("u1")]);
+        let effects = run(&mut machine, now + ms(500), vec![Event::Heard(heard.clone())]);
+        assert_eq!(effects.contains(&"stop".to_owned()), interrupts, "{heard:?}: {effects:?}");
+    }
 }

@@ -104,11 +104,11 @@ def quietest(samples, near):
     return min(places, key=lambda at: float((samples[at : at + 4 * step] ** 2).sum())) + 2 * step
 
 
-def speech_bounds(samples):
-    """From the first to the last 20 ms within 30 dB of the loudest."""
+def speech_bounds(samples, decibels=30):
+    """From the first to the last 20 ms within so much of the loudest."""
     step = RATE // 50
     power = numpy.array([float((samples[i : i + step] ** 2).mean()) for i in range(0, len(samples) - step, step)])
-    loud = numpy.flatnonzero(power >= power.max() / 1000)
+    loud = numpy.flatnonzero(power >= power.max() / 10 ** (decibels / 10))
     return loud[0] * step, (loud[-1] + 1) * step
 
 
@@ -147,8 +147,10 @@ def utterances(server):
                 pieces.append(numpy.zeros(pause, numpy.float32))
         pieces.append(numpy.zeros(int(TAIL_SECONDS * RATE), numpy.float32))
         whole = numpy.concatenate(pieces)
+        # A voice's own hiss after its last word may be within 30 dB.
+        _, end = speech_bounds(whole, 25)
         noise = numpy.random.default_rng(len(made)).normal(0, ROOM_NOISE, len(whole)).astype(numpy.float32)
-        made.append({"text": text, "samples": whole + noise, "pauses": pauses, "end": at / RATE, "real": is_real, "open": "||" not in text})
+        made.append({"text": text, "samples": whole + noise, "pauses": pauses, "end": end / RATE, "real": is_real, "open": "||" not in text})
     return made
 
 

@@ -105,7 +105,7 @@ pub enum AudioFormat {
 pub struct VadSettings {
     /// A frame with at least this probability is speech.
     pub threshold: f32,
-    /// So much silence ends an utterance, at least.
+    /// So much silence ends an utterance; by the semantic mode two thirds of it, or more.
     pub silence_ms: u64,
     /// So much audio from before the onset belongs to the utterance.
     pub prefix_ms: u64,

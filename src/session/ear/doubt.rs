@@ -37,10 +37,13 @@ impl From<Outlook> for Doubt {
     }
 }
 
-/// Judges what was heard up to a pause. Nothing and noise end at once.
+/// Judges what was heard up to a pause. Whoever only hums has something to say, and nobody waits for the end of a noise.
 pub(super) fn doubt(transcript: &FinalTranscript) -> Doubt {
     let (text, language) = (&transcript.text, &transcript.language);
-    if !was_said(transcript) || is_answer(text, language) {
+    if !was_said(transcript) {
+        return Doubt::FULL;
+    }
+    if is_answer(text, language) {
         return Doubt::NONE;
     }
     let outlook = outlook(text, language);
@@ -58,7 +61,7 @@ pub(super) fn doubt(transcript: &FinalTranscript) -> Doubt {
     }
 }
 
-/// However little it is, what sounds so much like all of it is waited for no longer than this: 0.6 s of 0.3 to 1.2.
+/// However little it is, what sounds so much like all of it is waited for no longer than this: 0.53 s of 0.2 to 1.2.
 const CLOSED: f32 = 1.0 / 3.0;
 
 /// The regression's weights: of words that can have been all, of the logarithm of a mark that ends a sentence, of that of

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const SHORTEST: Position = Samples::from_millis(300);
+const SHORTEST: Position = Samples::from_millis(200);
 const LONGEST: Position = Samples::from_millis(1200);
 const STOP: Ending = Ending { stop: 0.9, question: 0.03, comma: 0.003, break_off: 0.005, nothing: 0.05 };
 const DOTS: Ending = Ending { stop: 0.1, question: 0.01, comma: 0.01, break_off: 0.5, nothing: 0.3 };
@@ -58,7 +58,7 @@ fn a_short_question_needs_no_more_words_if_it_sounds_like_all() {
 #[test]
 fn a_short_statement_that_sounds_like_all_is_waited_for_half_as_long() {
     let closed = Ending { stop: 0.95, break_off: 0.004, ..STOP };
-    assert_eq!(wait("Go forward ten meters.", Some(closed)), 600);
+    assert_eq!(wait("Go forward ten meters.", Some(closed)), 533);
     assert_eq!(wait("Go forward ten meters.", Some(Ending { break_off: 0.02, ..closed })), LONGEST.millis());
     assert_eq!(wait("Go forward ten meters.", Some(Ending { stop: 0.8, ..closed })), LONGEST.millis());
     assert_eq!(wait("Go forward to the.", Some(closed)), LONGEST.millis());
@@ -71,7 +71,7 @@ fn where_words_have_no_spaces_characters_are_counted() {
 
 #[test]
 fn the_words_alone_count_where_the_recogniser_tells_no_more() {
-    for (text, expected) in [("It was leisure.", SHORTEST), ("It was the.", LONGEST), ("...", SHORTEST)] {
+    for (text, expected) in [("It was leisure.", SHORTEST), ("It was the.", LONGEST), ("...", LONGEST)] {
         assert_eq!(wait(text, None), expected.millis(), "{text}");
     }
 }

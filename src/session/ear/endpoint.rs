@@ -2,8 +2,8 @@
 //!
 //! A pure machine around [`EndPointer`]. After a short silence it announces a pause, so that what was said can be
 //! transcribed while the silence is waited out; it ends the utterance when the silence has lasted as long as the words
-//! deserve. By the semantic mode that is soon where they were surely all, and the longer the more it is in doubt; by the
-//! server's it is always the same.
+//! deserve. By the semantic mode that is sooner than by silence alone where they were surely all, and the longer the more
+//! it is in doubt; by the server's it is always the same.
 
 use super::doubt::Doubt;
 use crate::audio::vad::{EndPointer, Position, VadEvent, VadSettings};
@@ -114,7 +114,10 @@ impl Endpoint {
         let shortest = self.settings.silence;
         let silence = match self.mode {
             VadMode::Server => shortest,
-            VadMode::Semantic => self.doubt.unwrap_or(Doubt::FULL).between(shortest, shortest.max(PATIENCE)),
+            VadMode::Semantic => {
+                let soonest = Samples(shortest.0 * 2 / 3);
+                self.doubt.unwrap_or(Doubt::FULL).between(soonest, shortest.max(PATIENCE))
+            }
         };
         self.pointer.set(VadSettings { silence, ..self.settings });
     }

@@ -33,7 +33,7 @@ const AT: Position = Samples(30 * FRAME.0);
 
 #[test]
 fn a_finished_sentence_ends_soon_and_an_unfinished_one_late() {
-    for (doubt, wait) in [(Doubt::NONE, Samples::from_millis(300)), (Doubt::FULL, PATIENCE)] {
+    for (doubt, wait) in [(Doubt::NONE, Samples::from_millis(200)), (Doubt::FULL, PATIENCE)] {
         let mut endpoint = speaking(VadMode::Semantic);
         assert_eq!(push(&mut endpoint, NOTHING, PAUSE), [(PAUSE, Step::Paused)]);
         assert_eq!(endpoint.understood(doubt), None);

@@ -1,6 +1,6 @@
 //! A text of any length, spoken: cut into sentences, each asked of the speech door while the one before is sent.
 //!
-//! The audio comes in the order of the sentences, from the first one on. Speeds that no engine has are made of the
+//! The audio comes in the order of the sentences, from the first one on; they are one story of one voice. Speeds that no engine has are made of the
 //! nearest it has and a change of speed at the same pitch. Dropping the audio cancels what is being generated.
 
 use std::collections::VecDeque;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use tokio::time::sleep;
+use uuid::Uuid;
 
 use crate::audio::{SPEECH_HZ, Speech, Stretch};
 use crate::provider::{Caller, Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency};
@@ -113,6 +114,7 @@ impl Reader {
             speed: engine_speed,
             urgency: script.urgency,
             model: script.model,
+            story: Some(format!("narration {}", Uuid::now_v7()).into()),
             caller: script.caller,
             ..SpeakRequest::default()
         };

@@ -66,6 +66,14 @@ pub struct App {
     embedding: OnceLock<Desk<dyn TextEmbedder>>,
 }
 
+/// Bytes that models may take of a device.
+///
+/// # Errors
+/// The device does not answer.
+pub fn budget(device: DeviceChoice) -> anyhow::Result<u64> {
+    Ok(device::memory(device)?.free / 100 * BUDGET_PERCENT)
+}
+
 impl App {
     /// Looks at the device and chooses a profile; loads nothing yet.
     ///
@@ -76,7 +84,7 @@ impl App {
         anyhow::ensure!(faults.is_empty(), "{}", faults.join("\n"));
         let (catalog, device, choice) = setting(&config)?;
         let ledger = MemoryLedger::default();
-        ledger.set_budget(&device.to_string(), device::memory(device)?.free / 100 * BUDGET_PERCENT);
+        ledger.set_budget(&device.to_string(), budget(device)?);
         let loader = Loader {
             catalog: catalog.clone(),
             device,

@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::process::Command;
 
 use super::{keys, output};
-use crate::app::{App, ModelName};
+use crate::app::{self, App, ModelName};
 use crate::config::Config;
 use crate::engine::device;
 use crate::engine::speech::higgs::HiggsOptions;
@@ -110,14 +110,14 @@ fn device_finding(app: &App) -> Finding {
     }
 }
 
-/// How much memory Higgs Audio v2 would take, and whether there is as much.
+/// How much memory Higgs Audio v2 would take, and whether models may take as much.
 fn higgs(app: &App) -> Option<Finding> {
-    let free = device::memory(app.device).ok()?.free;
+    let budget = app::budget(app.device).ok()?;
     let slots = app.config.max_concurrent_tts;
     let fit = |(precision, bits): (_, &str)| {
         let options = HiggsOptions { precision, slots, ..HiggsOptions::default() };
         let need = options.published_need(app.device).ok()?;
-        let verdict = if need <= free { "fits" } else { "does not fit" };
+        let verdict = if need <= budget { "fits" } else { "does not fit" };
         Some(format!("{bits} {:.1} GB ({verdict})", need as f64 / 1e9))
     };
     let names = ["in full precision", "at 8 bits", "at 4 bits"];

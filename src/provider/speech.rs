@@ -19,6 +19,9 @@ pub struct SpeakRequest {
     /// 1 is natural; 0.5 to 2.
     pub speed: f32,
     pub urgency: Urgency,
+    /// What it is part of: an engine that keeps a voice by letting it hear itself speaks what one voice says of one story
+    /// in the order in which it was asked. None: it stands alone.
+    pub story: Option<Arc<str>>,
     /// The same seed gives the same audio. None draws one.
     pub seed: Option<u64>,
     /// A model's name. None: the server's own.
@@ -35,6 +38,7 @@ impl Default for SpeakRequest {
             language: None,
             speed: 1.0,
             urgency: Urgency::default(),
+            story: None,
             seed: None,
             model: None,
             caller: Caller::default(),

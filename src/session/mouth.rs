@@ -55,6 +55,14 @@ pub(super) struct Voicing {
     pub(super) caller: Caller,
 }
 
+impl Voicing {
+    /// A character's voice hears what it said before in the same conversation.
+    fn story(&self) -> Option<Arc<str>> {
+        let conversation_id = self.caller.conversation_id.as_ref()?;
+        Some(format!("{conversation_id}/{}", self.character_id).into())
+    }
+}
+
 /// What a session's mouths share.
 #[derive(Clone)]
 pub(super) struct Voice {
@@ -251,6 +259,7 @@ impl Mouth {
             language: self.voicing.language.clone(),
             speed: self.voicing.speed,
             urgency: sentence.urgency,
+            story: self.voicing.story(),
             seed: self.voicing.seed,
             caller: self.voicing.caller.clone(),
             ..SpeakRequest::default()

@@ -239,3 +239,23 @@ fn real_speech_is_written_down_again() {
         serde_json::from_str(&stdout(&aichat(folder.path(), &["transcribe", "said.wav", "--json"]))).unwrap();
     assert_eq!(json["segments"][0]["words"].as_array().unwrap().len(), said.split(' ').count());
 }
+
+#[test]
+fn a_higgs_model_in_a_folder_speaks_in_the_voice_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/fixtures");
+    let settings = format!(
+        "DEVICE=cpu\nTTS_MODEL=higgs-audio-v2\nHIGGS_MODEL_PATH={0}/higgs_lm/wide\nHIGGS_TOKENIZER_PATH={0}/higgs_codec/transformers\n",
+        fixtures.display()
+    );
+    std::fs::write(folder.path().join(".env"), settings).unwrap();
+    // What it says is noise: its weights are random.
+    let sounds = ["clara", "james", "clara"].map(|voice| {
+        stdout(&aichat(folder.path(), &["speak", "Good morning.", "--voice", voice, "-o", "said.wav", "--seed", "1"]));
+        std::fs::read(folder.path().join("said.wav")).unwrap()
+    });
+    assert!(sounds[0].len() > 1_000 && sounds[0] != sounds[1] && sounds[0] == sounds[2]);
+    let found = String::from_utf8(aichat(folder.path(), &["doctor"]).stdout).unwrap();
+    let line = found.lines().find(|line| line.contains("higgs-audio-v2 would take")).unwrap();
+    assert_eq!(line.matches("fit").count(), 3, "{line}");
+}

@@ -106,6 +106,22 @@ async fn audio_leaves_with_the_first_sentence() {
 }
 
 #[tokio::test]
+async fn the_sentences_of_a_text_are_one_story() {
+    let speech = Arc::new(FakeSpeech::default());
+    let server = server(&speech).await;
+    let mut told = HashSet::new();
+    for _ in 0..2 {
+        bytes(&server, json!({"model": "tts-1", "input": TEXT, "response_format": "pcm"})).await;
+        let asked = std::mem::take(&mut *speech.asked.lock().unwrap());
+        assert!(asked.len() > 1);
+        let stories: HashSet<_> = asked.into_iter().map(|request| request.story.unwrap()).collect();
+        assert_eq!(stories.len(), 1);
+        told.extend(stories);
+    }
+    assert_eq!(told.len(), 2, "each text is one of its own");
+}
+
+#[tokio::test]
 async fn whoever_leaves_stops_it() {
     let speech = Arc::new(FakeSpeech { chunk_delay: Duration::from_millis(50), ..FakeSpeech::default() });
     let server = server(&speech).await;

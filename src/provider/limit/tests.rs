@@ -203,3 +203,44 @@ async fn a_generation_is_a_task_with_a_name() {
     whole(speech.speak(later("a sentence"))).await.unwrap();
     assert_eq!(*names.0.lock().unwrap(), ["\"speech generation\""]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_one_story_share_a_permit_and_others_do_not() {
+    let fake = Arc::new(FakeSpeech::default());
+    let speech = LimitedSpeech::new(Arc::<FakeSpeech>::clone(&fake), "speech", 2).telling_stories();
+    let of = |story: Option<&str>, text: &str| SpeakRequest { story: story.map(Into::into), ..later(text) };
+    let first = ["One sentence.", "Another one."].map(|text| speech.speak(of(Some("a"), text)));
+    settle().await;
+    let other = speech.speak(of(Some("b"), "Somebody else."));
+    settle().await;
+    assert_eq!(asked(&fake), ["One sentence.", "Another one.", "Somebody else."], "two permits for three");
+    let waits = speech.speak(of(None, "A third one."));
+    settle().await;
+    assert_eq!(asked(&fake).len(), 3, "both permits are held");
+    // The story's permit is free once all of it is over.
+    drop(other);
+    settle().await;
+    assert_eq!(asked(&fake).len(), 4);
+    for flow in first.into_iter().chain([waits]) {
+        whole(flow).await.unwrap();
+    }
+    let state = speech.gate.state();
+    assert_eq!((state.free, state.waiting.len()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_while_a_story_waits_leaves_the_wait_to_the_next() {
+    let fake = Arc::new(FakeSpeech::default());
+    let speech = LimitedSpeech::new(Arc::<FakeSpeech>::clone(&fake), "speech", 1).telling_stories();
+    let told = |text: &str| SpeakRequest { story: Some("a".into()), ..later(text) };
+    let busy = speech.speak(later("Somebody else, for a long time."));
+    settle().await;
+    let (gone, stays) = (speech.speak(told("One.")), speech.speak(told("Two.")));
+    settle().await;
+    drop(gone);
+    whole(busy).await.unwrap();
+    whole(stays).await.unwrap();
+    assert_eq!(asked(&fake), ["Somebody else, for a long time.", "Two."]);
+    settle().await;
+    assert_eq!(speech.gate.state().free, 1);
+}

@@ -9,7 +9,7 @@ use reqwest::Client as Http;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use crate::api::fixture::{PATIENCE, Server, server_with};
+use crate::api::fixture::{Client, PATIENCE, Server, server_with};
 use crate::audio::Format;
 use crate::audio::Speech;
 use crate::engine::device::DeviceChoice;
@@ -77,6 +77,51 @@ async fn spoken(server: &Server, voice: &str) -> Vec<u8> {
     response.bytes().await.unwrap().to_vec()
 }
 
+/// A character with that voice, and somebody who has opened a conversation with it.
+async fn call(server: &Server, voice: &str) -> Client {
+    let change = CharacterChange {
+        name: Some(format!("Who speaks as {voice}")),
+        voice: Some(Some(voice.to_owned())),
+        ..CharacterChange::default()
+    };
+    let id = server.store.of(LOCAL_OWNER).create_character(change).await.unwrap().character.id;
+    let mut client = server.connect(&format!("?character_ids={id}")).await;
+    client.until("session_started").await;
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_calls_speak_at_once_in_as_many_voices_one_of_them_described() {
+    let (server, _) = started().await;
+    clone(&server, "anna", 0.05).await;
+    clone(&server, "bert", 0.07).await;
+    let described =
+        json!({"method": "description", "name": "dora", "speaker_description": "An old woman with a warm voice"});
+    let response = server.post("/api/voices", &described).await;
+    assert_eq!(response.status(), 201, "{}", response.text().await.unwrap());
+    let calls = ["anna", "bert", "dora"].map(|voice| {
+        let server = &server;
+        async move {
+            server.will_say("Good morning to you. And how are you?");
+            let mut client = call(server, voice).await;
+            client.say("Hello.").await;
+            let mut first = Value::Null;
+            // Both sentences, the second of which hears the first.
+            loop {
+                let chunk = client.until("audio_chunk").await.pop().unwrap();
+                if first.is_null() {
+                    first = chunk.clone();
+                }
+                if chunk["sequence_number"] == 2 {
+                    return first["audio_data"].clone();
+                }
+            }
+        }
+    });
+    let sounds = join_all(calls).await;
+    assert!(sounds[0] != sounds[1] && sounds[1] != sounds[2] && sounds[0] != sounds[2], "each has its own voice");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_cloned_voices_speak_at_once_and_in_a_conversation() {
     let (server, data_dir) = started().await;
@@ -94,17 +139,9 @@ async fn three_cloned_voices_speak_at_once_and_in_a_conversation() {
     }
     assert!(together[0] != together[1] && together[1] != together[2]);
     // A character has one of them; a voice that is not there is told with one that is.
-    let owned = server.store.of(LOCAL_OWNER);
-    for (character, voice) in [("Anna", "anna"), ("Nobody", "nobody")] {
-        let change = CharacterChange {
-            name: Some(character.to_owned()),
-            voice: Some(Some(voice.to_owned())),
-            ..CharacterChange::default()
-        };
-        let id = owned.create_character(change).await.unwrap().character.id;
+    for voice in ["anna", "nobody"] {
         server.will_say("Good morning.");
-        let mut client = server.connect(&format!("?character_ids={id}")).await;
-        client.until("session_started").await;
+        let mut client = call(&server, voice).await;
         client.say("Hello.").await;
         let ends = if voice == "anna" { "audio_chunk" } else { "error" };
         let last = client.until(ends).await.pop().unwrap();

@@ -1,7 +1,7 @@
 //! The model's thread: requests in, a step of all voices at a time, codes out to the vocoder.
 //!
 //! A request is a text of one or more pieces. It keeps its slot until its last piece is spoken, or its listener has
-//! left, which is looked at before every step. What belongs to one story, a voice in one conversation, is spoken one
+//! left, which is looked at before every step. What one voice says of one story is spoken one
 //! after the other, because each piece hears the ones before it. A piece that came to nothing is tried again with
 //! another seed; one that does not end is ended where its text must long be over.
 
@@ -37,18 +37,18 @@ pub(super) struct Order {
     pub(super) seed: u64,
     pub(super) speed: f32,
     pub(super) urgency: Urgency,
-    pub(super) conversation: Option<Arc<str>>,
+    pub(super) story: Option<Arc<str>>,
     pub(super) out: mpsc::Sender<Heard>,
     /// Until the first sound.
     pub(super) hurry: Option<Hurry>,
 }
 
-/// A conversation and a voice in it.
+/// A story and a voice that tells it.
 type Key = (Arc<str>, Arc<str>);
 
 impl Order {
     fn key(&self) -> Option<Key> {
-        Some((Arc::clone(self.conversation.as_ref()?), Arc::clone(&self.voice.name)))
+        Some((Arc::clone(self.story.as_ref()?), Arc::clone(&self.voice.name)))
     }
 }
 

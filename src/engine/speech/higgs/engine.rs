@@ -275,11 +275,10 @@ impl HiggsEngine {
         let (out, heard) = mpsc::channel(CHUNKS_AHEAD);
         let hurry = (request.urgency == Urgency::First).then(|| self.precedence.hurry());
         let listener = out.clone();
-        let SpeakRequest { own_voice, seed, speed, urgency, caller, .. } = request;
-        let conversation = caller.conversation_id;
+        let SpeakRequest { own_voice, seed, speed, urgency, story, .. } = request;
         let order = move |voice: Arc<Enrolled>| {
             let seed = seed.unwrap_or_else(|| seed_of(&voice.name));
-            Order { pieces, voice, seed, speed, urgency, conversation, out, hurry }
+            Order { pieces, voice, seed, speed, urgency, story, out, hurry }
         };
         match (voice, own_voice) {
             (Some(voice), _) => self.desk.send(order(voice)).map_err(|error| refusal(&self.name, &error))?,

@@ -10,6 +10,8 @@
 mod desk;
 mod engine;
 #[cfg(test)]
+mod ending_tests;
+#[cfg(test)]
 mod engine_tests;
 pub mod limits;
 mod model;

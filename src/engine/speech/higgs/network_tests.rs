@@ -203,6 +203,36 @@ async fn a_panic_of_the_network_is_the_end_of_one_request() {
     assert!(!heard(&engine, request("Hello.", "clara")).await.is_empty());
 }
 
+#[tokio::test]
+async fn who_leaves_is_in_one_more_step_at_most() {
+    let (engine, rule) = ruled(OPTIONS, Precedence::default());
+    let long = "A long text that takes a while to say, and then some more of it, and more. ".repeat(30);
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&steps);
+    set(&rule, move |call| {
+        if let Call::Step { slots } = call {
+            notes.lock().unwrap().push(slots.clone());
+        }
+        Ok(())
+    });
+    let speak = |seed: u64| engine.speak(SpeakRequest { seed: Some(seed), ..request(&long, "clara") });
+    let mut streams: Vec<_> = (0..OPTIONS.slots as u64).map(speak).collect();
+    for stream in &mut streams {
+        assert!(!stream.next().await.unwrap().unwrap().last);
+    }
+    drop(streams.pop());
+    let before = steps.lock().unwrap().len();
+    while steps.lock().unwrap().len() < before + 20 {
+        for stream in &mut streams {
+            assert!(!stream.next().await.unwrap().unwrap().last);
+        }
+    }
+    let after = steps.lock().unwrap().split_off(before);
+    let full = after.iter().filter(|slots| slots.len() == OPTIONS.slots).count();
+    assert!(full <= 1, "{after:?}");
+    assert!(after.iter().skip(full).all(|slots| slots.len() < OPTIONS.slots), "{after:?}");
+}
+
 /// Notes what is read and copied.
 fn noted(rule: &Mutex<Rule>) -> Arc<Mutex<Vec<Call>>> {
     let calls = Arc::new(Mutex::new(Vec::new()));

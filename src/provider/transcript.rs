@@ -37,6 +37,8 @@ pub enum SttTask {
 pub enum Transcript {
     /// The whole utterance so far. Its first `stable_chars` characters will not change.
     Partial { text: String, stable_chars: usize, served_by: Arc<str> },
+    /// All of it, once the audio has ended: what follows may be written better.
+    Draft(FinalTranscript),
     /// The terminal item.
     Final(FinalTranscript),
 }

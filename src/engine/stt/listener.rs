@@ -108,26 +108,55 @@ struct Encoded {
 }
 
 impl Listener {
-    /// Hears the window that begins with `samples` for good. `start` is where that is in the whole audio.
+    /// Hears the window that begins with `samples` for good. `start` is where that is in the whole audio. What somebody
+    /// waits for is given to `early` where it may be written better yet.
     pub(super) fn settle(
         &self,
         samples: &[f32],
         start: Duration,
         context: &Context,
         check: Check,
+        early: impl FnOnce(Window),
     ) -> candle_core::Result<Option<Window>> {
-        let seconds = seconds(samples.len());
-        let silent = Window { settled: samples.len(), no_speech: 1.0, ..Window::default() };
         if !is_audible(samples) {
-            return Ok(Some(silent));
+            return Ok(Some(silent(samples)));
         }
-        let Some((encoded, language, written)) = self.search(samples, context, check)? else { return Ok(None) };
-        if written.broken || is_silence(&written) || is_voiceless(self.voice_activity.as_deref(), samples, &written) {
-            return Ok(Some(Window { language, no_speech: written.no_speech, ..silent }));
+        let Some(encoded) = self.encode(samples, false, check)? else { return Ok(None) };
+        let language = self.choose_language(&encoded.heard, context)?;
+        if let Some(draft) = context.draft.as_ref().filter(|_| context.temperature <= 0.0) {
+            let ask = self.ask(seconds(samples.len()), &language, context);
+            let written = decode::follow(&self.whisper, &self.tokens, &encoded.heard, &ask, draft, check)?;
+            let Some(written) = written else { return Ok(None) };
+            if !is_bad(&written) {
+                let window = self.window(&encoded.heard, &written, &language, context, (samples, start))?;
+                if written.least_log_probability >= CERTAIN_LOG_PROBABILITY {
+                    return Ok(Some(window));
+                }
+                if context.ending && !is_murmur(&self.tokens.decode(&written.tokens), &written) {
+                    early(window);
+                }
+            }
+        }
+        let Some((heard, written)) = self.search(samples, encoded, &language, context, check)? else { return Ok(None) };
+        self.window(&heard, &written, &language, context, (samples, start)).map(Some)
+    }
+
+    /// What a window holds by what was written.
+    fn window(
+        &self,
+        heard: &Heard,
+        written: &Written,
+        language: &str,
+        context: &Context,
+        (samples, start): (&[f32], Duration),
+    ) -> candle_core::Result<Window> {
+        let (seconds, language) = (seconds(samples.len()), language.to_owned());
+        if written.broken || is_silence(written) || is_voiceless(self.voice_activity.as_deref(), samples, written) {
+            return Ok(Window { language, no_speech: written.no_speech, ..silent(samples) });
         }
         let (pieces, settled) = segments::cut(&self.tokens, &written.tokens, seconds);
         let settled = if settled < seconds { segments::into_pause(samples, settled) } else { settled };
-        let (timed, ending) = self.look_back(&encoded.heard, &pieces, &language, context, samples)?;
+        let (timed, ending) = self.look_back(heard, &pieces, &language, context, samples)?;
         let mut timed = timed.into_iter();
         let segments = pieces.iter().map(|piece| Segment {
             text: self.tokens.decode(&piece.tokens).trim().to_owned(),
@@ -137,7 +166,7 @@ impl Listener {
             log_probability: written.mean_log_probability,
             no_speech: written.no_speech,
         });
-        Ok(Some(Window {
+        Ok(Window {
             language,
             segments: segments.filter(|segment| !segment.text.is_empty()).collect(),
             tokens: pieces.iter().map(|piece| piece.tokens.len()).sum(),
@@ -145,39 +174,31 @@ impl Listener {
             no_speech: written.no_speech,
             mean_log_probability: written.mean_log_probability,
             ending,
-        }))
+        })
     }
 
-    /// Encodes and writes until the result is good or nothing is left to try.
+    /// Writes until the result is good or nothing is left to try.
     fn search(
         &self,
         samples: &[f32],
+        mut encoded: Encoded,
+        language: &str,
         context: &Context,
         check: Check,
-    ) -> candle_core::Result<Option<(Encoded, String, Written)>> {
+    ) -> candle_core::Result<Option<(Heard, Written)>> {
         let seconds = seconds(samples.len());
-        let Some(mut encoded) = self.encode(samples, false, check)? else { return Ok(None) };
-        let language = self.choose_language(&encoded.heard, context)?;
         let first = |width| match context.temperature {
             temperature if temperature > 0.0 => Strategy::Sample { temperature, seed: samples.len() as u64 },
             _ => Strategy::Beam(width),
         };
-        if let Some(draft) = context.draft.as_ref().filter(|_| context.temperature <= 0.0) {
-            let ask = self.ask(seconds, &language, context);
-            let written = decode::follow(&self.whisper, &self.tokens, &encoded.heard, &ask, draft, check)?;
-            let Some(written) = written else { return Ok(None) };
-            if !is_bad(&written) && written.least_log_probability >= CERTAIN_LOG_PROBABILITY {
-                return Ok(Some((encoded, language, written)));
-            }
-        }
-        let Some(mut written) = self.write(&encoded, seconds, &language, context, first(BEAM), check)? else {
+        let Some(mut written) = self.write(&encoded, seconds, language, context, first(BEAM), check)? else {
             return Ok(None);
         };
         if is_bad(&written) && !encoded.whole {
             // Too little context can be the reason: hear the silence after it too.
             let Some(whole) = self.encode(samples, true, check)? else { return Ok(None) };
             encoded = whole;
-            let Some(again) = self.write(&encoded, seconds, &language, context, first(WIDE_BEAM), check)? else {
+            let Some(again) = self.write(&encoded, seconds, language, context, first(WIDE_BEAM), check)? else {
                 return Ok(None);
             };
             written = again;
@@ -188,14 +209,14 @@ impl Listener {
                 break;
             }
             let strategy = Strategy::Sample { temperature, seed: (samples.len() + round + 1) as u64 };
-            let Some(again) = self.write(&encoded, seconds, &language, context, strategy, check)? else {
+            let Some(again) = self.write(&encoded, seconds, language, context, strategy, check)? else {
                 return Ok(None);
             };
             if better(&again, &written) {
                 written = again;
             }
         }
-        Ok(Some((encoded, language, written)))
+        Ok(Some((encoded.heard, written)))
     }
 
     /// A quick guess at what was said so far.
@@ -333,6 +354,11 @@ fn ending(tokens: &Tokens, logits: &[f32]) -> Ending {
         break_off: of(Mark::BreakOff),
         nothing: probability(tokens.end),
     }
+}
+
+/// All of it settled, and nothing in it.
+fn silent(samples: &[f32]) -> Window {
+    Window { settled: samples.len(), no_speech: 1.0, ..Window::default() }
 }
 
 fn seconds(samples: usize) -> f64 {

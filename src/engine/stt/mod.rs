@@ -143,7 +143,7 @@ impl SpeechToText for WhisperEngine {
         stream::unfold(Some((items, what)), |waiting| async move {
             let (mut items, what) = waiting?;
             let item = items.recv().await.unwrap_or_else(|| Err(ProviderError::Failed { what: what.clone() }));
-            let more = matches!(item, Ok(Transcript::Partial { .. }));
+            let more = matches!(item, Ok(Transcript::Partial { .. } | Transcript::Draft(_)));
             Some((item, more.then_some((items, what))))
         })
         .boxed()

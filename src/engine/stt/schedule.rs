@@ -4,6 +4,7 @@
 //! learns at once that an utterance has ended or that nobody listens, and drops a guess for it. It sleeps in `park`
 //! and is woken by the streams' own wakers.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::task::{Context as Poller, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -100,20 +101,25 @@ fn serve(listener: &Listener, room: &mut Room, index: usize, job: Job, name: &Ar
     }
     let (samples, position, context) = (session.window(), session.position(), session.context());
     let begun = Instant::now();
-    let check = &mut || room.still_wanted(listener, index, job);
+    let room = RefCell::new(room);
+    let check = &mut || room.borrow_mut().still_wanted(listener, index, job);
     let outcome = match job {
         Job::Guess => listener.guess(&samples, &context, check).map(|guess| {
             if let Some(guess) = guess {
-                room.sessions[index].guess(guess, begun.elapsed(), samples.len(), name);
+                room.borrow_mut().sessions[index].guess(guess, begun.elapsed(), samples.len(), name);
             }
         }),
-        Job::Last | Job::Window => listener.settle(&samples, position, &context, check).map(|window| {
-            if let Some(window) = window {
-                log(&window, begun, samples.len());
-                room.sessions[index].settle(window, name);
-            }
-        }),
+        Job::Last | Job::Window => {
+            let early = |window| room.borrow().sessions[index].draft(window, name);
+            listener.settle(&samples, position, &context, check, early).map(|window| {
+                if let Some(window) = window {
+                    log(&window, begun, samples.len());
+                    room.borrow_mut().sessions[index].settle(window, name);
+                }
+            })
+        }
     };
+    let room = room.into_inner();
     if let Err(error) = outcome {
         tracing::error!(model = &**name, %error, "transcription failed");
         room.sessions[index].fail(ProviderError::Failed { what: name.to_string() });

@@ -233,23 +233,40 @@ impl Session {
         join(self.segments.iter().map(|segment| segment.text.as_str()))
     }
 
+    /// Tells what all of it is, which may be written better yet.
+    pub(super) fn draft(&self, window: Window, served_by: &Arc<str>) {
+        let language = self.language.clone().unwrap_or(window.language);
+        let segments = self.segments.iter().cloned().chain(window.segments).collect();
+        let draft = self.transcript(segments, language, window.ending, served_by);
+        // Without it one waits for the terminal item.
+        let _ = self.out.try_send(Ok(Transcript::Draft(draft)));
+    }
+
     /// Sends the terminal item.
     pub(super) fn finish(&mut self, served_by: &Arc<str>) {
-        let ended = self.ended.unwrap_or_else(Instant::now);
-        let audio = Samples::<MIC_HZ>((self.settled + self.samples.len()) as u64).duration();
-        let text = self.text();
         let segments = std::mem::take(&mut self.segments);
         let language = self.language.take().or_else(|| self.options.languages.first().cloned());
-        let transcript = FinalTranscript {
-            text,
-            language: language.unwrap_or_else(|| "en".to_owned()),
-            segments,
-            audio,
-            latency: ended.elapsed(),
-            ending: self.ending,
-            served_by: Arc::clone(served_by),
-        };
+        let language = language.unwrap_or_else(|| "en".to_owned());
+        let transcript = self.transcript(segments, language, self.ending, served_by);
         self.say_last(Ok(Transcript::Final(transcript)));
+    }
+
+    fn transcript(
+        &self,
+        segments: Vec<Segment>,
+        language: String,
+        ending: Option<Ending>,
+        served_by: &Arc<str>,
+    ) -> FinalTranscript {
+        FinalTranscript {
+            text: join(segments.iter().map(|segment| segment.text.as_str())),
+            language,
+            segments,
+            audio: Samples::<MIC_HZ>((self.settled + self.samples.len()) as u64).duration(),
+            latency: self.ended.unwrap_or_else(Instant::now).elapsed(),
+            ending,
+            served_by: Arc::clone(served_by),
+        }
     }
 
     pub(super) fn fail(&mut self, error: ProviderError) {

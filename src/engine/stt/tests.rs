@@ -161,6 +161,7 @@ fn stream_in_real_time(engine: &WhisperEngine, samples: &[f32]) -> (Vec<(f32, St
                 partials.push((sent, text, stable_chars));
             }
             Transcript::Final(transcript) => last = Some(transcript),
+            Transcript::Draft(_) => {}
         }
     }
     microphone.join().unwrap();

@@ -14,9 +14,9 @@ use crate::session::settings::{self, Settings, VadMode};
 pub const LONGEST_UTTERANCE: Samples<MIC_HZ> = Samples::from_millis(90_000);
 /// Less speech than this is a cough.
 const MINIMUM_SPEECH: Samples<MIC_HZ> = Samples::from_millis(96);
-/// After so much silence the transcription begins: longer than most closures of a consonant, and short, because on two
+/// After so much silence the transcription begins: longer than many closures of a consonant, and short, because on two
 /// cores it takes as long as the rest of the shortest wait.
-pub(super) const HANG_OVER: Samples<MIC_HZ> = Samples::from_millis(96);
+pub(super) const HANG_OVER: Samples<MIC_HZ> = Samples::from_millis(64);
 /// Whoever was surely not through is waited for so long: pauses inside a sentence seldom last a second.
 pub(super) const PATIENCE: Samples<MIC_HZ> = Samples::from_millis(1200);
 

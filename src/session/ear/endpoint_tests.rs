@@ -28,7 +28,7 @@ fn speaking(mode: VadMode) -> Endpoint {
     endpoint
 }
 
-const PAUSE: usize = 3;
+const PAUSE: usize = 2;
 const AT: Position = Samples(30 * FRAME.0);
 
 #[test]

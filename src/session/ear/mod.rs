@@ -418,8 +418,13 @@ impl Ear {
                 let says = open.says(&text, stable_chars, self.received);
                 self.told.push(Heard::Partial(says));
             }
+            // How it ends is known before its last word is: the pause is judged already.
+            (Ok(Transcript::Draft(draft)), Some(open)) if open.is_paused() && was_said(&draft) => {
+                self.told.push(Heard::Paused(open.says(&draft.text, 0, self.received)));
+                self.understood(doubt(&draft));
+            }
             // The end is decided; the whole comes next.
-            (Ok(Transcript::Partial { .. }), None) => {}
+            (Ok(Transcript::Partial { .. } | Transcript::Draft(_)), _) => {}
             (Ok(Transcript::Final(transcript)), Some(open)) if open.is_paused() => {
                 if was_said(&transcript) {
                     self.told.push(Heard::Paused(open.says(&transcript.text, 0, self.received)));

@@ -19,7 +19,7 @@ pub(super) async fn tell(mut hearing: Hearing) -> Result<Response, Problem> {
     let first = hearing.next().await?;
     let name = match &first {
         Transcript::Partial { served_by, .. } => Arc::clone(served_by),
-        Transcript::Final(transcript) => Arc::clone(&transcript.served_by),
+        Transcript::Draft(transcript) | Transcript::Final(transcript) => Arc::clone(&transcript.served_by),
     };
     let state = Some((Some(Ok(first)), hearing, Telling::default()));
     let events = stream::unfold(state, |state| async move {
@@ -30,6 +30,7 @@ pub(super) async fn tell(mut hearing: Hearing) -> Result<Response, Problem> {
         };
         let (events, over) = match item {
             Ok(Transcript::Partial { text, stable_chars, .. }) => (shown(&telling.partial(&text, stable_chars)), false),
+            Ok(Transcript::Draft(_)) => (Vec::new(), false),
             Ok(Transcript::Final(transcript)) => (shown(&telling.last(&transcript)), true),
             Err(problem) => (vec![error::body(&problem)], true),
         };

@@ -122,9 +122,9 @@ impl Default for VadSettings {
 #[serde(rename_all = "lowercase")]
 pub enum VadMode {
     /// So much silence ends an utterance, whatever was said.
-    #[default]
     Server,
     /// It ends a sentence that can have been all; whoever breaks off in the middle is waited for longer.
+    #[default]
     Semantic,
 }
 

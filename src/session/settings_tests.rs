@@ -64,5 +64,5 @@ fn settings_are_shown_by_their_wire_names() {
     assert_eq!(shown["audio_format"], "pcm");
     assert_eq!(shown["lead_ms"], 300);
     assert_eq!(shown["summarize_history"], false);
-    assert_eq!(shown["vad"], json!({"threshold": 0.5, "silence_ms": 300, "prefix_ms": 300, "mode": "server"}));
+    assert_eq!(shown["vad"], json!({"threshold": 0.5, "silence_ms": 300, "prefix_ms": 300, "mode": "semantic"}));
 }

@@ -99,7 +99,7 @@ pub(super) fn follow(
             return Ok(None);
         }
         let ahead = &draft[place.min(draft.len())..];
-        let ahead = &ahead[..ahead.len().min(limit - written.tokens.len())];
+        let ahead = &ahead[..ahead.len().min(limit - written.tokens.len() - 1)];
         let (sure, before) = (next.len(), state.length());
         next.extend(ahead);
         let mut wanted: Vec<usize> = (sure - 1..next.len()).collect();
@@ -124,7 +124,7 @@ pub(super) fn follow(
             }
             written.tokens.push(token);
             next = vec![token];
-            if ahead.get(kept) != Some(&token) {
+            if ahead.get(kept) != Some(&token) || rules::repeats(&written.tokens) {
                 break;
             }
             kept += 1;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::decode::{self, Ask, Strategy, Written};
+use super::rules;
 use super::segments;
 use super::tokens::{Mark, Tokens};
 use super::words::{self, TimedWord};
@@ -230,9 +231,12 @@ impl Listener {
         let draft = context.draft.as_deref().unwrap_or_default();
         let written = decode::follow(&self.whisper, &self.tokens, &encoded.heard, &ask, draft, check)?;
         Ok(written.map(|written| {
-            let text = self.tokens.decode(&written.tokens).trim().to_owned();
-            let nothing = written.broken || is_bad(&written) || is_silence(&written) || is_murmur(&text, &written);
-            if nothing { Guess::default() } else { Guess { text, tokens: written.tokens } }
+            // Where the words break off, the model often says them again and again instead of ending.
+            let tokens = rules::first_round(&written.tokens);
+            let is_bad = is_bad(&written) && tokens.len() == written.tokens.len();
+            let text = self.tokens.decode(tokens).trim().to_owned();
+            let nothing = is_bad || is_silence(&written) || is_murmur(&text, &written);
+            if nothing { Guess::default() } else { Guess { text, tokens: tokens.to_vec() } }
         }))
     }
 

@@ -47,13 +47,25 @@ pub(super) fn restrict(tokens: &Tokens, logits: &mut [f32], written: &[u32]) {
     }
 }
 
-/// Whether the end of `written` goes round in circles: the same up to 24 tokens again and again, 16 tokens and four
-/// rounds of them at least.
+/// Whether the end of `written` goes round in circles.
 pub(super) fn repeats(written: &[u32]) -> bool {
-    (1..=24).any(|period| {
+    period(written).is_some()
+}
+
+/// `written` without the rounds after the first, where its end goes round in circles.
+pub(super) fn first_round(written: &[u32]) -> &[u32] {
+    let Some(period) = period(written) else { return written };
+    let again = written[period..].iter().zip(written).rev().take_while(|(token, before)| token == before).count();
+    &written[..written.len() - again]
+}
+
+/// After how many tokens, 24 at most, the end of `written` says the same again and again: 16 tokens and four rounds of
+/// them at least.
+fn period(written: &[u32]) -> Option<usize> {
+    (1..=24).find(|period| {
         let needed = (4 * period).max(16);
         written.len() >= needed
-            && written[written.len() - needed..].windows(period + 1).all(|window| window[0] == window[period])
+            && written[written.len() - needed..].windows(period + 1).all(|window| window[0] == window[*period])
     })
 }
 

@@ -56,6 +56,14 @@ fn circles_are_noticed_and_repeated_words_are_not() {
 }
 
 #[test]
+fn of_circles_the_first_round_is_kept() {
+    assert_eq!(first_round(&[5; 16]), [5]);
+    assert_eq!(first_round(&[9, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2]), [9, 1, 2, 3]);
+    assert_eq!(first_round(&[7, 7, 8, 9]), [7, 7, 8, 9]);
+    assert_eq!(first_round(&[]), [0; 0]);
+}
+
+#[test]
 fn special_tokens_in_a_prompt_are_plain_text() {
     let tokens = tokens();
     let ids = tokens.encode(" hello<|endoftext|>");

@@ -19,6 +19,8 @@ pub(super) struct Doubt(f32);
 
 impl Doubt {
     pub(super) const NONE: Self = Self(0.0);
+    /// Where nobody has heard how it sounded: 0.3 s of 0.2 to 1.2.
+    pub(super) const UNHEARD: Self = Self(0.1);
     pub(super) const FULL: Self = Self(1.0);
 
     /// From `shortest`, where there is none, to `longest`.
@@ -31,7 +33,7 @@ impl Doubt {
 impl From<Outlook> for Doubt {
     fn from(outlook: Outlook) -> Self {
         match outlook {
-            Outlook::Finished => Self::NONE,
+            Outlook::Finished => Self::UNHEARD,
             Outlook::Unfinished => Self::FULL,
         }
     }

@@ -279,7 +279,7 @@ impl Ear {
         let doubt = open.pause(self.settings.languages.first());
         // Of one whose recogniser has failed no words will come.
         let is_lost = find(&mut self.awaited, &open.item_id).is_none();
-        if let Some(doubt) = doubt.or(is_lost.then_some(Doubt::NONE)) {
+        if let Some(doubt) = doubt.or(is_lost.then_some(Doubt::UNHEARD)) {
             self.understood(doubt);
         }
     }
@@ -433,7 +433,7 @@ impl Ear {
                 self.transcribed_early(item_id, Ok(transcript), doubt);
             }
             (Err(error), Some(open)) if open.is_paused() => {
-                self.transcribed_early(item_id, Err(error), Doubt::NONE);
+                self.transcribed_early(item_id, Err(error), Doubt::UNHEARD);
             }
             (Ok(Transcript::Final(transcript)), _) => self.deliver(item_id, Ok(transcript)),
             (Err(error), _) => self.deliver(item_id, Err(error)),

@@ -1,5 +1,6 @@
 use super::super::settings::{SettingsPatch, VadMode, VadPatch, VadSettings};
 use super::*;
+use crate::provider::{Ending, Flow};
 use crate::provider::fake::{FakeActivity, FakeHearing, FaultyActivity};
 use crate::provider::task::Task;
 
@@ -51,14 +52,14 @@ async fn hear_by(
     converse(activity, settings, FakeHearing::new(texts), inputs).await
 }
 
-async fn converse(
+async fn converse<S: SpeechToText + 'static>(
     activity: Arc<dyn VoiceActivity>,
     settings: Settings,
-    stt: FakeHearing,
+    stt: S,
     inputs: Vec<Input>,
-) -> (Vec<Heard>, Arc<FakeHearing>) {
+) -> (Vec<Heard>, Arc<S>) {
     let stt = Arc::new(stt);
-    let ear = Ear::new(Arc::<FakeHearing>::clone(&stt), activity, settings, Caller::default(), new_id, false);
+    let ear = Ear::new(Arc::<S>::clone(&stt), activity, settings, Caller::default(), new_id, false);
     let (inbox, requests) = mpsc::channel(8);
     let (turn, mut events) = mpsc::channel(8);
     let task = tokio::spawn(ear.run(requests, turn));
@@ -127,7 +128,7 @@ async fn an_utterance_from_before_its_onset_to_its_end_point() {
     assert!(stopped.millis().abs_diff(2200) <= 32, "{}", stopped.millis());
     let Heard::Final(utterance) = &told[6] else { panic!() };
     assert_eq!(utterance.transcription.item_id, *item_id);
-    assert!((300..=350).contains(&utterance.endpoint.as_millis()), "{:?}", utterance.endpoint);
+    assert!((200..=250).contains(&utterance.endpoint.as_millis()), "{:?}", utterance.endpoint);
     assert_eq!(utterance.stt, Duration::ZERO, "it was there before the end was decided");
     assert_eq!(utterance.served_by.as_ref(), "fake-ear");
 
@@ -180,6 +181,47 @@ async fn what_is_made_of_a_pause_is_dropped_when_speech_goes_on() {
     }
 }
 
+/// Has a first draft of all at once, and takes its time for the words.
+struct Careful;
+
+impl SpeechToText for Careful {
+    fn transcribe(&self, audio: BoxStream<'static, Mic>, _: SttOptions) -> Flow<Transcript> {
+        let written = |text: &str| FinalTranscript {
+            text: text.to_owned(),
+            language: "en".to_owned(),
+            segments: Vec::new(),
+            audio: Duration::from_secs(1),
+            latency: Duration::ZERO,
+            ending: Some(Ending { stop: 0.95, ..Ending::default() }),
+            served_by: "careful".into(),
+        };
+        let draft = stream::once(async move {
+            audio.for_each(|_| async {}).await;
+            Ok(Transcript::Draft(written("We were at home with hour friends last night.")))
+        });
+        let last = stream::once(async move {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            Ok(Transcript::Final(written("We were at home with our friends last night.")))
+        });
+        draft.chain(last).boxed()
+    }
+
+    fn languages(&self) -> Vec<String> {
+        vec!["en".to_owned()]
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_judged_by_its_draft_and_told_by_its_final() {
+    let inputs = vec![audio(&[loud(900), quiet(1500)])];
+    let (told, _) = converse(Arc::new(FakeActivity), semantic(), Careful, inputs).await;
+    let [draft, last] = ["hour", "our"].map(|our| format!("We were at home with {our} friends last night."));
+    assert_eq!(names(&told), ["began", &format!("paused {draft:?}"), "stopped", &format!("final {last:?}")]);
+    let Some(Heard::Final(utterance)) = told.last() else { panic!("{told:?}") };
+    assert!((200..=250).contains(&utterance.endpoint.as_millis()), "{:?}", utterance.endpoint);
+    assert!((400..=700).contains(&utterance.stt.as_millis()), "{:?}", utterance.stt);
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_never_goes_on_is_not_waited_for_without_end() {
     let (told, _) = hear(semantic(), &["I was thinking that"], vec![audio(&[loud(600), quiet(2000)])]).await;
@@ -208,7 +250,7 @@ async fn a_long_utterance_is_not_heard_anew_after_each_pause() {
 async fn silence_and_what_is_no_speech_are_nothing() {
     let (told, _) = hear(semantic(), &[], vec![audio(&[quiet(10_000)])]).await;
     assert_eq!(names(&told), [""; 0]);
-    let (told, _) = hear(semantic(), &[" ... "], vec![audio(&[loud(300), quiet(600)])]).await;
+    let (told, _) = hear(semantic(), &[" ... "], vec![audio(&[loud(300), quiet(1500)])]).await;
     assert_eq!(names(&told), ["began", "stopped", "nothing"]);
 }
 

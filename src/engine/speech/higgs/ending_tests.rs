@@ -78,7 +78,7 @@ impl Network for Ending {
 
 /// The engine, each of whose utterances ends after so many columns.
 fn ending(ends: &[usize]) -> (HiggsEngine, Arc<Mutex<Script>>) {
-    let script = Arc::new(Mutex::new(Script { ends: ends.to_vec(), ..Script::default() }));
+    let script = Arc::new(Mutex::new(Script { ends: vec![0], ..Script::default() }));
     let network = {
         let script = Arc::clone(&script);
         move |higgs| Box::new(Ending { higgs, script }) as Box<dyn Network>
@@ -87,7 +87,10 @@ fn ending(ends: &[usize]) -> (HiggsEngine, Arc<Mutex<Script>>) {
     let options = HiggsOptions { slots: 1, ..OPTIONS };
     let precedence = Precedence::default();
     let engine = HiggsEngine::load_with("higgs", (&model, &codec), DeviceChoice::Cpu, options, precedence, network);
-    (engine.unwrap(), script)
+    let engine = engine.unwrap();
+    // It has warmed up.
+    *script.lock().unwrap() = Script { ends: ends.to_vec(), ..Script::default() };
+    (engine, script)
 }
 
 fn told(text: &str, story: Option<&str>) -> SpeakRequest {

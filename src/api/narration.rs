@@ -1,7 +1,8 @@
 //! A text of any length, spoken: cut into sentences, each asked of the speech door while the one before is sent.
 //!
-//! The audio comes in the order of the sentences, from the first one on; they are one story of one voice. Speeds that no engine has are made of the
-//! nearest it has and a change of speed at the same pitch. Dropping the audio cancels what is being generated.
+//! The audio comes in the order of the sentences, from the first one on; they are one story of one voice. Speeds that no
+//! engine has are made of the nearest it has and a change of speed at the same pitch. Dropping the audio cancels what is
+//! being generated.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::audio::{SPEECH_HZ, Speech, Stretch};
-use crate::provider::{Caller, Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency};
+use crate::provider::{
+    Caller, Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, StoryId, Urgency, at_once,
+};
 use crate::text::{Chunker, speakable};
 
 /// Characters of a text: ten minutes and more. OpenAI takes 4096.
@@ -22,8 +25,6 @@ pub(super) const LONGEST_TEXT: usize = 10_000;
 pub(super) const SPEEDS: std::ops::RangeInclusive<f32> = 0.25..=4.0;
 /// What every engine can do by itself.
 const ENGINE_SPEEDS: (f32, f32) = (0.5, 2.0);
-/// Sentences that are generated at once, so that one text cannot take every permit.
-const AT_ONCE: usize = 2;
 /// A later sentence that finds the door full is asked for again so often: what was sent already should not be in vain.
 const ATTEMPTS: usize = 4;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -84,6 +85,8 @@ struct Reader {
     speech: Arc<dyn SpeechSynthesizer>,
     /// Every sentence's request but for its text.
     request: SpeakRequest,
+    /// Sentences that are generated at once.
+    at_once: usize,
     waiting: VecDeque<String>,
     speaking: VecDeque<Sentence>,
     stretch: Option<Stretch<SPEECH_HZ>>,
@@ -114,13 +117,14 @@ impl Reader {
             speed: engine_speed,
             urgency: script.urgency,
             model: script.model,
-            story: Some(format!("narration {}", Uuid::now_v7()).into()),
+            story: Some(StoryId::Text(Uuid::now_v7().to_string().into())),
             caller: script.caller,
             ..SpeakRequest::default()
         };
         Self {
             speech,
             request,
+            at_once: at_once(&voices),
             waiting,
             speaking: VecDeque::new(),
             stretch: ((engine_speed - script.speed).abs() > f32::EPSILON).then(|| Stretch::new(rest)),
@@ -132,7 +136,7 @@ impl Reader {
     /// The next audio that is not empty; None at the end.
     async fn next(&mut self) -> Option<Result<(Arc<str>, Speech), ProviderError>> {
         loop {
-            while self.speaking.len() < AT_ONCE
+            while self.speaking.len() < self.at_once
                 && let Some(text) = self.waiting.pop_front()
             {
                 let flow = self.speak(&text);

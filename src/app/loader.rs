@@ -134,8 +134,7 @@ impl Loader {
         let precedence = self.precedence.clone();
         if let Some(codec) = self.companion(name)? {
             let engine = self.higgs(name, folder, codec).await?;
-            let limited = LimitedSpeech::new(engine, &name.to_string(), self.speech_permits);
-            return Ok(Arc::new(limited.telling_stories()));
+            return Ok(Arc::new(LimitedSpeech::new(engine, &name.to_string(), self.speech_permits)));
         }
         let load = move |name: &str, device, book: &Book| {
             let bytes = KokoroEngine::memory_estimate(&folder)?;

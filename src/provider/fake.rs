@@ -72,6 +72,8 @@ pub struct FakeSpeech {
     pub load: Load,
     /// The requests, in the order of their calls.
     pub asked: Mutex<Vec<SpeakRequest>>,
+    /// What it passes for.
+    pub engine: VoiceEngine,
 }
 
 pub const MILLIS_PER_CHAR: u64 = 60;
@@ -84,6 +86,7 @@ impl Default for FakeSpeech {
             failures: Vec::new(),
             load: Load::default(),
             asked: Mutex::new(Vec::new()),
+            engine: VoiceEngine::Kokoro,
         }
     }
 }
@@ -118,7 +121,7 @@ impl SpeechSynthesizer for FakeSpeech {
         vec![VoiceInfo {
             name: "fake".to_owned(),
             language: "en".to_owned(),
-            engine: VoiceEngine::Kokoro,
+            engine: self.engine,
             gender: None,
             aliases: vec!["alloy".to_owned()],
         }]

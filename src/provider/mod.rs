@@ -45,7 +45,9 @@ pub use roster::{
     Capability, LocalModel, ModelCard, ModelShelf, ModelState, ProviderReport, ProviderState, PullProgress,
     RemoteModel, Roster, VoiceNames,
 };
-pub use speech::{Gender, Language, SpeakRequest, SpeechChunk, Urgency, VoiceEngine, VoiceInfo, WordMark};
+pub use speech::{
+    Gender, Language, SpeakRequest, SpeechChunk, StoryId, Urgency, VoiceEngine, VoiceInfo, WordMark, at_once,
+};
 pub use transcript::{Ending, FinalTranscript, Segment, SttOptions, SttTask, Transcript, Word};
 pub use voices::{OwnVoice, VoiceBook, VoiceRecording, VoiceReference, VoiceStudio};
 

@@ -19,9 +19,9 @@ pub struct SpeakRequest {
     /// 1 is natural; 0.5 to 2.
     pub speed: f32,
     pub urgency: Urgency,
-    /// What it is part of: an engine that keeps a voice by letting it hear itself speaks what one voice says of one story
-    /// in the order in which it was asked. None: it stands alone.
-    pub story: Option<Arc<str>>,
+    /// What it is part of: an engine whose voices [hear themselves](VoiceEngine::hears_itself) speaks what one voice says
+    /// of one story one after the other. None: it stands alone.
+    pub story: Option<StoryId>,
     /// The same seed gives the same audio. None draws one.
     pub seed: Option<u64>,
     /// A model's name. None: the server's own.
@@ -44,6 +44,15 @@ impl Default for SpeakRequest {
             caller: Caller::default(),
         }
     }
+}
+
+/// What several requests are part of, by a name of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StoryId {
+    /// A character's part of a conversation, which goes on whenever it is its turn.
+    Part(Arc<str>),
+    /// A text that is read once.
+    Text(Arc<str>),
 }
 
 /// A language tag in lower case.
@@ -106,6 +115,18 @@ impl VoiceEngine {
             Self::Remote => "remote",
         }
     }
+
+    /// Whether each sentence of a voice hears the one before it, so that asking for several at once gains nothing, and
+    /// the time to the first audio of those behind is that of all before them.
+    pub const fn hears_itself(self) -> bool {
+        matches!(self, Self::Higgs)
+    }
+}
+
+/// How many sentences of a text to ask for at a time, of whoever has these voices: the next one is generated while one is
+/// sent, and no text takes every permit.
+pub fn at_once(voices: &[VoiceInfo]) -> usize {
+    if voices.iter().any(|voice| voice.engine.hears_itself()) { 1 } else { 2 }
 }
 
 /// How a voice sounds to most.

@@ -20,7 +20,7 @@ use super::settings::AudioFormat;
 use crate::audio::packets::{PACKET, TAIL};
 use crate::audio::{SPEECH_HZ, Samples, Speech};
 use crate::provider::{
-    Caller, Language, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, WordMark,
+    Caller, Language, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, StoryId, Urgency, WordMark, at_once,
 };
 
 /// Sentences that may wait to be spoken. The text of a whole reply at the most tokens a client may ask for, at 16 a
@@ -57,9 +57,9 @@ pub(super) struct Voicing {
 
 impl Voicing {
     /// A character's voice hears what it said before in the same conversation.
-    fn story(&self) -> Option<Arc<str>> {
+    fn story(&self) -> Option<StoryId> {
         let conversation_id = self.caller.conversation_id.as_ref()?;
-        Some(format!("{conversation_id}/{}", self.character_id).into())
+        Some(StoryId::Part(format!("{conversation_id}/{}", self.character_id).into()))
     }
 }
 
@@ -125,6 +125,7 @@ pub(super) async fn speak(
     turn: mpsc::Sender<Event>,
 ) {
     let mouth = Mouth {
+        at_once: at_once(&voice.speech.voices()).min(AT_ONCE),
         voice,
         pts: voicing.begins,
         voicing,
@@ -154,6 +155,8 @@ impl<T> From<mpsc::error::SendError<T>> for Gone {
 
 struct Mouth {
     voice: Voice,
+    /// Sentences to have generated at a time.
+    at_once: usize,
     voicing: Voicing,
     /// Tells when it may speak. None: it may.
     floor: Option<oneshot::Receiver<()>>,
@@ -210,7 +213,7 @@ impl Mouth {
             // A sentence that cannot be sent yet must be generated, whatever waits behind it.
             let hungry = self.unfinished > 0 && (self.buffered < AHEAD || due.is_none());
             // Who waits for the floor makes one sentence ready: the speaker needs the permits more.
-            let wanted = if self.floor.is_some() { usize::from(self.queue.is_empty()) } else { AT_ONCE };
+            let wanted = if self.floor.is_some() { usize::from(self.queue.is_empty()) } else { self.at_once };
             let wants = more && self.unfinished < wanted;
             tokio::select! {
                 biased;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::provider::VoiceEngine;
 use crate::provider::fake::{FakeSpeech, MILLIS_PER_CHAR};
 
 struct Stage {
@@ -164,6 +165,22 @@ async fn a_slow_listener_bounds_what_is_made() {
     stage.task.abort();
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(stage.fake.load.now(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn voices_that_hear_themselves_are_asked_for_a_sentence_at_a_time() {
+    let stage = stage(FakeSpeech { engine: VoiceEngine::Higgs, ..FakeSpeech::default() }, LEAD);
+    let texts = ["This is a sentence.", "And so is this one, longer still.", "End."];
+    for (number, text) in (1..).zip(texts) {
+        order(&stage, number, text);
+    }
+    let fake = Arc::clone(&stage.fake);
+    let (pieces, _) = listen(stage).await;
+    assert_eq!(fake.load.most(), 1);
+    // Each is ready long before the one before it is over.
+    let length: Duration = pieces.iter().map(|(_, piece)| piece.audio.duration()).sum();
+    assert_eq!(length, spoken(&texts.concat()));
+    assert!(pieces.last().unwrap().0 < fake.first_delay + length);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@
 mod abbreviation;
 pub mod backchannel;
 pub mod chunk;
+mod count;
 mod headline;
 pub mod mention;
 pub mod outlook;
@@ -14,6 +15,7 @@ pub mod speakable;
 pub mod subtitle;
 
 pub use chunk::{Chunker, Piece};
+pub use count::word_count;
 pub use headline::headline;
 pub use mention::mentioned;
 pub use speakable::speakable;

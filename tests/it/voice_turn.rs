@@ -64,10 +64,12 @@ async fn real_kill_nine_loses_nothing_that_was_acknowledged() {
     let mut client = server.connect().await;
     let conversation = client.heard[0]["conversation_id"].as_str().unwrap().to_owned();
     client.text("Hello there.").await;
-    client.until("text_chunk").await;
+    client.until("message_saved").await;
+    if client.of("text_chunk").is_empty() {
+        client.until("text_chunk").await;
+    }
     let saved: Vec<_> = client.of("message_saved").iter().map(|saved| saved["message_id"].clone()).collect();
     server.process.kill().await.unwrap();
-    assert!(!saved.is_empty());
 
     let store = Store::open(&server.database()).await.unwrap();
     let kept = store.of(LOCAL_OWNER).open_conversation(conversation, 100).await.unwrap();

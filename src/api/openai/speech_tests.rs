@@ -9,7 +9,7 @@ use super::*;
 use crate::api::fixture::{Server, server_with};
 use crate::audio::{Limits, decode_bytes};
 use crate::provider::fake::{FakeSpeech, MILLIS_PER_CHAR};
-use crate::provider::{SpeakRequest, SpeechSynthesizer};
+use crate::provider::{SpeakRequest, SpeechSynthesizer, VoiceEngine};
 
 async fn server(speech: &Arc<FakeSpeech>) -> Server {
     let speech = Arc::clone(speech);
@@ -120,6 +120,15 @@ async fn the_sentences_of_a_text_are_one_story() {
         told.extend(stories);
     }
     assert_eq!(told.len(), 2, "each text is one of its own");
+}
+
+#[tokio::test]
+async fn voices_that_hear_themselves_are_asked_for_a_sentence_at_a_time() {
+    let speech = Arc::new(FakeSpeech { engine: VoiceEngine::Higgs, ..FakeSpeech::default() });
+    let server = server(&speech).await;
+    bytes(&server, json!({"model": "tts-1", "input": TEXT, "response_format": "pcm"})).await;
+    assert!(speech.asked.lock().unwrap().len() > 1);
+    assert_eq!(speech.load.most(), 1);
 }
 
 #[tokio::test]

@@ -76,6 +76,8 @@ impl Hypothesis {
 /// Tokens of a draft, about where one is expected, among which what was written instead is looked for.
 const BEHIND: usize = 2;
 const AHEAD: usize = 4;
+/// Tokens of a draft that are read in one pass: each takes memory for the logits of a vocabulary.
+const READ: usize = 32;
 
 /// Writes greedily what was heard. `draft` may be anything: the outcome is the same, only sooner where the draft is good.
 /// None where `check` answered no between two passes.
@@ -99,7 +101,7 @@ pub(super) fn follow(
             return Ok(None);
         }
         let ahead = &draft[place.min(draft.len())..];
-        let ahead = &ahead[..ahead.len().min(limit - written.tokens.len() - 1)];
+        let ahead = &ahead[..ahead.len().min(READ).min(limit - written.tokens.len() - 1)];
         let (sure, before) = (next.len(), state.length());
         next.extend(ahead);
         let mut wanted: Vec<usize> = (sure - 1..next.len()).collect();

@@ -16,6 +16,7 @@ use crate::nn::whisper::{
     Attended, Check, HOP, Heard, MelFrontEnd, WINDOW_FRAMES, WINDOW_SAMPLES, Whisper, log_sum_exp,
 };
 use crate::provider::{Ending, Segment, SttTask, VAD_FRAME, VoiceActivity, Word};
+use crate::text::word_count;
 
 /// Hypotheses of the final search. Two find what greedy search misses; with the audio's context cut, more of them find
 /// likely repetitions ("five five five") rather than better words.
@@ -133,7 +134,9 @@ impl Listener {
                 if written.least_log_probability >= CERTAIN_LOG_PROBABILITY {
                     return Ok(Some(window));
                 }
-                if context.ending && !is_murmur(&self.tokens.decode(&written.tokens), &written) {
+                // What is cut off would say more.
+                let is_whole = window.settled >= samples.len();
+                if context.ending && is_whole && !is_murmur(&self.tokens.decode(&written.tokens), &written) {
                     early(window);
                 }
             }
@@ -399,7 +402,7 @@ fn is_voiceless(detector: Option<&dyn VoiceActivity>, samples: &[f32], written: 
 
 /// A word or two where there may be no speech: a hummed "mhm" is guessed at as "No.", and more audio will tell.
 fn is_murmur(text: &str, written: &Written) -> bool {
-    text.split_whitespace().count() < MURMUR_WORDS && written.no_speech > MURMUR_NO_SPEECH
+    word_count(text) < MURMUR_WORDS && written.no_speech > MURMUR_NO_SPEECH
 }
 
 fn is_bad(written: &Written) -> bool {

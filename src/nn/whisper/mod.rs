@@ -73,9 +73,10 @@ impl Whisper {
         let decoder_layer = 8 * width * width + 2 * width * decoder_ffn_dim;
         let layers = config.encoder_layers * encoder_layer + config.decoder_layers * decoder_layer;
         let embedding = config.vocab_size * width;
-        // 34 bytes for 32 weights; as an embedding the tokens are in half precision too.
+        // 34 bytes for 32 weights; there as an embedding the tokens are in half precision too.
         let bytes = |weights: usize| if device.is_cpu() { weights * 34 / 32 } else { 2 * weights };
-        (bytes(convolutions + layers + embedding) + 2 * embedding + 4 * config.max_source_positions * width) as u64
+        let as_embedding = if device.is_cpu() { 2 * embedding } else { 0 };
+        (bytes(convolutions + layers + embedding) + as_embedding + 4 * config.max_source_positions * width) as u64
     }
 
     /// Bytes that hearing one whole window and writing `rows` rows takes at most, beside the weights.
@@ -86,7 +87,8 @@ impl Whisper {
         let scores = config.encoder_attention_heads * positions * if device.is_cpu() { 256 } else { 2 * positions };
         let heard = config.decoder_layers * 2 * positions * config.d_model;
         let cache = config.decoder_layers * 4 * rows * config.max_target_positions * config.d_model;
-        let logits = 4 * rows * config.vocab_size;
+        // More positions of a draft are not read at a time.
+        let logits = 8 * rows * config.vocab_size;
         ((encoder + scores + heard + cache + logits) * bytes) as u64
     }
 

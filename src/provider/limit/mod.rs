@@ -5,7 +5,6 @@
 //! urgent first and otherwise first come first served, and is told `Overloaded` when the queue or the wait is too long.
 
 mod meter;
-mod story;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,7 +16,6 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use self::meter::{Generating, Meter, Waiting};
-use self::story::{Chapter, Stories};
 use super::task::Task;
 use super::{Flow, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo, VoiceStudio};
 
@@ -39,36 +37,32 @@ pub fn describe_metrics() {
 pub struct LimitedSpeech {
     inner: Arc<dyn SpeechSynthesizer>,
     gate: Arc<Gate>,
-    stories: Option<Stories>,
 }
 
 impl LimitedSpeech {
     /// `what` names it in errors. `permits` of 0 counts as 1.
     pub fn new(inner: Arc<dyn SpeechSynthesizer>, what: &str, permits: usize) -> Self {
-        Self { inner, gate: Arc::new(Gate::new(what, permits.max(1))), stories: None }
-    }
-
-    /// Of an engine that speaks the requests of one story one after the other: together they take one permit.
-    #[must_use]
-    pub fn telling_stories(self) -> Self {
-        Self { stories: Some(Stories::default()), ..self }
+        Self { inner, gate: Arc::new(Gate::new(what, permits.max(1))) }
     }
 }
 
 impl SpeechSynthesizer for LimitedSpeech {
     fn speak(&self, request: SpeakRequest) -> Flow<SpeechChunk> {
-        let chapter = self.stories.as_ref().and_then(|stories| stories.chapter(&request));
-        let entry =
-            match chapter.map(Entry::Together).map_or_else(|| self.gate.enter(request.urgency).map(Entry::Alone), Ok) {
-                Ok(entry) => entry,
-                Err(error) => return stream::once(async { Err(error) }).boxed(),
-            };
+        let ticket = match self.gate.enter(request.urgency) {
+            Ok(ticket) => ticket,
+            Err(error) => return stream::once(async { Err(error) }).boxed(),
+        };
         let (buffer, listener) = buffer(self.gate.what.clone());
-        let (inner, gate) = (Arc::clone(&self.inner), Arc::clone(&self.gate));
+        let inner = Arc::clone(&self.inner);
+        let meter = Arc::clone(&self.gate.meter);
         // The listener keeps it: it ends with its listener.
         let generation = Task::spawn("speech generation", async move {
-            match entry.wait(&gate, request.urgency).await {
-                Ok(_held) => buffer.fill(inner.speak(request)).await,
+            match ticket.wait().await {
+                Ok(_permit) => {
+                    // Dropped before the permit, whatever ends this: the next one begins after it.
+                    let _generating = Generating::new(&meter);
+                    buffer.fill(inner.speak(request)).await;
+                }
                 Err(error) => buffer.push(Err(error)).await,
             }
         });
@@ -81,40 +75,6 @@ impl SpeechSynthesizer for LimitedSpeech {
 
     fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
         self.inner.studio()
-    }
-}
-
-/// How a request comes to its permit.
-enum Entry {
-    /// It has its place in the queue.
-    Alone(Ticket),
-    Together(Chapter),
-}
-
-/// A permit, or a share of one, for as long as it is kept.
-enum Held {
-    /// No longer counted before the permit is free, whatever ends it: the next one begins after it.
-    Alone {
-        _generating: Generating,
-        _permit: Permit,
-    },
-    Together {
-        _chapter: Chapter,
-    },
-}
-
-impl Entry {
-    async fn wait(self, gate: &Arc<Gate>, urgency: Urgency) -> Result<Held, ProviderError> {
-        match self {
-            Self::Alone(ticket) => {
-                let permit = ticket.wait().await?;
-                Ok(Held::Alone { _generating: Generating::new(&gate.meter), _permit: permit })
-            }
-            Self::Together(chapter) => {
-                chapter.enter(gate, urgency).await?;
-                Ok(Held::Together { _chapter: chapter })
-            }
-        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::audio::Samples;
 use crate::audio::vad::Position;
 use crate::provider::{Ending, FinalTranscript};
 use crate::text::outlook::{Outlook, is_answer, is_plain_question, outlook};
+use crate::text::word_count;
 
 /// 0: surely through. 1: surely not.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,15 +87,9 @@ fn weighed(outlook: Outlook, ending: &Ending, text: &str) -> Doubt {
     let log = |probability: f32| probability.max(LEAST).ln();
     let can_be_all = if outlook == Outlook::Finished { CAN_BE_ALL } else { 0.0 };
     let marks = END_MARK * log(ending.stop + ending.question) + BREAK * log(ending.break_off);
-    let length = LENGTH * words(text).min(ENOUGH) as f32 / ENOUGH as f32;
+    let length = LENGTH * word_count(text).min(ENOUGH) as f32 / ENOUGH as f32;
     let more = 1.0 / (1.0 + (BIAS + can_be_all + marks + length).exp());
     Doubt(((more - SURE) / (UNSURE - SURE)).clamp(0.0, 1.0))
-}
-
-/// How many words, by their spaces; where there are none, two characters are one.
-fn words(text: &str) -> usize {
-    let is_wide = |c: &char| *c >= '\u{2e80}' && c.is_alphabetic();
-    text.split_whitespace().count().max(text.chars().filter(is_wide).count() / 2)
 }
 
 #[cfg(test)]

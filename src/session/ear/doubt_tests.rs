@@ -65,11 +65,6 @@ fn a_short_statement_that_sounds_like_all_is_waited_for_half_as_long() {
 }
 
 #[test]
-fn where_words_have_no_spaces_characters_are_counted() {
-    assert_eq!((words("今日は天気がいいですね。"), words("It is fine."), words("")), (5, 3, 0));
-}
-
-#[test]
 fn the_words_alone_count_where_the_recogniser_tells_no_more() {
     let longest = LONGEST.millis();
     for (text, expected) in [("It was leisure.", 300), ("It was the.", longest), ("...", longest)] {

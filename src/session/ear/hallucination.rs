@@ -3,6 +3,7 @@
 //! Judged by the recogniser's own doubt, and the stricter the likelier the text is for silence.
 
 use crate::provider::{FinalTranscript, Segment};
+use crate::text::word_count;
 
 /// What Whisper writes for silence and noise, having learned from subtitles.
 const HALLUCINATIONS: [&str; 8] = [
@@ -33,7 +34,7 @@ pub(super) fn was_said(transcript: &FinalTranscript) -> bool {
     let kept = |char: &char| char.is_alphanumeric() || *char == ' ';
     let plain: String = transcript.text.chars().flat_map(char::to_lowercase).filter(kept).collect();
     let suspect = HALLUCINATIONS.contains(&plain.trim());
-    let is_murmur = plain.split_whitespace().count() == 1;
+    let is_murmur = word_count(&plain) == 1;
     let doubtful = |segment: &Segment| {
         let unlikely = segment.log_probability < DOUBTFUL_LOG_PROBABILITY;
         if suspect {

@@ -63,6 +63,8 @@ pub(super) enum Heard {
     /// A push-to-talk utterance was committed.
     Committed,
     Partial(Transcription),
+    /// The speaker pauses; if this was all, it was this, or nearly so.
+    Drafted(Transcription),
     /// The speaker pauses; if this was all, it was this.
     Paused(Transcription),
     Final(Box<Utterance>),
@@ -420,7 +422,7 @@ impl Ear {
             }
             // How it ends is known before its last word is: the pause is judged already.
             (Ok(Transcript::Draft(draft)), Some(open)) if open.is_paused() && was_said(&draft) => {
-                self.told.push(Heard::Paused(open.says(&draft.text, 0, self.received)));
+                self.told.push(Heard::Drafted(open.says(&draft.text, 0, self.received)));
                 self.understood(doubt(&draft));
             }
             // The end is decided; the whole comes next.

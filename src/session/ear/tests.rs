@@ -95,6 +95,7 @@ fn names(told: &[Heard]) -> Vec<String> {
         Heard::Stopped { .. } => "stopped".to_owned(),
         Heard::Committed => "committed".to_owned(),
         Heard::Partial(it) => format!("partial {:?}", it.text),
+        Heard::Drafted(it) => format!("drafted {:?}", it.text),
         Heard::Paused(it) => format!("paused {:?}", it.text),
         Heard::Final(it) => format!("final {:?}", it.transcription.text),
         Heard::Nothing { .. } => "nothing".to_owned(),
@@ -216,7 +217,7 @@ async fn a_pause_is_judged_by_its_draft_and_told_by_its_final() {
     let inputs = vec![audio(&[loud(900), quiet(1500)])];
     let (told, _) = converse(Arc::new(FakeActivity), semantic(), Careful, inputs).await;
     let [draft, last] = ["hour", "our"].map(|our| format!("We were at home with {our} friends last night."));
-    assert_eq!(names(&told), ["began", &format!("paused {draft:?}"), "stopped", &format!("final {last:?}")]);
+    assert_eq!(names(&told), ["began", &format!("drafted {draft:?}"), "stopped", &format!("final {last:?}")]);
     let Some(Heard::Final(utterance)) = told.last() else { panic!("{told:?}") };
     assert!((200..=250).contains(&utterance.endpoint.as_millis()), "{:?}", utterance.endpoint);
     assert!((400..=700).contains(&utterance.stt.as_millis()), "{:?}", utterance.stt);
@@ -270,7 +271,7 @@ async fn the_second_utterance_does_not_wait_for_the_firsts_transcript() {
     let mut told = Vec::new();
     while told.len() < 6 {
         let Some(Event::Heard(heard)) = events.recv().await else { panic!("{told:?}") };
-        if !matches!(heard, Heard::Partial(_) | Heard::Paused(_)) {
+        if !matches!(heard, Heard::Partial(_) | Heard::Drafted(_) | Heard::Paused(_)) {
             told.push(heard);
         }
     }
@@ -390,7 +391,7 @@ async fn a_recogniser_that_fails_panics_or_sleeps_is_told_of_once() {
         inbox.send(audio(&[loud(300), quiet(500)]).into()).await.unwrap();
         let mut told = Vec::new();
         while let Ok(Some(Event::Heard(heard))) = tokio::time::timeout(2 * LONGEST_SILENCE, events.recv()).await {
-            if !matches!(heard, Heard::Partial(_) | Heard::Paused(_)) {
+            if !matches!(heard, Heard::Partial(_) | Heard::Drafted(_) | Heard::Paused(_)) {
                 told.push(heard);
             }
         }

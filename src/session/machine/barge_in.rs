@@ -9,13 +9,14 @@ use tokio::time::Instant;
 use super::{Effect, Machine};
 use crate::session::event::{Output, Transcription};
 use crate::text::backchannel::{is_backchannel, is_echo};
+use crate::text::word_count;
 
 /// Who has said nothing by then is not waited for with a lowered voice.
 const LONGEST_DUCK: Duration = Duration::from_secs(2);
 
 /// Whether this is a single word that was guessed once: so is many a hum, and the next guess will tell.
-pub(super) fn is_guessed_word(transcription: &Transcription) -> bool {
-    transcription.stable_chars == 0 && transcription.text.split_whitespace().count() < 2
+fn is_guessed_word(transcription: &Transcription) -> bool {
+    transcription.stable_chars == 0 && word_count(&transcription.text) < 2
 }
 
 /// Voices that may mean to interrupt.
@@ -42,6 +43,13 @@ impl Machine {
             self.effects.push(Effect::WakeAt(now + LONGEST_DUCK));
         }
         true
+    }
+
+    /// Takes in what an utterance probably says so far.
+    pub(super) fn guessed(&mut self, now: Instant, transcription: &Transcription) {
+        if !is_guessed_word(transcription) {
+            self.judge(now, &transcription.item_id, &transcription.text);
+        }
     }
 
     /// Takes in what an utterance says so far. It interrupts where it means it.

@@ -19,7 +19,7 @@ use std::collections::{HashSet, VecDeque};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use self::barge_in::{Doubts, is_guessed_word};
+use self::barge_in::Doubts;
 use self::cast::Cast;
 pub(super) use self::cast::{Base, Player};
 use self::notes::{Notes, Title};
@@ -280,9 +280,12 @@ impl Machine {
                 self.interrupt(now, None);
             }
             Heard::Partial(transcription) => {
-                if !is_guessed_word(&transcription) {
-                    self.judge(now, &transcription.item_id, &transcription.text);
-                }
+                self.guessed(now, &transcription);
+                self.tell(Output::Transcription(transcription));
+            }
+            Heard::Drafted(transcription) => {
+                self.guessed(now, &transcription);
+                self.prepare_for(&transcription.text);
                 self.tell(Output::Transcription(transcription));
             }
             Heard::Paused(transcription) => {

@@ -22,12 +22,13 @@ use crate::engine::speech::playback::Playback;
 use crate::engine::worker::Worker;
 use crate::nn::higgs::codec::CODEBOOKS;
 use crate::nn::higgs::{Outcome, Speaker, Utterance};
-use crate::provider::{ProviderError, Urgency};
+use crate::provider::{ProviderError, StoryId, Urgency};
 
 /// Requests that wait for a slot; those beyond wait in the inbox, which is bounded.
 const MOST_WAITING: usize = 64;
-/// Stories that are remembered; the least recently told is forgotten. Each takes about 100 KB.
-const MOST_STORIES: usize = 64;
+/// Parts in conversations, and texts, that are remembered; the least recently told is forgotten. Each takes about 100 KB.
+const MOST_PARTS: usize = 64;
+const MOST_TEXTS: usize = 16;
 
 /// A request.
 pub(super) struct Order {
@@ -37,18 +38,18 @@ pub(super) struct Order {
     pub(super) seed: u64,
     pub(super) speed: f32,
     pub(super) urgency: Urgency,
-    pub(super) story: Option<Arc<str>>,
+    pub(super) story: Option<StoryId>,
     pub(super) out: mpsc::Sender<Heard>,
     /// Until the first sound.
     pub(super) hurry: Option<Hurry>,
 }
 
 /// A story and a voice that tells it.
-type Key = (Arc<str>, Arc<str>);
+type Key = (StoryId, Arc<str>);
 
 impl Order {
     fn key(&self) -> Option<Key> {
-        Some((Arc::clone(self.story.as_ref()?), Arc::clone(&self.voice.name)))
+        Some((self.story.clone()?, Arc::clone(&self.voice.name)))
     }
 }
 
@@ -170,8 +171,12 @@ impl Desk {
     /// Keeps the story of a request that is over.
     fn remember(&mut self, job: Job) {
         if let Some(key) = job.key {
-            if self.stories.len() == MOST_STORIES {
-                self.stories.pop_front();
+            let is_text = |story: &StoryId| matches!(story, StoryId::Text(_));
+            let most = if is_text(&key.0) { MOST_TEXTS } else { MOST_PARTS };
+            let mut alike = (0..self.stories.len()).filter(|at| is_text(&self.stories[*at].0.0) == is_text(&key.0));
+            let oldest = alike.next();
+            if let Some(oldest) = oldest.filter(|_| alike.count() + 1 >= most) {
+                self.stories.remove(oldest);
             }
             self.stories.push_back((key, job.story));
         }

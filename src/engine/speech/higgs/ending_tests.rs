@@ -11,7 +11,7 @@ use super::*;
 use crate::engine::device::DeviceChoice;
 use crate::engine::precedence::Precedence;
 use crate::nn::higgs::{Higgs, HiggsConfig, HiggsError, Prompt, Speaker};
-use crate::provider::{ProviderError, SpeakRequest};
+use crate::provider::{ProviderError, SpeakRequest, StoryId};
 
 /// What becomes of the utterances, in the order in which they begin.
 #[derive(Default)]
@@ -94,7 +94,7 @@ fn ending(ends: &[usize]) -> (HiggsEngine, Arc<Mutex<Script>>) {
 }
 
 fn told(text: &str, story: Option<&str>) -> SpeakRequest {
-    SpeakRequest { story: story.map(Into::into), ..request(text, "clara") }
+    SpeakRequest { story: story.map(|name| StoryId::Part(name.into())), ..request(text, "clara") }
 }
 
 #[tokio::test]
@@ -125,4 +125,11 @@ async fn what_was_said_is_context_of_what_the_same_voice_says_next_in_the_same_s
     assert_eq!(prompts(), [alone[0]], "another story");
     heard(&engine, SpeakRequest { voice: Some("james".to_owned()), ..told("How are you?", Some("a")) }).await;
     assert!(prompts()[0] < story[1], "another voice of the same story");
+    for text in 0..70 {
+        let story = Some(StoryId::Text(text.to_string().into()));
+        heard(&engine, SpeakRequest { story, ..told("How are you?", None) }).await;
+    }
+    prompts();
+    heard(&engine, told("How are you?", Some("a"))).await;
+    assert!(prompts()[0] >= story[2], "texts that are read once make nobody forget");
 }

@@ -13,7 +13,7 @@ use crate::engine::device::DeviceChoice;
 use crate::engine::precedence::Precedence;
 use crate::nn::higgs::codec::Chunking;
 use crate::nn::higgs::{Codes, Precision};
-use crate::provider::{ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer};
+use crate::provider::{ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, StoryId};
 use crate::testing::fixture;
 
 pub(super) const SLOTS: usize = 3;
@@ -38,7 +38,7 @@ pub(super) fn request(text: &str, voice: &str) -> SpeakRequest {
 }
 
 fn in_conversation(text: &str, voice: &str) -> SpeakRequest {
-    SpeakRequest { story: Some("one".into()), ..request(text, voice) }
+    SpeakRequest { story: Some(StoryId::Part("one".into())), ..request(text, voice) }
 }
 
 /// Everything a request yields, checked for its form.

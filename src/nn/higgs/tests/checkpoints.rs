@@ -120,7 +120,6 @@ fn parts_that_are_not_built_are_refused_by_their_key() {
         ("use_delay_pattern", json!(false)),
         ("use_rq_transformer", json!(true)),
         // Of a later model.
-        ("audio_lora_adapter", json!("rank8")),
         ("use_audio_in_gate", json!(1)),
         ("audio_dual_ffn_layers", json!([0])),
     ];
@@ -129,9 +128,14 @@ fn parts_that_are_not_built_are_refused_by_their_key() {
         let error = refusal(at.path());
         assert!(error.contains(key) && error.contains("config.json"), "{key}: {error}");
     }
-    for (key, value) in [("use_audio_in_gate", json!(false)), ("use_audio_out_self_attention", json!(false))] {
-        let at = with("boson", |json| drop(json.insert(key.to_owned(), value)));
-        Checkpoint::open(at.path()).unwrap();
+    for layout in LAYOUTS {
+        let at = with(layout, |json| drop(json.insert("audio_lora_adapter".to_owned(), json!("rank8"))));
+        let error = refusal(at.path());
+        assert!(error.contains("audio_lora_adapter"), "{layout}: {error}");
+        for key in ["use_audio_in_gate", "use_audio_out_self_attention"] {
+            let at = with(layout, |json| drop(json.insert(key.to_owned(), json!(false))));
+            Checkpoint::open(at.path()).unwrap();
+        }
     }
 }
 

@@ -136,6 +136,8 @@ fn a_single_word_interrupts_once_it_is_guessed_twice_or_the_speaker_pauses() {
     for (heard, interrupts) in [
         (Heard::Partial(guess("Stop", 0)), false),
         (Heard::Partial(guess("Stop", 4)), true),
+        (Heard::Drafted(guess("Stop", 0)), false),
+        (Heard::Drafted(guess("Stop it", 0)), true),
         (Heard::Paused(guess("Stop", 0)), true),
         (Heard::Partial(guess("Mhm", 3)), false),
     ] {

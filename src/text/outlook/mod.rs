@@ -28,8 +28,10 @@ struct Words {
     bound: &'static [&'static str],
     /// As `bound`, but for short answers such as "yes, it is".
     verbs: &'static [&'static str],
-    /// A sentence that begins so needs a second clause, after a comma.
+    /// A sentence that begins so needs a second clause, after a comma,
     first_clause: &'static [&'static str],
+    /// or after one of these.
+    second_clause: &'static [&'static str],
     /// Of `bound` and `first_clause`, those that end and begin questions too.
     questions: &'static [&'static str],
     /// A sentence that is nothing else has only begun.
@@ -69,6 +71,7 @@ const WORDS: [Words; 4] = [
             "whereas",
             "while",
         ],
+        second_clause: &["then"],
         questions: &["really", "since", "some", "that", "these", "those", "until", "when", "where", "which", "who"],
         openers: &[
             "actually",
@@ -115,6 +118,7 @@ const WORDS: [Words; 4] = [
             "als", "bevor", "falls", "nachdem", "obwohl", "seitdem", "sobald", "solange", "sooft", "während", "wenn",
             "zuerst",
         ],
+        second_clause: &["dann", "danach"],
         questions: &["während"],
         openers: &[
             "aber",
@@ -168,6 +172,7 @@ const WORDS: [Words; 4] = [
             "si",
             "tandis que",
         ],
+        second_clause: &["ensuite", "puis"],
         questions: &["quand", "depuis que"],
         openers: &[
             "alors",
@@ -212,6 +217,7 @@ const WORDS: [Words; 4] = [
             "siempre que",
             "tan pronto como",
         ],
+        second_clause: &["luego", "después"],
         questions: &[],
         openers: &[
             "a ver",
@@ -241,6 +247,8 @@ const WORDS: [Words; 4] = [
 const PRONOUNS: [&str; 11] = ["i", "you", "he", "she", "it", "we", "they", "there", "that", "this", "who"];
 /// "Yes, it is." is not longer.
 const SHORT_ANSWER: usize = 3;
+/// "Than it used to be" is not longer.
+const COMPARISON: usize = 5;
 /// A second clause has so many words at least.
 const SHORTEST_CLAUSE: usize = 2;
 
@@ -267,7 +275,7 @@ impl Words {
         let Some(last) = words.last() else { return false };
         let ends_question = is_question && self.questions.contains(last);
         (self.bound.contains(last) && !ends_question)
-            || (self.verbs.contains(last) && !is_short_answer(&words))
+            || (self.verbs.contains(last) && !is_short_answer(&words) && !ends_comparison(&words))
             || clauses.iter().filter(|clause| !clause.is_empty()).all(|clause| self.is_opener(clause))
             || self.lacks_second_clause(&clauses, is_question)
     }
@@ -278,14 +286,17 @@ impl Words {
 
     fn lacks_second_clause(&self, clauses: &[Vec<String>], is_question: bool) -> bool {
         let rest: Vec<&Vec<String>> = clauses.iter().filter(|clause| !self.is_opener(clause)).collect();
-        let Some((first, more)) = rest.split_first() else { return false };
-        let first = first.join(" ");
+        let Some((opened, more)) = rest.split_first() else { return false };
+        let first = opened.join(" ");
         let begins = |opening: &&&str| {
             let rest = first.strip_prefix(**opening);
             rest.is_some_and(|rest| rest.starts_with(' ')) && !(is_question && self.questions.contains(*opening))
         };
+        let follows = |clause: &&[String]| clause.len() > SHORTEST_CLAUSE && self.second_clause.contains(&&*clause[0]);
+        let mut ends = (0..opened.len()).map(|at| &opened[at..]);
         self.first_clause.iter().any(|opening| begins(&opening))
             && more.iter().all(|clause| clause.len() < SHORTEST_CLAUSE)
+            && ends.find(follows).is_none()
     }
 }
 
@@ -296,6 +307,11 @@ fn is_end(c: char) -> bool {
 fn is_short_answer(words: &[&str]) -> bool {
     let before = words.len().checked_sub(2).and_then(|at| words.get(at));
     words.len() <= SHORT_ANSWER && before.is_some_and(|word| PRONOUNS.contains(word))
+}
+
+/// "… than he was".
+fn ends_comparison(words: &[&str]) -> bool {
+    words[words.len().saturating_sub(COMPARISON)..words.len().saturating_sub(2)].contains(&"than")
 }
 
 fn words(text: &str) -> Vec<String> {

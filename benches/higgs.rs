@@ -1,8 +1,10 @@
 //! Higgs Audio v2 without its weights: a model of noise, of the published sizes on a card and of small ones on a CPU.
 //!
 //! Prints two Markdown tables: what listeners wait for, through the engine, at 1 to 32 streams; and what a step of the
-//! model takes, against the time that reading its weights takes at least. Needs no network and no model.
-//!   higgs [--sizes published|small] [--precision float|q8|q4] [--streams 1,4,8] [--seconds 20] [--bandwidth GB/S]
+//! model takes, against the time that reading its weights takes at least. Between them it says what memory many jobs of
+//! all kinds leave behind. Needs no network and no model.
+//!   higgs [--sizes published|small] [--precision float|q8|q4] [--streams 1,4,8] [--seconds 20] [--jobs 500]
+//!         [--bandwidth GB/S]
 //! `--bandwidth` is the memory's, of which the floor is computed: 4800 for an H200. On a CPU it is measured.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench that fails says why and stops")]
@@ -18,9 +20,10 @@ use aichat::nn::higgs::{
     Utterance,
 };
 use aichat::provider::{SpeakRequest, SpeechSynthesizer, Urgency};
-use futures::StreamExt;
 use futures::future::join_all;
+use futures::{StreamExt, stream};
 use rayon::prelude::*;
+use tokio::runtime::{self, Runtime};
 
 /// Of an H200, in bytes a second.
 const H200: f64 = 4.8e12;
@@ -37,6 +40,7 @@ struct Setting {
     precision: Precision,
     streams: Vec<usize>,
     window: Duration,
+    jobs: usize,
     bandwidth: f64,
 }
 
@@ -62,6 +66,7 @@ impl Setting {
             },
             streams: streams.split(',').map(|number| number.parse().unwrap()).collect(),
             window: Duration::from_secs(value("--seconds").map_or(20, |number| number.parse().unwrap())),
+            jobs: value("--jobs").map_or(if is_card { 500 } else { 20 }, |number| number.parse().unwrap()),
             bandwidth: gigabytes.unwrap_or_else(|| if is_card { H200 } else { memory_bandwidth() }),
         }
     }
@@ -108,13 +113,18 @@ fn main() {
         setting.step_bytes() / 1e9,
         setting.bandwidth / 1e9
     );
-    listeners(&setting);
+    let before = used(setting.device);
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let engine = engine(&setting, &runtime);
+    println!("\nMemory: {:.2} GB.", used(setting.device).saturating_sub(before) as f64 / 1e9);
+    listeners(&setting, &engine, &runtime);
+    mixed_jobs(&setting, &engine, &runtime);
+    drop(engine);
     steps(&setting);
 }
 
-/// What those who listen wait for.
-fn listeners(setting: &Setting) {
-    let before = used(setting.device);
+/// With a voice that is known: its recording is read, and every kernel was run once.
+fn engine(setting: &Setting, runtime: &Runtime) -> Arc<HiggsEngine> {
     let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/higgs_lm/wide");
     let load = || HiggsEngine::random("noise", &tokenizer, setting.config.clone(), setting.device, setting.options());
     let engine = Arc::new(load().unwrap());
@@ -125,22 +135,24 @@ fn listeners(setting: &Setting) {
         scene: None,
     };
     engine.enrol(HiggsVoice { name: "me".into(), language: "en".into(), kind }).unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    // The recording is read, and every kernel was run once.
     runtime.block_on(speak(&engine, 0));
+    engine
+}
+
+/// What those who listen wait for.
+fn listeners(setting: &Setting, engine: &Arc<HiggsEngine>, runtime: &Runtime) {
     let alone: Vec<f64> =
-        (0..ROUNDS).map(|seed| runtime.block_on(speak(&engine, seed as u64)).first.as_secs_f64()).collect();
+        (0..ROUNDS).map(|seed| runtime.block_on(speak(engine, seed as u64)).first.as_secs_f64()).collect();
     println!(
         "\nFirst audio of a cloned voice that is known, alone: {:.0} ms (median of {ROUNDS}).",
         median(alone) * 1e3
     );
-    println!("Memory: {:.2} GB.", used(setting.device).saturating_sub(before) as f64 / 1e9);
     println!("\n| streams | first audio, median / p95 | real-time factor of a stream | audio-seconds a second |");
     println!("|---|---|---|---|");
     for count in &setting.streams {
         let begin = Instant::now();
         let clients = (0..*count).map(|client| {
-            let engine = Arc::clone(&engine);
+            let engine = Arc::clone(engine);
             async move {
                 let mut said = Vec::new();
                 while begin.elapsed() < setting.window {
@@ -158,6 +170,38 @@ fn listeners(setting: &Setting) {
         let p95 = first[(first.len() * 95).div_ceil(100) - 1];
         println!("| {count} | {:.0} / {p95:.0} ms | {factor:.2} | {:.1} |", median(first), audio / took);
     }
+}
+
+/// What memory many jobs leave behind: short and long ones, of three voices, a fifth of them left in their midst.
+fn mixed_jobs(setting: &Setting, engine: &HiggsEngine, runtime: &Runtime) {
+    let (before, begin) = (used(setting.device) as f64 / 1e9, Instant::now());
+    let job = |job: usize| async move {
+        let text = match job % 4 {
+            0 => "Yes.".to_owned(),
+            1 => "Good morning, how are you?".to_owned(),
+            2 => TEXT.to_owned(),
+            _ => format!("{TEXT} {TEXT}"),
+        };
+        let voice = Some(["me", "clara", "james"][job % 3].to_owned());
+        let mut flow = engine.speak(SpeakRequest { text, voice, seed: Some(job as u64), ..SpeakRequest::default() });
+        let most = if job % 5 == 0 { 2 } else { usize::MAX };
+        let mut heard = 0;
+        while heard < most
+            && let Some(chunk) = flow.next().await
+        {
+            chunk.unwrap();
+            heard += 1;
+        }
+    };
+    let at_once = setting.options().slots + 2;
+    runtime.block_on(stream::iter(0..setting.jobs).map(job).buffer_unordered(at_once).collect::<()>());
+    let after = used(setting.device) as f64 / 1e9;
+    println!(
+        "\n{} mixed jobs in {:.0} s: {before:.3} GB in use before, {after:.3} GB after ({:+.1} %).",
+        setting.jobs,
+        begin.elapsed().as_secs_f64(),
+        (after / before - 1.0) * 100.0
+    );
 }
 
 /// A request, listened to at once.

@@ -81,7 +81,7 @@ const LEAST: f32 = 1e-3;
 /// Up to this probability that more is to come there is no doubt, from the other on nothing else. The step is steep,
 /// because a wait within the length of a pause is as bad as none.
 const SURE: f32 = 0.2;
-const UNSURE: f32 = 0.25;
+const UNSURE: f32 = 0.23;
 
 fn weighed(outlook: Outlook, ending: &Ending, text: &str) -> Doubt {
     let log = |probability: f32| probability.max(LEAST).ln();

@@ -184,7 +184,7 @@ fn mixed_jobs(setting: &Setting, engine: &HiggsEngine, runtime: &Runtime) {
         };
         let voice = Some(["me", "clara", "james"][job % 3].to_owned());
         let mut flow = engine.speak(SpeakRequest { text, voice, seed: Some(job as u64), ..SpeakRequest::default() });
-        let most = if job % 5 == 0 { 2 } else { usize::MAX };
+        let most = if job.is_multiple_of(5) { 2 } else { usize::MAX };
         let mut heard = 0;
         while heard < most
             && let Some(chunk) = flow.next().await

@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use super::rules;
 use super::tokens::Tokens;
 use crate::nn::whisper::{Check, Heard, Whisper, log_sum_exp};
-use crate::text::repetition::compression_ratio;
+use crate::text::repetition::{compression_ratio, is_said_twice};
 
 /// A hypothesis is not waited for when one that has ended is this much likelier (in nats).
 const HOPELESS: f32 = 3.0;
@@ -50,6 +50,8 @@ pub(super) struct Written {
     pub(super) broken: bool,
     /// It ended, but says the same again and again.
     pub(super) repetitive: bool,
+    /// It says all of it twice, as the model often does where the silence after the words is cut off.
+    pub(super) doubled: bool,
     /// Log probability of the least likely token of the text, marks and times left out.
     pub(super) least_log_probability: f32,
 }
@@ -148,9 +150,16 @@ fn no_speech_of(tokens: &Tokens, at_start: &[f32]) -> f32 {
 }
 
 fn outcome(tokens: &Tokens, best: Hypothesis, no_speech: f32, broken: bool, least: f32) -> Written {
-    let repetitive = compression_ratio(tokens.decode(&best.tokens).trim()) > MOST_COMPRESSED;
-    let mean_log_probability = best.mean();
-    Written { tokens: best.tokens, mean_log_probability, no_speech, broken, repetitive, least_log_probability: least }
+    let text = tokens.decode(&best.tokens);
+    Written {
+        mean_log_probability: best.mean(),
+        tokens: best.tokens,
+        no_speech,
+        broken,
+        repetitive: compression_ratio(text.trim()) > MOST_COMPRESSED,
+        doubled: is_said_twice(&text),
+        least_log_probability: least,
+    }
 }
 
 /// Writes what was heard. None where `check` answered no between two tokens.

@@ -129,7 +129,7 @@ impl Listener {
             let ask = self.ask(seconds(samples.len()), &language, context);
             let written = decode::follow(&self.whisper, &self.tokens, &encoded.heard, &ask, draft, check)?;
             let Some(written) = written else { return Ok(None) };
-            if !is_bad(&written) {
+            if !is_bad(&written) && !written.doubled {
                 let window = self.window(&encoded.heard, &written, &language, context, (samples, start))?;
                 if written.least_log_probability >= CERTAIN_LOG_PROBABILITY {
                     return Ok(Some(window));
@@ -198,7 +198,7 @@ impl Listener {
         let Some(mut written) = self.write(&encoded, seconds, language, context, first(BEAM), check)? else {
             return Ok(None);
         };
-        if is_bad(&written) && !encoded.whole {
+        if (is_bad(&written) || written.doubled) && !encoded.whole {
             // Too little context can be the reason: hear the silence after it too.
             let Some(whole) = self.encode(samples, true, check)? else { return Ok(None) };
             encoded = whole;

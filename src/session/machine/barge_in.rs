@@ -46,10 +46,11 @@ impl Machine {
     }
 
     /// Takes in what an utterance probably says so far.
-    pub(super) fn guessed(&mut self, now: Instant, transcription: &Transcription) {
-        if !is_guessed_word(transcription) {
+    pub(super) fn guessed(&mut self, now: Instant, transcription: Transcription) {
+        if !is_guessed_word(&transcription) {
             self.judge(now, &transcription.item_id, &transcription.text);
         }
+        self.tell(Output::Transcription(transcription));
     }
 
     /// Takes in what an utterance says so far. It interrupts where it means it.

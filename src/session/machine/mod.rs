@@ -279,14 +279,11 @@ impl Machine {
             Heard::Committed => {
                 self.interrupt(now, None);
             }
-            Heard::Partial(transcription) => {
-                self.guessed(now, &transcription);
-                self.tell(Output::Transcription(transcription));
-            }
+            Heard::Partial(transcription) => self.guessed(now, transcription),
             Heard::Drafted(transcription) => {
-                self.guessed(now, &transcription);
-                self.prepare_for(&transcription.text);
-                self.tell(Output::Transcription(transcription));
+                let text = transcription.text.clone();
+                self.guessed(now, transcription);
+                self.prepare_for(&text);
             }
             Heard::Paused(transcription) => {
                 self.judge(now, &transcription.item_id, &transcription.text);

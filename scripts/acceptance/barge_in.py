@@ -4,9 +4,9 @@
 usage: barge_in.py HTTP_URL [--rounds 20]
 
 Asks for a long reply over /ws, and while it is heard plays into the microphone, in real time: coughs (bursts of noise), "mhm"
-(hummed: a voice through a closed mouth, with a dip), "stop, please" and, for a whole reply, that reply itself, 20 dB softer
-and 200 ms late. The first two must leave no `interrupted` behind, and no duck without its unduck; the third must interrupt;
-the last must not. "Mhm" as the server's own voices read it, which Whisper takes for words, is played too, for information.
+(hummed: a voice through a closed mouth, with a dip), "stop, please" and, for a whole reply and 3 s beyond, that reply itself,
+20 dB softer and 200 ms late. The first two must leave no `interrupted` behind, and no duck without its unduck; the third must
+interrupt; the last must not, nor be answered. "Mhm" as the server's own voices read it, which Whisper takes for words, is played too, for information.
 For each duck it prints how long after the sound's onset it came. Needs: numpy, websockets.
 """
 import argparse, asyncio, base64, json, statistics, sys, time
@@ -17,6 +17,7 @@ from sound import FRAME, RATE, ROOM_NOISE, microphone, speak
 
 STORY = "Tell me a long story about a lighthouse keeper, in many sentences."
 ECHO_GAIN, ECHO_DELAY = 0.1, 0.2
+AFTER = 3
 
 
 def cough(seed):
@@ -96,7 +97,8 @@ async def reply(server, sound):
                 part = piece(own(), at(first), at(last))
                 return ECHO_GAIN * numpy.interp(numpy.linspace(0, len(part) - 1, last - first), numpy.arange(len(part)), part)
 
-            await call.play(echo, over)
+            ended = lambda: [at for at, _ in call.of("turn_complete", "interrupted")]
+            await call.play(echo, lambda: over() and call.now() > ended()[0] + AFTER)
         else:
             begin = int(0.6 * RATE)
             end = onset + len(sound) / RATE + 4
@@ -122,7 +124,8 @@ async def main():
         stopped, unpaired, ducks, texts = 0, 0, [], []
         for sound in sounds:
             call, onset = await reply(server, sound)
-            stopped += bool(call.of("interrupted"))
+            answered = len({m["turn"] for _, m in call.messages if m["type"] == "text_chunk"}) > 1
+            stopped += bool(call.of("interrupted")) or sound is None and answered
             duck, unduck = call.of("duck"), call.of("unduck")
             unpaired += len(duck) > len(unduck) and not call.of("interrupted") and not call.of("turn_complete")
             ducks += [at - onset for at, _ in duck[:1]]

@@ -158,6 +158,7 @@ impl Room {
                     }
                 }
                 Effect::Stop => (self.reply, self.waiting) = (None, None),
+                Effect::TakeBack => self.waiting = None,
                 Effect::Prepare(request) => self.prepare(*request),
                 Effect::Note { number, request } => {
                     let (chat, events) = (Arc::clone(&self.parts.chat), self.events.clone());

@@ -190,6 +190,9 @@ impl Ear {
         match &request.input {
             Input::Audio(audio) => self.hear(audio),
             Input::Commit => {
+                if self.settings.vad.is_some() && self.open.is_some() {
+                    self.told.push(Heard::Committed);
+                }
                 if !self.commit() {
                     self.refuse(ErrorCode::BadAudio, NOTHING_TO_COMMIT.to_owned(), request.reference);
                 }

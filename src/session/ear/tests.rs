@@ -291,8 +291,8 @@ async fn push_to_talk_ends_at_the_commit() {
 async fn a_commit_ends_an_utterance_before_its_silence() {
     let inputs = vec![Input::Commit, audio(&[loud(400)]), Input::Commit, audio(&[quiet(1000)])];
     let (told, _) = hear(semantic(), &["Hello."], inputs).await;
-    assert_eq!(names(&told), ["refused bad_audio", "began", "stopped", "final \"Hello.\""]);
-    let Heard::Final(utterance) = &told[3] else { panic!() };
+    assert_eq!(names(&told), ["refused bad_audio", "began", "committed", "stopped", "final \"Hello.\""]);
+    let Heard::Final(utterance) = &told[4] else { panic!() };
     assert_eq!(utterance.endpoint, Duration::ZERO);
 }
 

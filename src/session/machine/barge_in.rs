@@ -1,7 +1,8 @@
 //! Whether a voice during a reply means it. At its onset the client is told to lower the reply's volume (`duck`); words
-//! that are no agreement, no noise and not the reply's own ones stop the reply; otherwise it goes on (`unduck`).
+//! that are no agreement, no noise and not the reply's own ones stop the reply; otherwise it goes on (`unduck`). A
+//! loudspeaker's echo comes late: what began during a reply may still be that after its end.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,21 +24,55 @@ fn is_guessed_word(transcription: &Transcription) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
     /// Utterances of which no word is known that would interrupt.
-    utterances: HashSet<String>,
+    utterances: HashMap<String, Doubt>,
     /// The item whose volume is lowered, and since when.
     ducked: Option<(String, Instant)>,
+    /// What was audible while they began, and is over.
+    over: String,
+}
+
+/// What an utterance may be, other than a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// An agreement or an echo.
+    Any,
+    /// What it began beside was stopped otherwise: only an echo of it.
+    Echo,
+}
+
+impl Doubts {
+    /// Of what was audible this was said last; then it ended.
+    pub(super) fn outlast(&mut self, said: &str) {
+        if !self.utterances.is_empty() {
+            self.over.push_str(said);
+            self.over.push(' ');
+        }
+    }
+
+    /// Of what was audible this was said last; then something else than these voices stopped it.
+    pub(super) fn outlast_cut(&mut self, said: &str) {
+        self.ducked = None;
+        self.utterances.values_mut().for_each(|doubt| *doubt = Doubt::Echo);
+        self.outlast(said);
+    }
+
+    /// One word may as well be an answer that takes up what was asked.
+    fn is_late_echo(&self, text: &str) -> bool {
+        word_count(text) > 1 && is_echo(text, &self.over)
+    }
 }
 
 impl Machine {
-    /// A voice begins. False: nobody speaks aloud, and it has the floor at once.
+    /// A voice begins. False: nobody speaks or writes, and it has the floor at once.
     pub(super) fn doubts(&mut self, now: Instant, utterance: &str) -> bool {
         // A client that pushes to talk means it.
-        let Some(reply) = self.replies.front().filter(|reply| reply.is_audible() && self.settings.vad.is_some()) else {
+        let Some(reply) = self.replies.front().filter(|reply| reply.is_perceived() && self.settings.vad.is_some())
+        else {
             return false;
         };
-        let item_id = reply.item_id.clone();
-        self.doubts.utterances.insert(utterance.to_owned());
-        if self.doubts.ducked.is_none() {
+        let (item_id, is_audible) = (reply.item_id.clone(), reply.is_audible());
+        self.doubts.utterances.insert(utterance.to_owned(), Doubt::Any);
+        if is_audible && self.doubts.ducked.is_none() {
             self.doubts.ducked = Some((item_id.clone(), now));
             self.tell(Output::Duck { item_id });
             self.effects.push(Effect::WakeAt(now + LONGEST_DUCK));
@@ -55,23 +90,40 @@ impl Machine {
 
     /// Takes in what an utterance says so far. It interrupts where it means it.
     pub(super) fn judge(&mut self, now: Instant, utterance: &str, text: &str) {
-        if self.doubts.utterances.contains(utterance) && self.means_it(now, text) {
-            self.doubts.utterances.clear();
-            // Its end says more than an `unduck`.
-            self.doubts.ducked = None;
-            let unheard = self.interrupt(now, None);
-            self.owed = self.owed.take().or(unheard);
-            self.prepare();
+        if self.doubts.utterances.get(utterance) == Some(&Doubt::Any) && self.means_it(now, text) {
+            self.doubts.utterances.remove(utterance);
+            self.interrupt_for_voice(now);
         }
     }
 
+    /// Its end says more than an `unduck`. A reply of which nothing was heard is still owed, should this turn out to be
+    /// a cough.
+    pub(super) fn interrupt_for_voice(&mut self, now: Instant) {
+        let unheard = self.interrupt(now, None);
+        self.owed = self.owed.take().or(unheard);
+        self.prepare();
+    }
+
+    /// Whoever speaks has said that it is a turn.
+    pub(super) fn commit(&mut self, now: Instant) {
+        self.doubts = Doubts::default();
+        self.interrupt_for_voice(now);
+    }
+
     /// Whether a whole utterance was in doubt to its end: then it is no turn.
-    pub(super) fn acquits(&mut self, utterance: &str) -> bool {
-        let was_doubted = self.doubts.utterances.remove(utterance);
-        if self.doubts.utterances.is_empty() {
+    pub(super) fn acquits(&mut self, utterance: &str, text: &str) -> bool {
+        let is_acquitted = match self.doubts.utterances.remove(utterance) {
+            Some(Doubt::Any) => true,
+            Some(Doubt::Echo) => self.doubts.is_late_echo(text),
+            None => false,
+        };
+        if self.doubts.utterances.values().all(|doubt| *doubt == Doubt::Echo) {
             self.unduck();
         }
-        was_doubted
+        if self.doubts.utterances.is_empty() {
+            self.doubts.over.clear();
+        }
+        is_acquitted
     }
 
     /// It is later.
@@ -88,7 +140,8 @@ impl Machine {
     }
 
     fn means_it(&self, now: Instant, text: &str) -> bool {
-        let said = self.replies.front().map(|reply| reply.ledger.around(reply.played(now, None)));
-        !is_backchannel(text) && !said.is_some_and(|said| is_echo(text, said))
+        let audible = self.replies.front().filter(|reply| reply.is_audible());
+        let said = audible.map(|reply| reply.ledger.around(reply.played(now, None)));
+        !is_backchannel(text) && !said.is_some_and(|said| is_echo(text, said)) && !self.doubts.is_late_echo(text)
     }
 }

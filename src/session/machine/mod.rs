@@ -107,6 +107,8 @@ pub(super) enum Effect {
     },
     /// Drop every reply and all that is under way for it.
     Stop,
+    /// Drop the reply that waits.
+    TakeBack,
     Save(Box<Save>),
     /// A message that was begun is nothing after all.
     Forget {
@@ -267,18 +269,12 @@ impl Machine {
                 self.tell(Output::SpeechStarted { at });
                 let is_doubted = self.doubts(now, &item_id);
                 self.speaking.insert(item_id);
-                if is_doubted {
-                    return;
+                if !is_doubted {
+                    self.interrupt_for_voice(now);
                 }
-                let unheard = self.interrupt(now, None);
-                // A reply of which nothing was heard is still owed, should this turn out to be a cough.
-                self.owed = self.owed.take().or(unheard);
-                self.prepare();
             }
             Heard::Stopped { at } => self.tell(Output::SpeechStopped { at }),
-            Heard::Committed => {
-                self.interrupt(now, None);
-            }
+            Heard::Committed => self.commit(now),
             Heard::Partial(transcription) => self.guessed(now, transcription),
             Heard::Drafted(transcription) => {
                 let text = transcription.text.clone();
@@ -294,14 +290,14 @@ impl Machine {
                 let Transcription { item_id, text, at, .. } = &utterance.transcription;
                 let (item_id, at) = (item_id.clone(), *at);
                 self.judge(now, &item_id, text);
-                if self.acquits(&item_id) { self.nothing(now, &item_id, at) } else { self.said(now, *utterance) }
+                if self.acquits(&item_id, text) { self.nothing(now, &item_id, at) } else { self.said(now, *utterance) }
             }
             Heard::Nothing { item_id, at } => {
-                self.acquits(&item_id);
+                self.acquits(&item_id, "");
                 self.nothing(now, &item_id, at);
             }
             Heard::Failed { item_id, error } => {
-                self.acquits(&item_id);
+                self.acquits(&item_id, "");
                 self.complain(Complaint::of(&error, Some(item_id.clone())), None);
                 self.heard_out(now, &item_id);
             }
@@ -410,7 +406,7 @@ impl Machine {
         let (character, others) = (&player.character, self.cast.others(speaker));
         let mut request = self.request(character, &player.settings, None, &others);
         if let Some(text) = said {
-            history::add(&mut request.messages, Role::User, text, view_of(character, &others));
+            history::add(&mut request.messages, Role::User, text, self.view_of(character, &others));
         }
         request
     }
@@ -423,7 +419,7 @@ impl Machine {
         others: &[String],
     ) -> ChatRequest {
         let prompt = system_prompt(character, settings, others);
-        let view = view_of(character, others);
+        let view = self.view_of(character, others);
         let messages = self.history.messages(prompt, until, settings.summarize_history, view);
         ChatRequest {
             messages,
@@ -432,6 +428,12 @@ impl Machine {
             caller: self.scene.caller.clone(),
             ..ChatRequest::default()
         }
+    }
+
+    /// Whose eyes the history is told to a model with. None: nobody else takes part, or has.
+    fn view_of<'a>(&self, character: &'a Character, others: &[String]) -> Option<&'a str> {
+        let is_alone = others.is_empty() && self.history.speakers().all(|speaker| speaker.id == character.id);
+        (!is_alone).then_some(character.id.as_str())
     }
 
     fn stored(&mut self, save: Save, outcome: Result<String, RecordError>) {
@@ -471,11 +473,6 @@ fn system_prompt(character: &Character, settings: &Settings, others: &[String]) 
     // A prompt that a client set stands for all that the character is.
     let prompt = settings.system_prompt.clone().unwrap_or_else(|| mind::own_prompt(character));
     mind::system_prompt(&prompt, settings.output, &character.name, others)
-}
-
-/// Whose eyes the history is told to a model with. None: nobody else takes part.
-fn view_of<'a>(character: &'a Character, others: &[String]) -> Option<&'a str> {
-    (!others.is_empty()).then_some(character.id.as_str())
 }
 
 fn bad_field(error: &BadField) -> Complaint {

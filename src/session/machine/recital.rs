@@ -15,11 +15,16 @@ impl Machine {
         (self.turn, self.sequence_number) = (turn, sequence_number);
     }
 
-    /// Says a reply to its end. One that others have answered meanwhile, or whose character has left, stays as it is.
+    /// Says a reply to its end. One that others have answered meanwhile, or whose character has left, stays as it is; so
+    /// does one that was being written again.
     pub(in crate::session) fn recite(&mut self, now: Instant, unfinished: Unfinished) -> Effects {
         let Unfinished { item_id, character_id, sentences, is_written, heard } = unfinished;
         let turn = self.turn;
-        let speaker = self.cast.find(&character_id).filter(|_| self.history.is_latest(&item_id));
+        let written: String = sentences.iter().map(|(_, text)| text.as_str()).collect();
+        // What it replaces stands until it is written.
+        let replaces = self.history.reply(&item_id).filter(|entry| !written.starts_with(&entry.text)).cloned();
+        let is_kept = self.history.is_latest(&item_id) && (is_written || replaces.is_none());
+        let speaker = self.cast.find(&character_id).filter(|_| is_kept);
         let Some((speaker, first)) = speaker.zip(sentences.first().map(|(number, _)| *number)) else {
             let (heard_text, heard) = (self.history.text_of(&item_id), heard.unwrap_or_default().1);
             self.tell(Output::Interrupted { turn, item_id, heard_text, heard });
@@ -28,7 +33,7 @@ impl Machine {
         };
         let player = self.cast.player(speaker);
         let settings = player.settings.clone();
-        let part = Part { player, speaker, settings, replaces: None, is_recorded: false };
+        let part = Part { player, speaker, settings, replaces, is_recorded: false };
         let mut reply = Reply::new(turn, item_id.clone(), part, Cause::new(now), now, first);
         let (heard_through, begins) = heard.unwrap_or_default();
         let is_heard = |number: u64| heard.is_some() && number <= heard_through;

@@ -90,3 +90,21 @@ fn what_was_answered_meanwhile_stays_as_it_is() {
     let left = Unfinished { character_id: "gone-001".to_owned(), ..unfinished(None, true) };
     assert_eq!(told(&machine.recite(now, left))[0], "interrupted 7 cut \"One two three.\" 0");
 }
+
+#[test]
+fn what_was_being_written_again_stands_as_it_was_unless_all_of_it_was_written() {
+    let again = || Unfinished {
+        sentences: vec![(4, "Seven eight. ".to_owned()), (5, "Nine.".to_owned())],
+        ..unfinished(None, false)
+    };
+    let (mut machine, now) = (machine(&[]), Instant::now());
+    let lines = told(&machine.recite(now, again()));
+    assert_eq!(lines, ["interrupted 7 cut \"One two three.\" 0", "speaker_changed None"]);
+    let mut machine = self::machine(&[]);
+    let lines = told(&machine.recite(now, Unfinished { is_written: true, ..again() }));
+    assert_eq!(lines, ["recite 7 [4, 5] from 0"]);
+    // Nothing of it was heard: what was before stands.
+    let lines = run(&mut machine, now, vec![asked(Input::Interrupt { item_id: None, played_ms: None })]);
+    assert!(lines.contains(&"interrupted 7 cut \"One two three.\" 0".to_owned()), "{lines:?}");
+    assert!(!lines.iter().any(|line| line.starts_with("save")), "{lines:?}");
+}

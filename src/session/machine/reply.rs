@@ -149,6 +149,12 @@ impl Reply {
         self.is_spoken && !self.ledger.sent().is_zero()
     }
 
+    /// Its client has begun to hear it or, where no voice is to come, to read it.
+    pub(super) fn is_perceived(&self) -> bool {
+        let is_to_be_heard = self.is_spoken && !self.is_voice_broken;
+        self.is_audible() || !is_to_be_heard && !self.ledger.text().is_empty()
+    }
+
     /// Nothing of it is kept, where it ends as it is now: the earlier version stands.
     pub(super) fn is_void(&self) -> bool {
         self.replaces.is_some() && (self.failure.is_some() || self.ledger.text().is_empty())
@@ -235,6 +241,11 @@ impl Reply {
         };
         let played = says.or(self.acknowledged.map(played_on)).unwrap_or(pace);
         played.min(self.ledger.sent())
+    }
+
+    /// What a loudspeaker may still be saying of it when so much of it was heard. Empty: none of it has sound.
+    pub(super) fn said_last(&self, heard: Duration) -> &str {
+        if self.ledger.sent().is_zero() { "" } else { self.ledger.around(heard) }
     }
 
     /// The sound of it that is kept: what was `heard`, or all of it. None where nothing is.

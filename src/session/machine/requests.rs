@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::reply::Cause;
+use super::reply::{Cause, Reply};
 use super::{Effect, Machine, Player, bad_field, no_item};
 use crate::provider::Role;
 use crate::session::event::{AppliedSettings, Complaint, ErrorCode, Input, Output, Participant, Request, Terms};
@@ -187,12 +187,14 @@ impl Machine {
     fn replace_cast(&mut self, now: Instant, characters: Vec<Character>, reference: Option<String>) {
         let players = characters.into_iter().map(|it| Player::new(it, &self.base.settings, &self.base.languages));
         let players: Vec<Player> = players.collect();
-        let stays = |speaker: usize| {
-            let id = &self.cast.player(speaker).character.id;
-            players.iter().any(|player| player.character.id == *id)
+        let leaves = |reply: &Reply| {
+            let id = &reply.character().id;
+            players.iter().all(|player| player.character.id != *id)
         };
         let mut called = VecDeque::new();
-        if !self.replies.iter().all(|reply| stays(reply.speaker)) {
+        let (does_first, does_next) =
+            (self.replies.front().is_some_and(leaves), self.replies.get(1).is_some_and(leaves));
+        if does_first {
             called.extend(self.replies.iter().skip(1).map(|reply| reply.speaker));
             called.append(&mut self.queue);
             self.interrupt(now, None);
@@ -203,6 +205,9 @@ impl Machine {
         }
         self.floor = self.floor.and_then(|speaker| moved[speaker]);
         self.queue = self.queue.iter().filter_map(|speaker| moved[*speaker]).collect();
+        if does_next && !does_first {
+            self.take_back(now);
+        }
         if let Some(owed) = &mut self.owed {
             owed.speakers = owed.speakers.iter().filter_map(|speaker| moved[*speaker]).collect();
         }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::barge_in::Doubts;
 use super::reply::{Cause, Part, Reply};
 use super::{Effect, Machine, Save};
 use crate::provider::{ProviderError, Role, Urgency};
@@ -163,6 +162,7 @@ impl Machine {
         }
         self.unduck();
         let Some(reply) = self.replies.pop_front() else { return };
+        self.doubts.outlast(reply.said_last(reply.ledger.sent()));
         self.effects.push(Effect::End);
         let (speaker, next) = (reply.speaker, reply.cause.to_follow(now));
         let last_sentence = self.replies.front().map_or(self.sequence_number, |waiting| waiting.first_sentence - 1);
@@ -214,10 +214,10 @@ impl Machine {
     /// or read.
     pub(super) fn interrupt(&mut self, now: Instant, played: Option<Duration>) -> Option<Cause> {
         let reply = self.replies.front()?;
-        self.doubts = Doubts::default();
         self.turn = self.turn.next();
         self.effects.push(Effect::Stop);
         let heard = reply.played(now, played);
+        self.doubts.outlast_cut(reply.said_last(heard));
         let is_read = reply.settings.output == OutputKind::Text;
         let heard_text = if is_read { reply.ledger.text() } else { reply.ledger.heard(heard) }.to_owned();
         let is_unheard = heard_text.is_empty();
@@ -232,16 +232,27 @@ impl Machine {
             let heard_chars = (!is_read).then(|| heard_text.chars().count());
             self.keep_reply(MessageStatus::Completed, heard_text, heard_chars, Some(heard));
         }
+        let waiting = self.forget_waiting();
         let Reply { turn, item_id, speaker, cause, .. } = self.replies.pop_front()?;
-        let mut speakers = VecDeque::from([speaker]);
-        if let Some(waiting) = self.replies.pop_front() {
-            self.sequence_number = waiting.first_sentence - 1;
-            speakers.push_back(waiting.speaker);
-        }
+        let mut speakers: VecDeque<usize> = std::iter::once(speaker).chain(waiting).collect();
         speakers.append(&mut self.queue);
         self.tell(Output::Interrupted { turn, item_id, heard_text: told_text, heard });
         self.has_floor(None);
         is_unheard.then_some(Cause { speakers, ..cause })
+    }
+
+    /// Whoever waits for the floor says nothing after all; whoever follows is next.
+    pub(super) fn take_back(&mut self, now: Instant) {
+        self.forget_waiting();
+        self.effects.push(Effect::TakeBack);
+        self.line_up(now);
+    }
+
+    /// Nobody was told of the reply that waits. Answers whose it is.
+    fn forget_waiting(&mut self) -> Option<usize> {
+        let waiting = self.replies.remove(AUDIBLE + 1)?;
+        self.sequence_number = waiting.first_sentence - 1;
+        Some(waiting.speaker)
     }
 
     fn remember(&mut self, at: usize, id: String, text: String) {

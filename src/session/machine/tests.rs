@@ -233,6 +233,7 @@ pub(super) fn line(effect: &Effect) -> String {
         Effect::End => "end".to_owned(),
         Effect::GiveFloor { turn } => format!("give_floor {}", turn.0),
         Effect::Stop => "stop".to_owned(),
+        Effect::TakeBack => "take_back".to_owned(),
         Effect::WakeAt(_) => "wake_at".to_owned(),
         Effect::Cast { character_ids, .. } => format!("cast {character_ids:?}"),
         Effect::Prepare(_) => "prepare".to_owned(),

@@ -153,3 +153,95 @@ fn a_single_word_interrupts_once_it_is_guessed_twice_or_the_speaker_pauses() {
         assert_eq!(effects.contains(&"stop".to_owned()), interrupts, "{heard:?}: {effects:?}");
     }
 }
+
+const STORY: &str = "The keeper climbed the tower each evening and lit the lamp for the ships. ";
+
+/// A reply that is spoken to its end at the time in the answer, beside a voice that began a second before it.
+fn overlapped(machine: &mut Machine) -> Instant {
+    let now = Instant::now();
+    run(machine, now, vec![text("A story?"), wrote(1, 0, STORY), done(1), sent(1, 1, ms(0), STORY, now)]);
+    run(machine, now + ms(2000), vec![began("u1")]);
+    let at = now + ms(3000);
+    let effects = run(machine, at, vec![progress(1, Progress::Finished)]);
+    assert!(effects.contains(&"turn_complete 1 m2".to_owned()), "{effects:?}");
+    at
+}
+
+#[test]
+fn the_echo_of_a_replys_end_is_no_turn_after_it() {
+    for (heard, is_turn) in [
+        ("lit the lamp for the ships", false),
+        ("Mhm.", false),
+        ("And what did he do then?", true),
+        // An answer may take up a word.
+        ("Ships.", true),
+    ] {
+        let mut machine = machine();
+        let at = overlapped(&mut machine);
+        let effects = run(&mut machine, at + ms(300), vec![said("u1", heard, at)]);
+        assert_eq!(effects.iter().any(|it| it.starts_with("think 2")), is_turn, "{heard}: {effects:?}");
+        // What begins after the end is a turn, whatever it says.
+        let effects = run(&mut machine, at + ms(900), vec![began("u2"), said("u2", "for the ships", at)]);
+        assert!(effects.last().unwrap().starts_with("think"), "{effects:?}");
+    }
+}
+
+#[test]
+fn the_echo_of_one_character_does_not_stop_the_next() {
+    let mut machine = machine_of(&company()[..2], None);
+    let now = Instant::now();
+    run(
+        &mut machine,
+        now,
+        vec![text("Olivia and Max, a story?"), wrote(1, 0, STORY), done(1), sent(1, 1, ms(0), STORY, now)],
+    );
+    run(&mut machine, now + ms(2000), vec![began("u1")]);
+    let next = vec![
+        wrote(2, 0, "I like it well."),
+        progress(1, Progress::Finished),
+        sent(2, 2, ms(0), "I like it well.", now + ms(3000)),
+    ];
+    run(&mut machine, now + ms(3000), next);
+    let heard = vec![partial("u1", "the lamp for the"), said("u1", "the lamp for the ships", now)];
+    let effects = run(&mut machine, now + ms(3300), heard);
+    assert!(!effects.contains(&"stop".to_owned()), "{effects:?}");
+}
+
+#[test]
+fn the_echo_of_a_reply_that_a_text_stopped_is_no_turn_and_words_beside_it_are() {
+    for (heard, is_turn) in [("climbed the tower each evening", false), ("Okay.", true), ("What did he do then?", true)]
+    {
+        let mut machine = machine();
+        let now = Instant::now();
+        run(&mut machine, now, vec![text("A story?"), wrote(1, 0, STORY), sent(1, 1, ms(0), STORY, now)]);
+        run(&mut machine, now + ms(1000), vec![began("u1")]);
+        let effects = run(&mut machine, now + ms(1500), vec![text("Another one.")]);
+        assert!(effects.last().unwrap().starts_with("think 3"), "{effects:?}");
+        let effects = run(&mut machine, now + ms(1800), vec![said("u1", heard, now)]);
+        assert_eq!(effects.contains(&"stop".to_owned()), is_turn, "{heard}: {effects:?}");
+    }
+}
+
+#[test]
+fn a_written_reply_goes_on_beside_a_cough_and_is_not_ducked() {
+    let mut machine = machine();
+    let now = Instant::now();
+    let silently = SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() };
+    run(&mut machine, now, vec![asked(Input::Settings(silently)), text("A story?"), wrote(1, 0, STORY)]);
+    let effects = run(&mut machine, now, vec![began("u1"), nothing("u1")]);
+    assert_eq!(effects, ["speech_started", "transcription u1 \"\""]);
+    let effects = run(&mut machine, now, vec![began("u2"), partial("u2", "No, another one")]);
+    assert_eq!(effects[1], "stop", "{effects:?}");
+}
+
+#[test]
+fn what_is_committed_is_a_turn_at_once() {
+    let mut machine = machine();
+    let now = Instant::now();
+    run(&mut machine, now, vec![text("A story?"), wrote(1, 0, STORY), sent(1, 1, ms(0), STORY, now)]);
+    run(&mut machine, now + ms(1000), vec![began("u1")]);
+    let effects = run(&mut machine, now + ms(1200), vec![Event::Heard(Heard::Committed)]);
+    assert_eq!(effects[0], "stop");
+    let effects = run(&mut machine, now + ms(1300), vec![said("u1", "Okay.", now)]);
+    assert!(effects.last().unwrap().ends_with("\"Okay.\"]"), "{effects:?}");
+}

@@ -221,3 +221,34 @@ fn an_interruption_takes_back_the_one_who_waits_without_a_trace() {
     assert_eq!(effects[3], "think 4 aloud [\"Max and Olivia, hello.\", \"I am\", \"Go on, Max.\"]");
     assert_eq!(effects[4], "text_chunk 4 m5 2 \"So\"");
 }
+
+#[test]
+fn where_only_the_one_who_waits_leaves_the_other_speaks_on() {
+    let mut machine = machine_of(&company(), None);
+    let now = Instant::now();
+    let events = vec![text("Max, Olivia and Zoe, hello."), wrote(1, 0, "I am Max."), whole(1, 0, "I am Max."), done(1)];
+    run(&mut machine, now, events);
+    run(&mut machine, now, vec![sent(1, 1, ms(0), "I am Max.", now), wrote(2, 0, "I am Olivia.")]);
+    let [_, max, zoe] = company();
+    let effects = run(&mut machine, now, vec![Event::Cast { reference: None, outcome: Ok(vec![max, zoe]) }]);
+    let think = "think 3 ahead [\"Max, Olivia and Zoe, hello.\\nMax: I am Max.\"]";
+    assert_eq!(effects[..2], ["take_back", think], "{effects:?}");
+    assert!(!effects.contains(&"stop".to_owned()));
+    run(&mut machine, now, vec![wrote(3, 0, "I am Zoe.")]);
+    let effects = run(&mut machine, now + ms(600), vec![progress(1, Progress::Finished)]);
+    assert!(effects.contains(&"text_chunk 3 m4 2 \"I am Zoe.\"".to_owned()), "{effects:?}");
+}
+
+#[test]
+fn who_stays_alone_knows_what_others_have_said() {
+    let mut machine = machine_of(&company()[..2], None);
+    let now = Instant::now();
+    run(
+        &mut machine,
+        now,
+        vec![text("Max, hello."), wrote(1, 0, "I am Max."), done(1), progress(1, Progress::Finished)],
+    );
+    run(&mut machine, now, vec![Event::Cast { reference: None, outcome: Ok(vec![character()]) }]);
+    let effects = run(&mut machine, now, vec![text("And you?")]);
+    assert_eq!(effects.last().unwrap(), "think 2 aloud [\"Max, hello.\\nMax: I am Max.\\nAnd you?\"]");
+}

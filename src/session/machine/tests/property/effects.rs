@@ -60,6 +60,7 @@ impl World {
             match effect {
                 Effect::Think { turn, request, waits, .. } => self.begins(turn, &request, waits),
                 Effect::Stop => (self.running, self.waiting) = (None, None),
+                Effect::TakeBack => assert!(self.waiting.take().is_some()),
                 Effect::End => assert!(self.running.take().is_some()),
                 Effect::GiveFloor { turn } => {
                     assert_eq!((self.running, self.waiting.take()), (None, Some(turn)));

@@ -25,6 +25,8 @@ mod problem;
 mod rest;
 mod server;
 #[cfg(test)]
+mod settings_tests;
+#[cfg(test)]
 mod storm_tests;
 mod tls;
 mod upload;

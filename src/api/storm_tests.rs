@@ -65,6 +65,8 @@ enum Kind {
     Choice,
     List,
     Vad,
+    /// What is set for single characters.
+    Single,
 }
 
 impl Kind {
@@ -77,6 +79,16 @@ impl Kind {
             Self::Switch => vec![json!(1), json!("true"), json!(0.0)],
             Self::Choice => vec![json!(""), json!("nonsense"), json!(7), json!("\u{0}"), json!(true)],
             Self::List => vec![json!("x"), json!(7), json!([1, 2]), json!([null])],
+            Self::Single => vec![
+                json!(7),
+                json!(null),
+                json!({"mira-001": 7}),
+                json!({"mira-001": null}),
+                json!({"mira-001": {"temperature": "high"}}),
+                json!({"mira-001": {"vad": null}}),
+                json!({"mira-001": {"characters": {}}}),
+                json!({"nobody": {}}),
+            ],
             Self::Vad => vec![
                 json!(7),
                 json!("server"),
@@ -96,9 +108,10 @@ type Field = (&'static str, Kind, Value);
 
 /// Every message: its type, how many fields it must have, and its fields, those first.
 fn messages() -> Vec<(&'static str, usize, Vec<Field>)> {
-    use Kind::{Choice, Count, List, Number, Switch, Text, Vad};
+    use Kind::{Choice, Count, List, Number, Single, Switch, Text, Vad};
     let sound = STANDARD.encode([0; 640]);
     let settings = vec![
+        ("model", Text, json!("somebody")),
         ("temperature", Number, json!(0.5)),
         ("top_p", Number, json!(0.9)),
         ("top_k", Count, json!(5)),
@@ -107,7 +120,9 @@ fn messages() -> Vec<(&'static str, usize, Vec<Field>)> {
         ("stop", List, json!(["x"])),
         ("system_prompt", Text, json!("Be brief.")),
         ("summarize_history", Switch, json!(false)),
+        ("stt_model", Text, json!("somebody")),
         ("languages", List, json!([])),
+        ("tts_model", Text, json!(null)),
         ("speed", Number, json!(1.5)),
         ("output", Choice, json!("text")),
         ("audio_format", Choice, json!("opus")),
@@ -116,6 +131,7 @@ fn messages() -> Vec<(&'static str, usize, Vec<Field>)> {
         ("turn_taking", Choice, json!("all")),
     ];
     let regenerate = [vec![("item_id", Text, json!("nothing"))], settings.clone()].concat();
+    let settings = [settings, vec![("characters", Single, json!({}))]].concat();
     vec![
         (
             "audio_chunk",

@@ -32,6 +32,14 @@ fn play<T: Send + 'static>(script: Vec<Step<T>>, busy: Option<Busy>) -> Flow<T> 
     .boxed()
 }
 
+/// The model that no fake serves.
+pub const UNKNOWN: &str = "nobody";
+
+fn check_model(name: &str) -> Result<(), ProviderError> {
+    let remedy = "here are somebody, somebody-else".to_owned();
+    if name == UNKNOWN { Err(ProviderError::UnknownModel { model: name.to_owned(), remedy }) } else { Ok(()) }
+}
+
 /// Counts what is at work, and the most that ever was.
 #[derive(Clone, Default)]
 pub struct Load {
@@ -126,6 +134,10 @@ impl SpeechSynthesizer for FakeSpeech {
             aliases: vec!["alloy".to_owned()],
         }]
     }
+
+    fn check_model(&self, name: &str) -> Result<(), ProviderError> {
+        check_model(name)
+    }
 }
 
 /// The words of `text` at their times, the space before a word being its pause.
@@ -197,6 +209,10 @@ impl ChatModel for FakeChat {
     fn window(&self) -> Option<usize> {
         self.window
     }
+
+    fn check_model(&self, name: &str) -> Result<(), ProviderError> {
+        check_model(name)
+    }
 }
 
 /// Hears each utterance as the next of its texts, or as what it usually hears, `delay` after the audio has ended. Every half second of audio
@@ -265,6 +281,10 @@ impl SpeechToText for FakeHearing {
 
     fn languages(&self) -> Vec<String> {
         ["de", "en"].map(str::to_owned).to_vec()
+    }
+
+    fn check_model(&self, name: &str) -> Result<(), ProviderError> {
+        check_model(name)
     }
 }
 

@@ -134,6 +134,10 @@ impl ChatModel for Filtered<dyn ChatModel> {
     fn window(&self) -> Option<usize> {
         self.inner.window()
     }
+
+    fn check_model(&self, name: &str) -> Result<(), ProviderError> {
+        self.inner.check_model(name)
+    }
 }
 
 type Items = mpsc::Sender<Result<Delta, ProviderError>>;
@@ -277,6 +281,10 @@ impl SpeechSynthesizer for Filtered<dyn SpeechSynthesizer> {
 
     fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
         self.inner.studio()
+    }
+
+    fn check_model(&self, name: &str) -> Result<(), ProviderError> {
+        self.inner.check_model(name)
     }
 }
 

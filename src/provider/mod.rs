@@ -62,6 +62,14 @@ pub trait SpeechToText: Send + Sync {
 
     /// The codes that [`SttOptions::languages`] may name.
     fn languages(&self) -> Vec<String>;
+
+    /// Whether [`SttOptions::model`] may be this, as far as that is known before it is asked.
+    ///
+    /// # Errors
+    /// [`ProviderError::UnknownModel`], with the names there are.
+    fn check_model(&self, _name: &str) -> Result<(), ProviderError> {
+        Ok(())
+    }
 }
 
 /// Thinks: messages in, text out.
@@ -78,6 +86,14 @@ pub trait ChatModel: Send + Sync {
     fn window(&self) -> Option<usize> {
         None
     }
+
+    /// Whether [`ChatRequest::model`] may be this, as far as that is known before it is asked.
+    ///
+    /// # Errors
+    /// [`ProviderError::UnknownModel`], with the names there are.
+    fn check_model(&self, _name: &str) -> Result<(), ProviderError> {
+        Ok(())
+    }
 }
 
 /// Speaks: text in, audio out.
@@ -91,6 +107,14 @@ pub trait SpeechSynthesizer: Send + Sync {
     /// Where it learns voices that people made. None: it speaks with its own only.
     fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
         None
+    }
+
+    /// Whether [`SpeakRequest::model`] may be this, as far as that is known before it is asked.
+    ///
+    /// # Errors
+    /// [`ProviderError::UnknownModel`], with the names there are.
+    fn check_model(&self, _name: &str) -> Result<(), ProviderError> {
+        Ok(())
     }
 }
 

@@ -111,6 +111,10 @@ impl SpeechSynthesizer for Voiced {
     fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
         self.inner.studio()
     }
+
+    fn check_model(&self, name: &str) -> Result<(), ProviderError> {
+        self.inner.check_model(name)
+    }
 }
 
 /// Whether one of `voices` has this name, or answers to it.

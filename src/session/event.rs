@@ -105,13 +105,11 @@ pub enum Input {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Terms {
     pub settings: SettingsPatch,
-    /// The language model. None: the character's own.
-    pub model: Option<String>,
 }
 
 impl From<SettingsPatch> for Terms {
     fn from(settings: SettingsPatch) -> Self {
-        Self { settings, model: None }
+        Self { settings }
     }
 }
 
@@ -216,8 +214,8 @@ impl Output {
 pub struct AppliedSettings {
     /// All effective values.
     pub settings: Settings,
-    /// What was asked, and is among them.
-    pub patch: SettingsPatch,
+    /// What clients have set so far, and is among them.
+    pub changed: SettingsPatch,
 }
 
 #[derive(Clone, Debug, PartialEq)]

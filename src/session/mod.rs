@@ -29,14 +29,14 @@ use uuid::Uuid;
 
 use crate::provider::task::{self, Task};
 use crate::provider::{Caller, ChatModel, SpeechSynthesizer, SpeechToText, VoiceActivity};
-use ear::Ear;
 pub use ear::LONGEST_UTTERANCE;
+use ear::{Ear, Names};
 use event::{Output, Participant, Request, Started};
 use history::History;
 use machine::{Base, Machine, Player, Scene};
 use mouth::Voice;
 pub use outbox::Outbox;
-use record::{Character, Conversation, OpenConversation, RecordError, Records};
+use record::{Conversation, OpenConversation, RecordError, Records};
 use resumption::Resumption;
 use saves::Saves;
 use settings::{Settings, SettingsPatch};
@@ -141,8 +141,11 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
     let conversation = open(&*parts.records, &opening).await?;
     let conversation_id = conversation.conversation.id.clone();
     let history = History::of(&conversation, parts.chat.window());
-    let (base, players) = cast(&conversation, &opening.settings, &resumption.settings, parts.stt.languages());
-    let settings = players.first().map(|player| player.settings.clone());
+    let languages = parts.stt.languages();
+    let stored = stored_settings(&conversation.conversation, &languages).unwrap_or_default();
+    let base = Base { settings: opening.settings, stored, changed: resumption.settings, languages };
+    let players: Vec<Player> = conversation.characters.iter().map(|it| base.player(it.clone())).collect();
+    let settings = conversation.characters.first().map(|first| base.shared(first));
     let settings = settings.ok_or_else(|| StartError::NoCharacter(conversation_id.clone()))?;
 
     let (inbox, requests) = mpsc::channel(INBOX);
@@ -162,7 +165,8 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
     let caller = caller_of(opening.caller.clone(), &conversation.conversation);
     let keeps_recordings = parts.records.keeps_recordings();
     let (stt, vad) = (Arc::clone(&parts.stt), Arc::clone(&parts.vad));
-    let ear = Ear::new(stt, vad, settings.clone(), caller.clone(), new_id, keeps_recordings);
+    let ear = Ear::new(stt, vad, settings, caller.clone(), new_id, keeps_recordings);
+    let (present, names) = Names::new(&parts, &conversation.characters);
     let scene = Scene {
         conversation_id: conversation_id.clone(),
         title: conversation.conversation.title.clone(),
@@ -173,7 +177,7 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
     let mut machine = Machine::new(scene, players, base, history, Box::new(new_id));
     machine.count_on(resumption.turn, resumption.sequence_number);
     let room = turn::Room {
-        ear: Task::spawn("ear", ear.bounded(opening.bounds.utterance).run(requests, events.clone())),
+        ear: Task::spawn("ear", ear.bounded(opening.bounds.utterance).knowing(names).run(requests, events.clone())),
         machine,
         unfinished: resumption.unfinished,
         saves: Saves::new(Arc::clone(&parts.records), conversation_id.clone()),
@@ -181,6 +185,7 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
         alarm: None,
         conversation_id,
         casting: None,
+        present,
         voice: Voice::new(Arc::clone(&parts.speech)),
         parts,
         events,
@@ -193,24 +198,6 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
     // It outlives its client until all is stored.
     let ending = Ending(tokio::spawn(task::named("turn", room.run(happened))));
     Ok(Handle { inbox, outbox: Outbox::new(control_lane, audio_lane), ending })
-}
-
-/// What newcomers begin with, and who takes part: with the settings of the session, of the conversation, and what a
-/// client has `changed` before.
-fn cast(
-    conversation: &OpenConversation,
-    settings: &Settings,
-    changed: &SettingsPatch,
-    languages: Vec<String>,
-) -> (Base, Vec<Player>) {
-    let stored = stored_settings(&conversation.conversation, &languages);
-    let settings = stored.as_ref().and_then(|patch| settings.patched(patch).ok()).unwrap_or_else(|| settings.clone());
-    let play = |character: &Character| {
-        Player::new(character.clone(), &settings, &languages).patched(stored.as_ref()).patched(Some(changed))
-    };
-    let players = conversation.characters.iter().map(play).collect();
-    let settings = settings.patched(changed).unwrap_or(settings);
-    (Base { settings, languages }, players)
 }
 
 async fn open(records: &dyn Records, opening: &Opening) -> Result<OpenConversation, StartError> {

@@ -41,6 +41,8 @@ pub(super) struct Voicing {
     pub(super) turn: Turn,
     pub(super) character_id: String,
     pub(super) item_id: String,
+    /// The speech synthesiser. None: the server's own.
+    pub(super) model: Option<String>,
     pub(super) voice: Option<String>,
     pub(super) language: Option<Language>,
     pub(super) speed: f32,
@@ -264,6 +266,7 @@ impl Mouth {
             urgency: sentence.urgency,
             story: self.voicing.story(),
             seed: self.voicing.seed,
+            model: self.voicing.model.clone(),
             caller: self.voicing.caller.clone(),
             ..SpeakRequest::default()
         };

@@ -15,6 +15,7 @@ fn voicing(lead: Option<Duration>) -> Voicing {
         turn: Turn(1),
         character_id: "c".to_owned(),
         item_id: "i".to_owned(),
+        model: None,
         voice: None,
         language: None,
         speed: 1.0,

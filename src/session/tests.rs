@@ -6,6 +6,7 @@ mod company;
 mod faults;
 mod keeping;
 mod link;
+mod settings;
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::event::{AudioPiece, Complaint, ErrorCode, Input, Terms, Transcription, TurnReport};
-use super::record::{Conversation, Message, MessageStatus, Recording};
+use super::record::{Character, Conversation, Message, MessageStatus, Recording};
 use super::settings::{OutputKind, SettingsPatch};
 use super::*;
 use crate::audio::{MIC_HZ, Mic, Samples};
@@ -428,7 +429,8 @@ fn a_characters_parameters_with_an_unknown_language_are_ignored() {
     let known = ["en".to_owned()];
     let settings = |languages| {
         let parameters = json!({"languages": [languages], "temperature": 0.1});
-        Player::new(Character { parameters, ..character("a") }, &Settings::default(), &known).settings
+        let base = Base { languages: known.to_vec(), ..Base::default() };
+        base.player(Character { parameters, ..character("a") }).settings
     };
     assert_eq!(settings("xx"), Settings::default());
     assert_eq!(settings("en").languages, known);

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt, TryFutureExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Parts;
-use super::event::{AudioPiece, Told, Turn};
+use super::event::{AudioPiece, Output, Told, Turn};
 use super::machine::{Effect, Effects, Event, Machine};
 use super::mind::{self, Company, Thought};
 use super::mouth::{self, Progress, Sentence, Voice, Voicing};
@@ -53,6 +53,8 @@ pub(super) struct Room {
     /// When the machine wants to be woken.
     pub(super) alarm: Option<Instant>,
     pub(super) conversation_id: String,
+    /// Tells the ear who takes part.
+    pub(super) present: watch::Sender<Vec<String>>,
     /// The characters that are being looked up.
     pub(super) casting: Option<Task>,
     /// The reply that is said to its end first.
@@ -175,6 +177,10 @@ impl Room {
     }
 
     async fn tell(&mut self, told: Told) -> Result<(), Gone> {
+        if let Output::Characters(characters) = &told.output {
+            // Before any client can know it.
+            self.present.send_replace(characters.iter().map(|it| it.id.clone()).collect());
+        }
         match timeout(LONGEST_SEND, self.control.send(told)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Gone),

@@ -89,9 +89,11 @@ fn read_message(fields: &Fields<'_>) -> Result<ClientMessage, Refusal> {
             Input::PlaybackAck { item_id: fields.text("item_id")?, played_ms: fields.count("played_ms")? }
         }
         "regenerate" => {
-            let settings = read_settings(fields, &["item_id", "model"])?;
-            let terms = Terms { settings, model: fields.optional_text("model")? };
-            Input::Regenerate { item_id: fields.text("item_id")?, terms }
+            let settings = read_settings(fields, &["item_id"])?;
+            if settings.characters.is_some() {
+                return Err(bad_field("characters", "is for settings; a reply has one character"));
+            }
+            Input::Regenerate { item_id: fields.text("item_id")?, terms: settings.into() }
         }
         "settings" => Input::Settings(read_settings(fields, &[])?),
         other => return Err(Refusal::new("unknown_type", format!("there is no message type \"{other}\" here"))),

@@ -9,7 +9,7 @@ use crate::audio::wav::WireFormat;
 use crate::audio::{Samples, Speech};
 use crate::provider::{ProviderError, Role, Usage, Word, WordMark};
 use crate::session::event::{
-    AudioPiece, Complaint, Input, Output, Participant, ServedBy, Terms, Timings, Told, Transcription, Turn, TurnReport,
+    AudioPiece, Complaint, Input, Output, Participant, ServedBy, Timings, Told, Transcription, Turn, TurnReport,
 };
 use crate::session::record::MessageStatus;
 use crate::session::settings::{AudioFormat, OutputKind, Settings, SettingsPatch};
@@ -55,10 +55,12 @@ fn every_message_of_the_protocol_is_read() {
             json!({"type": "regenerate", "item_id": "i", "temperature": 0.5, "model": "m"}),
             Input::Regenerate {
                 item_id: "i".into(),
-                terms: Terms {
-                    settings: SettingsPatch { temperature: Some(0.5), ..SettingsPatch::default() },
-                    model: Some("m".into()),
-                },
+                terms: SettingsPatch {
+                    temperature: Some(0.5),
+                    model: Some(Some("m".into())),
+                    ..SettingsPatch::default()
+                }
+                .into(),
             },
         ),
         (
@@ -69,6 +71,17 @@ fn every_message_of_the_protocol_is_read() {
     for (value, input) in plain {
         assert_eq!(message(&value), ClientMessage::Session(input), "{value}");
     }
+    let models = json!({"type": "settings", "model": "m", "stt_model": null, "tts_model": "t",
+                        "characters": {"mira-001": {"model": "n", "speed": 1.5}}});
+    let own = SettingsPatch { model: Some(Some("n".into())), speed: Some(1.5), ..SettingsPatch::default() };
+    let input = Input::Settings(SettingsPatch {
+        model: Some(Some("m".into())),
+        stt_model: Some(None),
+        tts_model: Some(Some("t".into())),
+        characters: Some([("mira-001".to_owned(), own)].into()),
+        ..SettingsPatch::default()
+    });
+    assert_eq!(message(&models), ClientMessage::Session(input));
     let resume = json!({"type": "resume", "session_id": "s", "resume_token": "t", "last_seq": 3});
     let wanted = Resume { session_id: "s".into(), token: "t".into(), last_seq: 3 };
     assert_eq!(message(&resume), ClientMessage::Resume(wanted));
@@ -93,6 +106,12 @@ fn a_refusal_names_the_field_and_keeps_the_ref() {
         (json!({"type": "interrupt", "played_ms": "now"}), "bad_field", "played_ms"),
         (json!({"type": "settings", "vad": {"silence_ms": "long"}}), "bad_field", "vad.silence_ms"),
         (json!({"type": "settings", "volume": 11}), "bad_field", "volume"),
+        (json!({"type": "settings", "model": ["m"]}), "bad_field", "model"),
+        (json!({"type": "settings", "stt_model": ""}), "bad_field", "stt_model"),
+        (json!({"type": "settings", "tts_model": "a b"}), "bad_field", "tts_model"),
+        (json!({"type": "settings", "characters": []}), "bad_field", "characters"),
+        (json!({"type": "settings", "characters": {"x": {"vad": null}}}), "bad_field", "characters.x.vad"),
+        (json!({"type": "regenerate", "item_id": "i", "characters": {}}), "bad_field", "characters"),
         (json!({"type": "characters", "character_ids": []}), "bad_field", "character_ids"),
     ];
     for (mut value, code, named) in cases {

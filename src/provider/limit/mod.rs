@@ -76,6 +76,10 @@ impl SpeechSynthesizer for LimitedSpeech {
     fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
         self.inner.studio()
     }
+
+    fn check_model(&self, name: &str) -> Result<(), ProviderError> {
+        self.inner.check_model(name)
+    }
 }
 
 /// One request's audio between its generation and its listener.

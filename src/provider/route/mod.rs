@@ -158,6 +158,10 @@ impl ChatModel for Routed<dyn ChatModel> {
     fn window(&self) -> Option<usize> {
         self.own().window()
     }
+
+    fn check_model(&self, name: &str) -> Result<(), ProviderError> {
+        self.link(name).map(|_| ())
+    }
 }
 
 impl SpeechToText for Routed<dyn SpeechToText> {
@@ -170,6 +174,10 @@ impl SpeechToText for Routed<dyn SpeechToText> {
 
     fn languages(&self) -> Vec<String> {
         self.own().languages()
+    }
+
+    fn check_model(&self, name: &str) -> Result<(), ProviderError> {
+        self.link(name).map(|_| ())
     }
 }
 
@@ -188,6 +196,10 @@ impl SpeechSynthesizer for Routed<dyn SpeechSynthesizer> {
 
     fn studio(&self) -> Option<Arc<dyn VoiceStudio>> {
         self.own().studio()
+    }
+
+    fn check_model(&self, name: &str) -> Result<(), ProviderError> {
+        self.link(name).map(|_| ())
     }
 }
 

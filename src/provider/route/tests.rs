@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::provider::fake::FakeChat;
+use crate::provider::filter::{Filtered, WordList};
 
 /// Serves every name that begins with `m`.
 #[derive(Default)]
@@ -62,6 +63,16 @@ async fn each_request_goes_to_the_model_that_it_names() {
     assert_eq!(text(&routed, Some("own")).await.unwrap(), "Again.");
     assert_eq!(shelf.asked.load(Ordering::SeqCst), 2, "a name is looked up once");
     assert_eq!(doors[0].1.prepared.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn a_name_that_nobody_serves_is_known_before_it_is_asked() {
+    let (routed, own, shelf) = routed();
+    let filtered = Filtered::new(Arc::new(routed) as Arc<dyn ChatModel>, Arc::new(WordList::new("")));
+    assert_eq!([filtered.check_model("own"), filtered.check_model("m2")], [Ok(()), Ok(())]);
+    let unknown = filtered.check_model("banana").unwrap_err().to_string();
+    assert_eq!(unknown, "there is no model \"banana\": there are m1, m2");
+    assert!(own.asked.lock().unwrap().is_empty() && shelf.doors.lock().unwrap()[0].1.asked.lock().unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ mod detector;
 mod doubt;
 mod endpoint;
 mod hallucination;
+mod names;
 mod utterance;
 
 use std::sync::Arc;
@@ -25,8 +26,9 @@ use self::doubt::{Doubt, doubt};
 pub use self::endpoint::LONGEST_UTTERANCE;
 use self::endpoint::{Endpoint, Step};
 use self::hallucination::was_said;
+pub(super) use self::names::Names;
 use self::utterance::{Awaited, End, Open, utterance};
-use super::event::{Complaint, ErrorCode, Input, Request, Terms, Transcription};
+use super::event::{Complaint, ErrorCode, Input, Request, Transcription};
 use super::guard::guarded;
 use super::machine::Event;
 use super::settings::Settings;
@@ -105,6 +107,8 @@ pub(super) struct Utterance {
 /// The room's state.
 pub(super) struct Ear {
     stt: Arc<dyn SpeechToText>,
+    /// What patches are checked by. None: whoever they name is known.
+    names: Option<Names>,
     activity: Detector,
     settings: Settings,
     caller: Caller,
@@ -140,6 +144,7 @@ impl Ear {
     ) -> Self {
         Self {
             stt,
+            names: None,
             activity: Detector::new(activity),
             endpoint: Endpoint::new(&settings, Samples(0), LONGEST_UTTERANCE),
             settings,
@@ -187,6 +192,7 @@ impl Ear {
     }
 
     fn take(&mut self, request: Request) {
+        self.note(&request.input);
         match &request.input {
             Input::Audio(audio) => self.hear(audio),
             Input::Commit => {
@@ -197,13 +203,8 @@ impl Ear {
                     self.refuse(ErrorCode::BadAudio, NOTHING_TO_COMMIT.to_owned(), request.reference);
                 }
             }
-            Input::Settings(patch)
-            | Input::Regenerate { terms: Terms { settings: patch, .. }, .. }
-            | Input::Text { terms: Terms { settings: patch, .. }, .. }
-            | Input::SpeakUp { terms: Terms { settings: patch, .. }, .. }
-                if let Err(error) = patch.check_languages(&self.stt.languages()) =>
-            {
-                self.refuse(ErrorCode::LanguageUnsupported, error.to_string(), request.reference);
+            input if let Err(complaint) = self.check(input) => {
+                self.told.push(Heard::Refused { complaint, reference: request.reference });
             }
             Input::CancelInput => self.cancel(),
             Input::Settings(patch) => {
@@ -327,6 +328,7 @@ impl Ear {
     fn listen(&mut self, item_id: String) -> (mpsc::Sender<Mic>, oneshot::Sender<()>) {
         let (frames, mut audio) = mpsc::channel(UTTERANCE_FRAMES);
         let options = SttOptions {
+            model: self.settings.stt_model.clone(),
             languages: self.settings.languages.clone(),
             partials: true,
             word_times: true,

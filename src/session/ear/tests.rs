@@ -1,3 +1,4 @@
+use super::super::event::Terms;
 use super::super::settings::{SettingsPatch, VadMode, VadPatch, VadSettings};
 use super::*;
 use crate::provider::fake::{FakeActivity, FakeHearing, FaultyActivity};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::session::floor::{Floor, Seat};
 use crate::session::record::Character;
-use crate::session::settings::{BadField, Settings, SettingsPatch, TurnTaking};
+use crate::session::settings::{Settings, SettingsPatch, TurnTaking};
 
 /// A character and the settings of its replies.
 #[derive(Clone, Debug)]
@@ -19,24 +19,33 @@ pub(super) struct Cast {
     floor: Floor,
 }
 
-/// What a character's own settings stand on.
-#[derive(Clone, Debug)]
+/// What the settings of all who take part are made of, each over the one before it; a character's own are over the
+/// server's.
+#[derive(Clone, Debug, Default)]
 pub(in crate::session) struct Base {
+    /// The server's.
     pub(in crate::session) settings: Settings,
+    /// What the conversation's sessions begin with.
+    pub(in crate::session) stored: SettingsPatch,
+    /// What clients have set since.
+    pub(in crate::session) changed: SettingsPatch,
     /// The codes that the speech recogniser knows.
     pub(in crate::session) languages: Vec<String>,
 }
 
-impl Player {
-    pub(in crate::session) fn new(character: Character, settings: &Settings, languages: &[String]) -> Self {
-        let settings = settings_of(&character, settings.clone(), languages);
-        Self { character, settings }
+impl Base {
+    /// A character with what holds for its replies.
+    pub(in crate::session) fn player(&self, character: Character) -> Player {
+        let settings = self.shared(&character).of(&character.id);
+        Player { character, settings }
     }
 
-    /// With a patch on top, unless it is out of range.
-    pub(in crate::session) fn patched(self, patch: Option<&SettingsPatch>) -> Self {
-        let settings = patch.and_then(|patch| self.settings.patched(patch).ok());
-        Self { settings: settings.unwrap_or(self.settings), character: self.character }
+    /// What holds for all, where this character is the first.
+    pub(in crate::session) fn shared(&self, first: &Character) -> Settings {
+        let settings = settings_of(first, self.settings.clone(), &self.languages);
+        // Both were checked when they came.
+        let over = |settings: Settings, patch| settings.patched(patch).unwrap_or(settings);
+        [&self.stored, &self.changed].into_iter().fold(settings, over)
     }
 }
 
@@ -47,7 +56,8 @@ fn settings_of(character: &Character, settings: Settings, languages: &[String]) 
     }
     let patched = SettingsPatch::read(&character.parameters).and_then(|patch| {
         patch.check_languages(languages)?;
-        settings.patched(&patch)
+        // Others are none of its business.
+        settings.patched(&SettingsPatch { characters: None, ..patch })
     });
     patched.unwrap_or_else(|error| {
         tracing::warn!(character = character.id, %error, "a character's parameters are wrong and are ignored");
@@ -98,14 +108,11 @@ impl Cast {
         self.players.iter().enumerate().filter_map(other).collect()
     }
 
-    /// Applies a patch to everyone's settings, or to nobody's.
-    pub(super) fn patch(&mut self, patch: &SettingsPatch) -> Result<(), BadField> {
-        let patched = |player: &Arc<Player>| {
-            let settings = player.settings.patched(patch)?;
-            Ok(Arc::new(Player { character: player.character.clone(), settings }))
-        };
-        self.players = self.players.iter().map(patched).collect::<Result<_, _>>()?;
-        Ok(())
+    /// Everyone has the settings that `base` comes to now.
+    pub(super) fn settle(&mut self, base: &Base) {
+        for player in &mut self.players {
+            *player = Arc::new(base.player(player.character.clone()));
+        }
     }
 
     /// Who answers what the user said.

@@ -171,8 +171,9 @@ pub(super) struct Scene {
 pub(super) struct Machine {
     scene: Scene,
     cast: Cast,
-    /// The server's settings and what the client has changed.
+    /// What everyone's settings are made of.
     base: Base,
+    /// What holds for all.
     settings: Settings,
     history: History,
     new_id: Box<dyn FnMut() -> String + Send>,
@@ -207,7 +208,7 @@ impl Machine {
         new_id: Box<dyn FnMut() -> String + Send>,
     ) -> Self {
         // The first one's count for the whole session.
-        let settings = players.first().map_or_else(|| base.settings.clone(), |player| player.settings.clone());
+        let settings = players.first().map_or_else(|| base.settings.clone(), |first| base.shared(&first.character));
         let mut cast = Cast::new(players);
         for speaker in history.speakers() {
             cast.has_spoken(&speaker.id);
@@ -424,7 +425,7 @@ impl Machine {
         ChatRequest {
             messages,
             sampling: settings.sampling(),
-            model: character.model.clone(),
+            model: settings.model.clone().or_else(|| character.model.clone()),
             caller: self.scene.caller.clone(),
             ..ChatRequest::default()
         }

@@ -177,6 +177,7 @@ impl Reply {
                 turn: self.turn,
                 character_id: character.id.clone(),
                 item_id: self.item_id.clone(),
+                model: settings.tts_model.clone(),
                 voice: character.voice.clone(),
                 language: character.languages.first().cloned(),
                 speed: settings.speed,

@@ -12,7 +12,7 @@ use crate::provider::Role;
 use crate::session::event::{AppliedSettings, Complaint, ErrorCode, Input, Output, Participant, Request, Terms};
 use crate::session::history::Entry;
 use crate::session::record::{Character, MessageStatus, RecordError};
-use crate::session::settings::BadField;
+use crate::session::settings::{BadField, Settings, SettingsPatch};
 
 /// Requests that wait for the database to look up characters. More come only from who does not wait for anything.
 const DEFERRED: usize = 64;
@@ -93,16 +93,9 @@ impl Machine {
                 }
             }
             Input::Regenerate { item_id, terms } => self.regenerate(now, item_id, terms, reference),
-            Input::Settings(patch) => match self.settings.patched(&patch).and_then(|settings| {
-                let base = self.base.settings.patched(&patch)?;
-                self.cast.patch(&patch)?;
-                self.base.settings = base;
-                Ok(settings)
-            }) {
-                Ok(settings) => {
-                    self.settings = settings.clone();
-                    let applied = AppliedSettings { settings, patch };
-                    self.tell_to(Output::SettingsApplied(Box::new(applied)), reference);
+            Input::Settings(patch) => match self.set(&patch) {
+                Ok(()) => {
+                    self.tell_settings(reference);
                     self.prepare();
                 }
                 Err(error) => self.complain(bad_field(&error), reference),
@@ -110,6 +103,20 @@ impl Machine {
             // The ear keeps these.
             Input::Audio(_) | Input::Commit | Input::CancelInput => {}
         }
+    }
+
+    /// Applies a patch to everyone's settings, or to nobody's.
+    fn set(&mut self, patch: &SettingsPatch) -> Result<(), BadField> {
+        patch.check_characters(|id| self.cast.find(id).is_some())?;
+        self.settings = self.settings.patched(patch)?;
+        self.base.changed.merge(patch);
+        self.cast.settle(&self.base);
+        Ok(())
+    }
+
+    fn tell_settings(&mut self, reference: Option<String>) {
+        let applied = AppliedSettings { settings: self.settings.clone(), changed: self.base.changed.clone() };
+        self.tell_to(Output::SettingsApplied(Box::new(applied)), reference);
     }
 
     fn text(
@@ -185,8 +192,7 @@ impl Machine {
 
     /// Others take part. Whoever has left says no more; whoever was called after them does.
     fn replace_cast(&mut self, now: Instant, characters: Vec<Character>, reference: Option<String>) {
-        let players = characters.into_iter().map(|it| Player::new(it, &self.base.settings, &self.base.languages));
-        let players: Vec<Player> = players.collect();
+        let players: Vec<Player> = characters.into_iter().map(|it| self.base.player(it)).collect();
         let leaves = |reply: &Reply| {
             let id = &reply.character().id;
             players.iter().all(|player| player.character.id != *id)
@@ -213,9 +219,25 @@ impl Machine {
         }
         let all = (0..).zip(self.cast.characters()).map(Participant::new).collect();
         self.tell_to(Output::Characters(all), reference);
+        self.follow_first();
         self.prepare();
         let speakers: VecDeque<usize> = called.into_iter().filter_map(|speaker| moved[speaker]).collect();
         self.begin(now, Cause { speakers, ..Cause::new(now) });
+    }
+
+    /// What holds for all is what the first character's own settings make of it. The ear goes on as it is.
+    fn follow_first(&mut self) {
+        let now = &self.settings;
+        let settings = Settings {
+            stt_model: now.stt_model.clone(),
+            languages: now.languages.clone(),
+            vad: now.vad,
+            ..self.base.shared(&self.cast.player(0).character)
+        };
+        if settings != *now {
+            self.settings = settings;
+            self.tell_settings(None);
+        }
     }
 
     /// Whose line it was; the first character's, where nobody knows. None: whoever said it takes part no more.

@@ -37,10 +37,7 @@ impl Machine {
         let settings = player.settings.patched(&cause.terms.settings).unwrap_or_else(|_| player.settings.clone());
         let item_id = cause.again.clone().unwrap_or_else(|| (self.new_id)());
         let others = self.cast.others(speaker);
-        let mut request = Box::new(self.request(&player.character, &settings, cause.again.as_deref(), &others));
-        if let Some(model) = &cause.terms.model {
-            request.model = Some(model.clone());
-        }
+        let request = Box::new(self.request(&player.character, &settings, cause.again.as_deref(), &others));
         let waits = !self.replies.is_empty();
         let replaces = self.history.reply(&item_id).cloned();
         let part = Part { player, speaker, settings, replaces, is_recorded: self.scene.keeps_recordings };

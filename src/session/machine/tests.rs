@@ -1,6 +1,7 @@
 mod barge_in;
 mod company;
 mod property;
+mod settings;
 mod stored;
 
 use std::time::Duration;
@@ -77,10 +78,9 @@ pub(super) fn machine_with(
     let scene =
         Scene { conversation_id: "c1".to_owned(), title: conversation.title.clone(), paced: true, ..Scene::default() };
     let history = History::of(&OpenConversation { conversation, characters: Vec::new(), messages }, window);
-    let players =
-        players.iter().map(|character| Player { character: character.clone(), settings: Settings::default() });
-    let base = Base { settings: Settings::default(), languages: vec!["en".to_owned()] };
-    Machine::new(scene, players.collect(), base, history, Box::new(new_id))
+    let base = Base { languages: vec!["en".to_owned()], ..Base::default() };
+    let players = players.iter().map(|character| base.player(character.clone())).collect();
+    Machine::new(scene, players, base, history, Box::new(new_id))
 }
 
 pub(super) fn ms(millis: u64) -> Duration {

@@ -1,5 +1,7 @@
 //! What a conversation and a message are over HTTP: their fields, their words, their limits.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -112,6 +114,9 @@ impl From<StoredConversation> for Conversation {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what session::settings reads")]
 pub(in crate::api::rest) struct ConversationSettings {
+    /// The language model. Null: each character's own, else the server's.
+    #[schema(min_length = 1, max_length = 200, pattern = "^[!-~]+$")]
+    model: Option<String>,
     #[schema(minimum = 0.0, maximum = 2.0, nullable = false)]
     temperature: Option<f32>,
     #[schema(minimum = 0.0, maximum = 1.0, nullable = false)]
@@ -130,9 +135,15 @@ pub(in crate::api::rest) struct ConversationSettings {
     system_prompt: Option<String>,
     #[schema(nullable = false)]
     summarize_history: Option<bool>,
+    /// The speech recogniser. Null: the server's own.
+    #[schema(min_length = 1, max_length = 200, pattern = "^[!-~]+$")]
+    stt_model: Option<String>,
     /// ISO 639-1 codes. Empty: all.
     #[schema(nullable = false)]
     languages: Option<Vec<String>>,
+    /// The speech synthesiser. Null: the server's own.
+    #[schema(min_length = 1, max_length = 200, pattern = "^[!-~]+$")]
+    tts_model: Option<String>,
     #[schema(minimum = 0.5, maximum = 2.0, nullable = false)]
     speed: Option<f32>,
     #[schema(nullable = false, pattern = "^(audio|text)$")]
@@ -145,6 +156,39 @@ pub(in crate::api::rest) struct ConversationSettings {
     vad: Option<VadSettings>,
     #[schema(nullable = false, pattern = "^(mention|all|natural|manual)$")]
     turn_taking: Option<String>,
+    /// By the ids of characters, at most 32: what holds for one of them, over what holds for all.
+    #[schema(nullable = false)]
+    characters: Option<BTreeMap<String, CharacterSettings>>,
+}
+
+/// How one character's replies are written and spoken. All of it may be left out.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what session::settings reads")]
+pub(in crate::api::rest) struct CharacterSettings {
+    /// The language model. Null: its own, else the server's.
+    #[schema(min_length = 1, max_length = 200, pattern = "^[!-~]+$")]
+    model: Option<String>,
+    #[schema(minimum = 0.0, maximum = 2.0, nullable = false)]
+    temperature: Option<f32>,
+    #[schema(minimum = 0.0, maximum = 1.0, nullable = false)]
+    top_p: Option<f32>,
+    /// 0 is off.
+    #[schema(minimum = 0, maximum = 1_000_000, nullable = false)]
+    top_k: Option<u32>,
+    #[schema(minimum = 1, maximum = 8192, nullable = false)]
+    max_tokens: Option<u32>,
+    /// Null: a new one for each reply.
+    #[schema(schema_with = openapi::seed)]
+    seed: Option<u64>,
+    #[schema(max_items = 4, nullable = false)]
+    stop: Option<Vec<String>>,
+    /// Null: its own.
+    system_prompt: Option<String>,
+    /// The speech synthesiser. Null: the server's own.
+    #[schema(min_length = 1, max_length = 200, pattern = "^[!-~]+$")]
+    tts_model: Option<String>,
+    #[schema(minimum = 0.5, maximum = 2.0, nullable = false)]
+    speed: Option<f32>,
 }
 
 /// How the end of an utterance is found.
@@ -157,7 +201,7 @@ pub(in crate::api::rest) struct VadSettings {
     silence_ms: Option<u32>,
     #[schema(minimum = 0, maximum = 2000, nullable = false)]
     prefix_ms: Option<u32>,
-    #[schema(nullable = false, pattern = "^server$")]
+    #[schema(nullable = false, pattern = "^(server|semantic)$")]
     mode: Option<String>,
 }
 

@@ -128,6 +128,14 @@ async fn every_route_answers_and_refuses_as_it_says(store: TestStore) {
             (post.clone(), all.clone(), Some(json!({"settings": []})), 400, Some("settings")),
             (post.clone(), all.clone(), Some(json!({"settings": {"speed": 9}})), 400, Some("settings.speed")),
             (post.clone(), all.clone(), Some(json!({"settings": {"x": 9}})), 400, Some("settings.x")),
+            (post.clone(), all.clone(), Some(json!({"settings": {"model": ""}})), 400, Some("settings.model")),
+            (
+                post.clone(),
+                all.clone(),
+                Some(json!({"settings": {"characters": {"mira-001": {"vad": null}}}})),
+                400,
+                Some("settings.characters.mira-001.vad"),
+            ),
             (put.clone(), at.clone(), Some(json!({"title": "More tea", "settings": {}})), 200, None),
             (put.clone(), at.clone(), Some(json!({"title": null})), 200, None),
             (put.clone(), at.clone(), Some(json!({"title": long})), 400, Some("title")),
@@ -205,7 +213,8 @@ async fn what_belongs_to_others_is_not_there(store: TestStore) {
 
 async fn a_session_begins_with_the_conversations_settings(store: TestStore) {
     let server = server_on(store, |_| {}).await;
-    let settings = json!({"temperature": 0.25, "output": "text", "vad": null});
+    let settings = json!({"temperature": 0.25, "output": "text", "vad": null, "model": "m", "stt_model": "s",
+                          "tts_model": "t", "characters": {"mira-001": {"model": "hers"}}});
     let id = conversation(&server, json!({"settings": settings})).await;
     let mut client = server.connect(&format!("?conversation_id={id}")).await;
     let started = client.next().await;
@@ -214,6 +223,13 @@ async fn a_session_begins_with_the_conversations_settings(store: TestStore) {
         (&started["settings"]["temperature"], &started["settings"]["output"], &started["settings"]["vad"]),
         (&json!(0.25), &json!("text"), &Value::Null)
     );
+    for name in ["model", "stt_model", "tts_model", "characters"] {
+        assert_eq!(started["settings"][name], settings[name], "{name}");
+    }
+    server.will_say("Yes.");
+    client.say("hello").await;
+    client.until("turn_complete").await;
+    assert_eq!(server.chat.asked.lock().unwrap()[0].model.as_deref(), Some("hers"));
     let put = json!({"status": "deleted"});
     assert_eq!(ask(&server, Method::PUT, &format!("/api/conversations/{id}"), Some(put)).await.status, 200);
     let mut late = server.connect(&format!("?conversation_id={id}")).await;

@@ -123,6 +123,7 @@ impl How {
         }
         let parameters = self.parameters.unwrap_or_default();
         let settings = SettingsPatch {
+            model: self.model.map(Some),
             temperature: parameters.temperature,
             top_p: parameters.top_p,
             top_k: parameters.top_k,
@@ -136,10 +137,11 @@ impl How {
             ..SettingsPatch::default()
         };
         let wrong = |error: session::settings::BadField| {
-            Problem::bad_field(format!("parameters.{}", error.field), error.message)
+            let place = if error.field == "model" { error.field } else { format!("parameters.{}", error.field) };
+            Problem::bad_field(place, error.message)
         };
         Settings::default().patched(&settings).map_err(wrong)?;
-        Ok(Terms { settings, model: self.model })
+        Ok(settings.into())
     }
 }
 

@@ -61,18 +61,6 @@ impl State {
         let character_ids = scene.characters.iter().map(|character| character.id.clone()).collect();
         Self { settings, character_ids, is_read: scene.settings.output == OutputKind::Text, heard }
     }
-
-    /// Notes what a client sets, over what was set before.
-    pub(super) fn merge(settings: &mut Map<String, Value>, patch: Map<String, Value>) {
-        for (name, value) in patch {
-            match (settings.get_mut(&name), value) {
-                (Some(Value::Object(known)), Value::Object(new)) => known.extend(new),
-                (_, value) => {
-                    settings.insert(name, value);
-                }
-            }
-        }
-    }
 }
 
 /// How far the journal of one call is.

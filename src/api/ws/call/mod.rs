@@ -34,7 +34,6 @@ use attendance::Attendance;
 pub(super) use attendance::{Entry, Keyed, Place, Visit};
 pub(super) use conduct::Conductor;
 pub(in crate::api) use hall::Hall;
-use journal::State;
 pub(in crate::api) use journal::sweep_for_ever;
 pub(super) use log::{Follower, Line, Log};
 pub(in crate::api) use recall::mend;
@@ -177,8 +176,8 @@ impl Call {
             Output::SettingsApplied(applied) => {
                 self.scene_now().settings.clone_from(&applied.settings);
                 // Now that the session has taken them: refused ones are not to come back with it.
-                if let Ok(Value::Object(patch)) = serde_json::to_value(&applied.patch) {
-                    self.set_again(patch);
+                if let Ok(Value::Object(changed)) = serde_json::to_value(&applied.changed) {
+                    self.has_set(changed);
                 }
             }
             _ => {}
@@ -203,9 +202,9 @@ impl Call {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes what clients have set.
-    fn set_again(&self, settings: Map<String, Value>) {
-        State::merge(&mut self.changed.lock().unwrap_or_else(PoisonError::into_inner), settings);
+    /// Notes all that clients have set.
+    fn has_set(&self, settings: Map<String, Value>) {
+        *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
     fn attendance(&self) -> MutexGuard<'_, Attendance> {

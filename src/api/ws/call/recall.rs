@@ -56,7 +56,7 @@ pub(in crate::api::ws) async fn recall(
     let last_seq = resume.last_seq.max(recall.last_seq + UNWRITTEN);
     let log = Log::after(house.state.limits.bounds.outbound, last_seq, recalled);
     let call = Call::new(asker.rows.owner().into(), scene, secret.to_owned(), log, inbox);
-    call.set_again(state.settings);
+    call.has_set(state.settings);
     let conductor = Conductor::again(house, Arc::clone(&call), outbox, ending);
     Ok(Some((call, client, conductor)))
 }

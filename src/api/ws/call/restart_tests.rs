@@ -16,6 +16,7 @@ use crate::store::{LOCAL_OWNER, Store};
 on_both_databases!(
     a_killed_server_loses_no_number,
     what_was_refused_is_not_set_after_a_restart,
+    what_was_set_for_one_is_set_after_a_restart,
     a_reply_that_was_cut_off_is_spoken_to_its_end,
     no_number_is_given_again_that_anybody_has_read,
     who_comes_too_late_begins_anew,
@@ -117,6 +118,36 @@ async fn what_was_refused_is_not_set_after_a_restart(database: TestStore) {
     let settings = &joined["settings"];
     assert_eq!((&settings["top_k"], &settings["languages"]), (&json!(5), &started["settings"]["languages"]));
     assert_eq!((&settings["top_k"], &settings["vad"]), (&before["top_k"], &before["vad"]), "as it was in force");
+}
+
+async fn what_was_set_for_one_is_set_after_a_restart(database: TestStore) {
+    let first = mortal(&database).await;
+    let mut client = first.server.connect("").await;
+    let started = client.next().await;
+    let id = started["characters"][0]["id"].as_str().unwrap();
+    let models = json!({"type": "settings", "model": "m", "stt_model": "s", "tts_model": "t", "vad": null});
+    client.send(models).await;
+    client.send(json!({"type": "settings", "characters": {id: {"model": "his-own", "top_k": 7}}})).await;
+    client.send(json!({"type": "settings", "characters": {id: {"top_k": 9}}, "vad": {"silence_ms": 500}})).await;
+    let mut before = client.until("settings_applied").await;
+    before.extend(client.until("settings_applied").await);
+    before.extend(client.until("settings_applied").await);
+    let before = before.pop().unwrap();
+    assert_eq!(before["characters"], json!({id: {"model": "his-own", "top_k": 9}}));
+    journalled().await;
+    first.kill();
+    let server = next_server(&database).await;
+    let (mut back, answer) = back(&server, &started, before["seq"].as_u64().unwrap()).await;
+    assert_eq!(answer["type"], "resumed");
+    server.will_say("Yes.");
+    back.say("hello").await;
+    back.until("turn_complete").await;
+    assert_eq!(server.chat.asked.lock().unwrap()[0].model.as_deref(), Some("his-own"));
+    back.send(json!({"type": "settings", "lead_ms": 400})).await;
+    let after = back.until("settings_applied").await.pop().unwrap();
+    for name in ["model", "stt_model", "tts_model", "vad", "characters"] {
+        assert_eq!(after[name], before[name], "{name}");
+    }
 }
 
 async fn a_reply_that_was_cut_off_is_spoken_to_its_end(database: TestStore) {

@@ -86,9 +86,10 @@ fn characters_speak_up_by_themselves_and_on_terms() {
     let mut machine = machine_of(&company(), None);
     let now = Instant::now();
     let speak_up = |ids: &[&str]| {
-        let model = Some("openai/gpt-4o".to_owned());
+        let model = Some(Some("openai/gpt-4o".to_owned()));
         let character_ids = ids.iter().map(|id| (*id).to_owned()).collect();
-        asked(Input::SpeakUp { character_ids, terms: Terms { model, ..silently() } })
+        let settings = SettingsPatch { model, ..silently().settings };
+        asked(Input::SpeakUp { character_ids, terms: settings.into() })
     };
     let effects = machine.step(now, speak_up(&["max-001", "zoe-001"]));
     let request =

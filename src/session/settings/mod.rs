@@ -3,16 +3,21 @@
 //! A patch is checked as it is read and again as it is applied; either way one error names the one field that is wrong,
 //! and then nothing is changed.
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+mod patch;
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::patch::{SettingsPatch, VadPatch};
 use crate::audio::Format;
 use crate::provider::Sampling;
 
 /// The values in force.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
+    /// The language model. None: the character's own, else the server's.
+    pub model: Option<String>,
     pub temperature: f32,
     pub top_p: f32,
     /// 0 is off.
@@ -24,8 +29,12 @@ pub struct Settings {
     pub system_prompt: Option<String>,
     /// Tell the language model the oldest messages as a summary, which it writes itself while nobody speaks.
     pub summarize_history: bool,
+    /// The speech recogniser. None: the server's own.
+    pub stt_model: Option<String>,
     /// Languages to listen for, as ISO 639-1 codes. Empty: all.
     pub languages: Vec<String>,
+    /// The speech synthesiser. None: the server's own.
+    pub tts_model: Option<String>,
     /// Of speech; 1 is natural.
     pub speed: f32,
     pub output: OutputKind,
@@ -36,12 +45,15 @@ pub struct Settings {
     pub vad: Option<VadSettings>,
     /// Who speaks where several characters take part.
     pub turn_taking: TurnTaking,
+    /// What was set for single characters, by their ids. It is stronger than what holds for all.
+    pub characters: BTreeMap<String, SettingsPatch>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let sampling = Sampling::default();
         Self {
+            model: None,
             temperature: sampling.temperature,
             top_p: sampling.top_p,
             top_k: sampling.top_k,
@@ -50,13 +62,16 @@ impl Default for Settings {
             stop: sampling.stop,
             system_prompt: None,
             summarize_history: false,
+            stt_model: None,
             languages: Vec::new(),
+            tts_model: None,
             speed: 1.0,
             output: OutputKind::Audio,
             audio_format: AudioFormat::Pcm,
             lead_ms: 300,
             vad: Some(VadSettings::default()),
             turn_taking: TurnTaking::default(),
+            characters: BTreeMap::new(),
         }
     }
 }
@@ -128,57 +143,6 @@ pub enum VadMode {
     Semantic,
 }
 
-/// Some of [`Settings`]. A field that is None stays as it is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct SettingsPatch {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_p: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_k: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_tokens: Option<usize>,
-    /// `Some(None)` draws a new seed for each reply.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seed: Option<Option<u64>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop: Option<Vec<String>>,
-    /// `Some(None)` gives the character its own back.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub system_prompt: Option<Option<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub summarize_history: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub languages: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub speed: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output: Option<OutputKind>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub audio_format: Option<AudioFormat>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lead_ms: Option<u64>,
-    /// `Some(None)` is push-to-talk.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub vad: Option<Option<VadPatch>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub turn_taking: Option<TurnTaking>,
-}
-
-/// Some of [`VadSettings`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct VadPatch {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub threshold: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub silence_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub prefix_ms: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode: Option<VadMode>,
-}
-
 /// A setting that cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
@@ -197,91 +161,14 @@ impl BadField {
 const SPOKEN_TOKENS: usize = 200;
 /// The most a client may ask for in one reply.
 const MAX_TOKENS: usize = 8192;
+/// No model's name is longer.
+const LONGEST_NAME: usize = 200;
 /// More than any vocabulary has.
 const LARGEST_TOP_K: usize = 1_000_000;
 /// As many stop strings as OpenAI's API takes.
 const MAX_STOPS: usize = 4;
 /// A longer system prompt would leave small models no room for the conversation.
 const MAX_SYSTEM_PROMPT: usize = 32_768;
-
-impl SettingsPatch {
-    /// Reads the fields of a JSON object.
-    ///
-    /// # Errors
-    /// Names the first field that is unknown, of the wrong type, or out of range.
-    pub fn read(object: &Value) -> Result<Self, BadField> {
-        let fields = object.as_object().ok_or_else(|| BadField::new("settings", "must be an object"))?;
-        let mut patch = Self::default();
-        for (name, value) in fields {
-            patch.read_field(name, value)?;
-        }
-        // Whatever the settings are now, a patch that is out of range can be refused here.
-        Settings::default().patched(&patch)?;
-        Ok(patch)
-    }
-
-    /// # Errors
-    /// Names the first language that is not among `known`, and those that are.
-    pub(super) fn check_languages(&self, known: &[String]) -> Result<(), BadField> {
-        let unknown = self.languages.iter().flatten().find(|code| !known.contains(code));
-        unknown.map_or(Ok(()), |code| {
-            let mut allowed: Vec<&str> = known.iter().map(String::as_str).collect();
-            allowed.sort_unstable();
-            let message = format!("\"{code}\" is not understood here; allowed are {}", allowed.join(", "));
-            Err(BadField::new("languages", message))
-        })
-    }
-
-    fn read_field(&mut self, name: &str, value: &Value) -> Result<(), BadField> {
-        match name {
-            "temperature" => self.temperature = Some(typed(name, "a number", value)?),
-            "top_p" => self.top_p = Some(typed(name, "a number", value)?),
-            "top_k" => self.top_k = Some(typed(name, "a whole number, 0 or more", value)?),
-            "max_tokens" => self.max_tokens = Some(typed(name, "a whole number", value)?),
-            "seed" => self.seed = Some(typed(name, "a whole number or null", value)?),
-            "stop" => self.stop = Some(typed(name, "a list of strings", value)?),
-            "system_prompt" => self.system_prompt = Some(typed(name, "a string or null", value)?),
-            "summarize_history" => self.summarize_history = Some(typed(name, "true or false", value)?),
-            "languages" => self.languages = Some(typed(name, "a list of language codes", value)?),
-            "speed" => self.speed = Some(typed(name, "a number", value)?),
-            "output" => self.output = Some(typed(name, "\"audio\" or \"text\"", value)?),
-            "audio_format" => {
-                let wanted = "\"pcm\", \"wav\", \"mp3\" or \"opus\"";
-                self.audio_format = Some(typed(name, wanted, value)?);
-            }
-            "lead_ms" => self.lead_ms = Some(typed(name, "a whole number", value)?),
-            "turn_taking" => {
-                let wanted = "\"mention\", \"all\", \"natural\" or \"manual\"";
-                self.turn_taking = Some(typed(name, wanted, value)?);
-            }
-            "vad" => self.vad = Some(if value.is_null() { None } else { Some(VadPatch::read(value)?) }),
-            _ => return Err(BadField::new(name, "there is no such setting here")),
-        }
-        Ok(())
-    }
-}
-
-impl VadPatch {
-    fn read(value: &Value) -> Result<Self, BadField> {
-        let fields = value.as_object().ok_or_else(|| BadField::new("vad", "must be an object or null"))?;
-        let mut patch = Self::default();
-        for (name, value) in fields {
-            let path = format!("vad.{name}");
-            match name.as_str() {
-                "threshold" => patch.threshold = Some(typed(&path, "a number", value)?),
-                "silence_ms" => patch.silence_ms = Some(typed(&path, "a whole number", value)?),
-                "prefix_ms" => patch.prefix_ms = Some(typed(&path, "a whole number", value)?),
-                "mode" => patch.mode = Some(typed(&path, "\"server\" or \"semantic\"", value)?),
-                _ => return Err(BadField::new(path, "there is no such setting here")),
-            }
-        }
-        Ok(patch)
-    }
-}
-
-fn typed<T: DeserializeOwned>(field: &str, wanted: &str, value: &Value) -> Result<T, BadField> {
-    T::deserialize(value).map_err(|_| BadField::new(field, format!("must be {wanted}")))
-}
 
 impl Settings {
     /// These settings with `patch` applied.
@@ -290,6 +177,7 @@ impl Settings {
     /// Names the first field that is out of range.
     pub fn patched(&self, patch: &SettingsPatch) -> Result<Self, BadField> {
         let mut settings = self.clone();
+        take(&mut settings.model, patch.model.as_ref());
         take(&mut settings.temperature, patch.temperature.as_ref());
         take(&mut settings.top_p, patch.top_p.as_ref());
         take(&mut settings.top_k, patch.top_k.as_ref());
@@ -298,7 +186,9 @@ impl Settings {
         take(&mut settings.stop, patch.stop.as_ref());
         take(&mut settings.system_prompt, patch.system_prompt.as_ref());
         take(&mut settings.summarize_history, patch.summarize_history.as_ref());
+        take(&mut settings.stt_model, patch.stt_model.as_ref());
         take(&mut settings.languages, patch.languages.as_ref());
+        take(&mut settings.tts_model, patch.tts_model.as_ref());
         take(&mut settings.speed, patch.speed.as_ref());
         take(&mut settings.output, patch.output.as_ref());
         take(&mut settings.audio_format, patch.audio_format.as_ref());
@@ -309,7 +199,17 @@ impl Settings {
             Some(None) => settings.vad = None,
             Some(Some(patch)) => settings.vad = Some(settings.vad.unwrap_or_default().patched(*patch)),
         }
+        for (id, patch) in patch.characters.iter().flatten() {
+            settings.characters.entry(id.clone()).or_default().merge(patch);
+        }
         settings.checked()
+    }
+
+    /// What holds for one character.
+    #[must_use]
+    pub fn of(mut self, character_id: &str) -> Self {
+        let own = std::mem::take(&mut self.characters).remove(character_id);
+        own.and_then(|own| self.patched(&own).ok()).unwrap_or(self)
     }
 
     /// How the language model is asked to choose its tokens.
@@ -326,6 +226,9 @@ impl Settings {
     }
 
     fn checked(self) -> Result<Self, BadField> {
+        is_name("model", self.model.as_ref())?;
+        is_name("stt_model", self.stt_model.as_ref())?;
+        is_name("tts_model", self.tts_model.as_ref())?;
         within("temperature", self.temperature, 0.0, 2.0)?;
         within("top_p", self.top_p, 0.0, 1.0)?;
         within("speed", self.speed, 0.5, 2.0)?;
@@ -380,11 +283,20 @@ fn within<T: PartialOrd + Copy + std::fmt::Display>(field: &str, value: T, low: 
     Err(BadField::new(field, format!("must be from {low} to {high}")))
 }
 
+/// Of a model, as a request may name one.
+fn is_name(field: &str, name: Option<&String>) -> Result<(), BadField> {
+    let is_one =
+        |name: &String| (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(|it| it.is_ascii_graphic());
+    if name.is_none_or(is_one) {
+        return Ok(());
+    }
+    Err(BadField::new(field, format!("must be 1 to {LONGEST_NAME} visible ASCII characters, as \"qwen3-4b\", or null")))
+}
+
 /// Whisper also knows a few languages by three letters, as `yue`.
 fn is_language_code(code: &str) -> bool {
     matches!(code.len(), 2 | 3) && code.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
 #[cfg(test)]
-#[path = "settings_tests.rs"]
 mod tests;

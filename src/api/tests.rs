@@ -352,6 +352,22 @@ async fn a_drain_cuts_off_what_takes_too_long() {
 }
 
 #[tokio::test]
+async fn a_drain_does_not_wait_for_what_nobody_answers() {
+    let mut server = server().await;
+    let mut client = server.started().await;
+    client.send(json!({"type": "settings", "turn_taking": "manual"})).await;
+    for kind in ["message_saved", "message_saved"] {
+        client.say("hello").await;
+        client.until(kind).await;
+    }
+    let begun = Instant::now();
+    server.stop();
+    assert_eq!(client.rest().await.1, Some(1001));
+    timeout(PATIENCE, server.done).await.unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn who_does_not_read_is_closed() {
     let server = server_with(|state| {
         state.limits.write_timeout = Duration::from_millis(300);

@@ -192,6 +192,21 @@ async fn unknown_conversations_and_characters_close_with_4404() {
 }
 
 #[tokio::test]
+async fn an_address_names_each_character_once_and_not_too_many() {
+    let server = server().await;
+    let known = server.store.of(LOCAL_OWNER).create_conversation(vec![]).await.unwrap().id;
+    let mut client = server.connect(&format!("?conversation_id={known}&character_ids=mira-001,%20mira-001,")).await;
+    let started = client.next().await;
+    assert_eq!(started["characters"].as_array().unwrap().len(), 1, "{started}");
+    let many = vec!["mira-001"; 9].join(",");
+    let refusal = connect_async(format!("ws://{}/ws?character_ids={many}", server.address)).await.unwrap_err();
+    let SocketError::Http(answer) = refusal else { panic!("{refusal}") };
+    let body = String::from_utf8_lossy(answer.body().as_ref().unwrap()).into_owned();
+    assert_eq!(answer.status(), 400, "{body}");
+    assert!(body.contains("bad_query") && body.contains("character_ids"), "{body}");
+}
+
+#[tokio::test]
 async fn a_full_house_says_so() {
     let server = server_with(|state| (state.limits.sessions, state.limits.queue) = (1, 0)).await;
     let first = server.started().await;
@@ -345,6 +360,22 @@ async fn a_drain_cuts_off_what_takes_too_long() {
 }
 
 #[tokio::test]
+async fn a_drain_does_not_wait_for_what_nobody_answers() {
+    let mut server = server().await;
+    let mut client = server.started().await;
+    client.send(json!({"type": "settings", "turn_taking": "manual"})).await;
+    for kind in ["message_saved", "message_saved"] {
+        client.say("hello").await;
+        client.until(kind).await;
+    }
+    let begun = Instant::now();
+    server.stop();
+    assert_eq!(client.rest().await.1, Some(1001));
+    timeout(PATIENCE, server.done).await.unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn who_does_not_read_is_closed() {
     let server = server_with(|state| {
         state.limits.write_timeout = Duration::from_millis(300);
@@ -353,7 +384,7 @@ async fn who_does_not_read_is_closed() {
     .await;
     let mut deaf = server.started().await;
     // Every mistake is answered with its ref, and nobody reads the answers.
-    let mistake = json!({"type": "sing", "ref": "x".repeat(200_000)}).to_string();
+    let mistake = json!({"type": "sing", "ref": "x".repeat(128)}).to_string();
     let flood = async { while deaf.socket.send(Message::text(mistake.clone())).await.is_ok() {} };
     timeout(PATIENCE, flood).await.expect("the server lets go");
     let mut next = server.connect("").await;

@@ -155,6 +155,12 @@ impl<T> From<mpsc::error::SendError<T>> for Gone {
     }
 }
 
+impl From<oneshot::error::RecvError> for Gone {
+    fn from(_: oneshot::error::RecvError) -> Self {
+        Self
+    }
+}
+
 struct Mouth {
     voice: Voice,
     /// Sentences to have generated at a time.
@@ -219,7 +225,10 @@ impl Mouth {
             let wants = more && self.unfinished < wanted;
             tokio::select! {
                 biased;
-                _ = floor(&mut self.floor), if self.floor.is_some() => self.floor = None,
+                given = floor(&mut self.floor), if self.floor.is_some() => {
+                    given?;
+                    self.floor = None;
+                }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.send().await?,
                 Some((number, chunk)) = self.generating.next(), if hungry => self.take(number, chunk).await?,
                 sentence = inbox.recv(), if wants && self.permit.is_some() => if let Some(sentence) = sentence {

@@ -214,3 +214,19 @@ async fn who_waits_for_the_floor_makes_one_sentence_ready_and_is_silent() {
     assert_eq!(numbers, [1, 2, 3]);
     task.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_floor_that_nobody_gives_any_more_is_not_taken() {
+    let fake = Arc::new(FakeSpeech::default());
+    let (sentences, inbox) = mpsc::channel(INBOX);
+    let (lane, mut audio) = mpsc::channel(64);
+    let (turn, mut events) = mpsc::channel(64);
+    let (give, floor) = oneshot::channel();
+    let task = tokio::spawn(speak(Voice::new(fake), voicing(LEAD), Some(floor), inbox, lane, turn));
+    sentences.send(Sentence { sequence_number: 1, text: "One.".to_owned(), urgency: Urgency::Later }).await.unwrap();
+    drop(sentences);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(give);
+    task.await.unwrap();
+    assert!(audio.recv().await.is_none() && events.recv().await.is_none(), "it says nothing, and not that it has");
+}

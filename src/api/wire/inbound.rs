@@ -1,5 +1,8 @@
 //! What a client sends, read field by field, so that a refusal names the field that is wrong.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -10,8 +13,15 @@ use crate::audio::wav::WireFormat;
 use crate::session::event::{Input, Terms};
 use crate::session::settings::{OutputKind, SettingsPatch};
 
-/// What a client's own id of a message may measure, in bytes: it is kept and indexed.
-const CLIENT_MESSAGE_ID_BYTES: usize = 128;
+/// What a client's own id of a message, and its `ref`, may measure, in bytes: the one is kept and indexed, the other
+/// comes back with each answer.
+const OWN_ID_BYTES: usize = 128;
+/// No id of ours, and no model's name, has more characters; REST takes as many.
+const ID: usize = 200;
+/// So many characters of what a client sent are repeated to it where they are wrong.
+const REPEATED: usize = 64;
+/// And so many of what is wrong with a setting, which may quote it.
+const EXPLAINED: usize = 200;
 
 /// Characters of one conversation: a listener cannot tell more voices apart.
 const MAX_CHARACTERS: usize = 8;
@@ -67,6 +77,9 @@ pub(in crate::api) fn read(text: &str) -> Result<Inbound, Refusal> {
     };
     let fields = Fields(&object);
     let reference = fields.optional_text("ref")?;
+    if reference.as_ref().is_some_and(|reference| reference.len() > OWN_ID_BYTES) {
+        return Err(bad_field("ref", &format!("must be at most {OWN_ID_BYTES} bytes")));
+    }
     let message = read_message(&fields).map_err(|refusal| refusal.to(reference.clone()))?;
     Ok(Inbound { message, reference })
 }
@@ -77,26 +90,32 @@ fn read_message(fields: &Fields<'_>) -> Result<ClientMessage, Refusal> {
         "resume" => return Ok(ClientMessage::Resume(read_resume(fields)?)),
         "ping" => return Ok(ClientMessage::Ping),
         "text_message" => read_text(fields)?,
-        "characters" => Input::Characters { character_ids: read_characters(fields)? },
-        "next_speaker" => Input::NextSpeaker { character_id: fields.text("character_id")? },
+        "characters" => {
+            let character_ids = read_characters(fields)?.ok_or_else(|| bad_field("character_ids", "is missing"))?;
+            if character_ids.is_empty() {
+                return Err(bad_field("character_ids", "must name somebody"));
+            }
+            Input::Characters { character_ids }
+        }
+        "next_speaker" => Input::NextSpeaker { character_id: fields.id("character_id")? },
         "commit" => Input::Commit,
         "cancel_input" => Input::CancelInput,
-        "interrupt" => Input::Interrupt {
-            item_id: fields.optional_text("item_id")?,
-            played_ms: fields.optional_count("played_ms")?,
-        },
-        "playback_ack" => {
-            Input::PlaybackAck { item_id: fields.text("item_id")?, played_ms: fields.count("played_ms")? }
+        "interrupt" => {
+            Input::Interrupt { item_id: fields.optional_id("item_id")?, played_ms: fields.optional_count("played_ms")? }
         }
+        "playback_ack" => Input::PlaybackAck { item_id: fields.id("item_id")?, played_ms: fields.count("played_ms")? },
         "regenerate" => {
             let settings = read_settings(fields, &["item_id"])?;
             if settings.characters.is_some() {
                 return Err(bad_field("characters", "is for settings; a reply has one character"));
             }
-            Input::Regenerate { item_id: fields.text("item_id")?, terms: settings.into() }
+            Input::Regenerate { item_id: fields.id("item_id")?, terms: settings.into() }
         }
         "settings" => Input::Settings(read_settings(fields, &[])?),
-        other => return Err(Refusal::new("unknown_type", format!("there is no message type \"{other}\" here"))),
+        other => {
+            let message = format!("there is no message type \"{}\" here", excerpt(other, REPEATED));
+            return Err(Refusal::new("unknown_type", message));
+        }
     };
     Ok(ClientMessage::Session(input))
 }
@@ -109,13 +128,26 @@ fn read_resume(fields: &Fields<'_>) -> Result<Resume, Refusal> {
     })
 }
 
-fn read_characters(fields: &Fields<'_>) -> Result<Vec<String>, Refusal> {
-    let ids = fields.find("character_ids").ok_or_else(|| bad_field("character_ids", "is missing"))?;
-    let ids: Vec<String> =
-        Vec::deserialize(ids).map_err(|_| bad_field("character_ids", "must be a list of strings"))?;
-    if ids.is_empty() || ids.len() > MAX_CHARACTERS {
-        return Err(bad_field("character_ids", &format!("must name 1 to {MAX_CHARACTERS} characters")));
+/// Those whom a message names. None: it has no such field.
+fn read_characters(fields: &Fields<'_>) -> Result<Option<Vec<String>>, Refusal> {
+    let Some(ids) = fields.find("character_ids") else { return Ok(None) };
+    let ids = Vec::deserialize(ids).map_err(|_| bad_field("character_ids", "must be a list of strings"))?;
+    named(ids).map(Some).map_err(|message| bad_field("character_ids", &message))
+}
+
+/// Characters that a client names: each once, in its order.
+///
+/// # Errors
+/// Why they cannot be: they are too many, or no ids.
+pub(in crate::api) fn named(mut ids: Vec<String>) -> Result<Vec<String>, String> {
+    if ids.len() > MAX_CHARACTERS {
+        return Err(format!("must name at most {MAX_CHARACTERS} characters"));
     }
+    if !ids.iter().all(|id| is_id(id)) {
+        return Err(format!("must have at most {ID} characters in each"));
+    }
+    let mut seen = HashSet::new();
+    ids.retain(|id| seen.insert(id.clone()));
     Ok(ids)
 }
 
@@ -145,17 +177,14 @@ fn read_text(fields: &Fields<'_>) -> Result<Input, Refusal> {
         return Err(bad_field("text", "must not be empty"));
     }
     let client_message_id = fields.optional_text("client_message_id")?;
-    if client_message_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > CLIENT_MESSAGE_ID_BYTES) {
-        return Err(bad_field("client_message_id", &format!("must be 1 to {CLIENT_MESSAGE_ID_BYTES} bytes")));
+    if client_message_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > OWN_ID_BYTES) {
+        return Err(bad_field("client_message_id", &format!("must be 1 to {OWN_ID_BYTES} bytes")));
     }
     let attachments = fields.0.get("attachments").and_then(Value::as_array);
     if attachments.is_none_or(|list| !list.is_empty()) && fields.has("attachments") {
         return Err(bad_field("attachments", "is not offered by this version; leave it out"));
     }
-    let character_ids = match fields.find("character_ids") {
-        None => Vec::new(),
-        Some(ids) => Vec::deserialize(ids).map_err(|_| bad_field("character_ids", "must be a list of strings"))?,
-    };
+    let character_ids = read_characters(fields)?.unwrap_or_default();
     let output = match fields.optional_text("output")?.as_deref() {
         None => None,
         Some("audio") => Some(OutputKind::Audio),
@@ -171,11 +200,26 @@ fn read_settings(fields: &Fields<'_>, others: &[&str]) -> Result<SettingsPatch, 
     let own = |name: &str| name == "type" || name == "ref" || others.contains(&name);
     let settings: Map<_, _> =
         fields.0.iter().filter(|(name, _)| !own(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
-    SettingsPatch::read(&Value::Object(settings)).map_err(|error| bad_field(&error.field, &error.message))
+    SettingsPatch::read(&Value::Object(settings)).map_err(|error| {
+        let (field, message) = (excerpt(&error.field, REPEATED), excerpt(&error.message, EXPLAINED));
+        bad_field(&field, &message)
+    })
 }
 
 fn bad_field(field: &str, message: &str) -> Refusal {
     Refusal::new("bad_field", format!("{field}: {message}"))
+}
+
+/// The beginning of what a client sent, in at most `most` characters: an answer is kept for whoever comes back.
+fn excerpt(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    text.chars().nth(ID).is_none()
 }
 
 fn small(value: u64, field: &str) -> Result<u32, Refusal> {
@@ -205,6 +249,19 @@ impl<'a> Fields<'a> {
 
     fn optional_text(&self, name: &str) -> Result<Option<String>, Refusal> {
         self.has(name).then(|| self.text(name)).transpose()
+    }
+
+    /// One of ours, or a model's name.
+    fn id(&self, name: &str) -> Result<String, Refusal> {
+        let text = self.borrowed_text(name)?;
+        if !is_id(text) {
+            return Err(bad_field(name, &format!("must have at most {ID} characters")));
+        }
+        Ok(text.to_owned())
+    }
+
+    fn optional_id(&self, name: &str) -> Result<Option<String>, Refusal> {
+        self.has(name).then(|| self.id(name)).transpose()
     }
 
     fn count(&self, name: &str) -> Result<u64, Refusal> {

@@ -125,6 +125,59 @@ fn a_refusal_names_the_field_and_keeps_the_ref() {
     assert_eq!(read(&deep).unwrap_err().code, "bad_json");
 }
 
+#[test]
+fn little_of_what_a_client_sent_is_repeated_to_it() {
+    let long = "ä".repeat(100_000);
+    let cases = [
+        json!({"type": long}),
+        json!({"type": "ping", "ref": long}),
+        json!({"type": "settings", long.as_str(): 1}),
+        json!({"type": "settings", "vad": {long.as_str(): 1}}),
+        json!({"type": "settings", "languages": [long]}),
+        json!({"type": "settings", "turn_taking": long}),
+        json!({"type": "regenerate", "item_id": long}),
+        json!({"type": "regenerate", "item_id": "i", "model": long}),
+        json!({"type": "interrupt", "item_id": long}),
+        json!({"type": "playback_ack", "item_id": long, "played_ms": 1}),
+        json!({"type": "next_speaker", "character_id": long}),
+        json!({"type": "characters", "character_ids": [long]}),
+        json!({"type": "text_message", "text": "x", "character_ids": [long]}),
+        json!({"type": "text_message", "text": "x", "client_message_id": long}),
+        json!({"type": "audio_chunk", "audio_data": long, "sample_rate": 16_000}),
+        json!({"type": "audio_chunk", "audio_data": "", "format": long}),
+        json!(long),
+    ];
+    for value in cases {
+        let refusal = read(&value.to_string()).unwrap_err();
+        let told = refusal.message.len() + refusal.reference.map_or(0, |reference| reference.len());
+        assert!(told < 1_000, "{told} bytes: {}", refusal.message);
+    }
+    let kept = "r".repeat(128);
+    assert_eq!(read(&json!({"type": "ping", "ref": kept}).to_string()).unwrap().reference, Some(kept));
+}
+
+#[test]
+fn characters_are_named_once_each_and_are_not_too_many() {
+    let named = |kind: &str, ids: &[&str]| {
+        let message = read(&json!({"type": kind, "text": "x", "character_ids": ids}).to_string())?.message;
+        let ClientMessage::Session(Input::Text { character_ids, .. } | Input::Characters { character_ids }) = message
+        else {
+            panic!("{message:?}")
+        };
+        Ok::<_, Refusal>(character_ids)
+    };
+    for kind in ["text_message", "characters"] {
+        assert_eq!(named(kind, &["b", "a", "b"]).unwrap(), ["b", "a"]);
+        let refusal = named(kind, &["a"; 9]).unwrap_err();
+        assert_eq!(
+            (refusal.code, refusal.message.as_str()),
+            ("bad_field", "character_ids: must name at most 8 characters")
+        );
+    }
+    assert!(named("text_message", &[]).unwrap().is_empty(), "as the text and the settings say");
+    assert_eq!(named("characters", &[]).unwrap_err().code, "bad_field");
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(text in "\\PC*") {

@@ -31,7 +31,7 @@ use super::House;
 use super::access::Identity;
 use super::asker::Asker;
 use super::problem::Problem;
-use super::wire::{Encoder, Notice, Protocol};
+use super::wire::{Encoder, Notice, Protocol, named};
 use crate::audio::{MIC_HZ, MICROPHONE_RATES};
 use crate::session::Opening;
 use call::Visit;
@@ -128,11 +128,10 @@ pub(super) async fn open(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let upgrade = upgrade.map_err(not_a_websocket)?;
-    let Query(connect) =
-        query.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "bad_query", error.body_text()))?;
+    let Query(connect) = query.map_err(|error| bad_query(error.body_text()))?;
     let resumes = connect.resume.as_deref().is_some_and(|resume| matches!(resume, "1" | "true"));
     let wish = Wish { protocol: connect.protocol()?, resumes };
-    let opening = connect.opening(&house, &asker);
+    let opening = connect.opening(&house, &asker)?;
     if house.draining.has_begun() {
         let detail = "the server is shutting down";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "server_draining", detail));
@@ -146,6 +145,10 @@ pub(super) async fn open(
     Ok(upgrade.on_upgrade(move |socket| run(socket, house, asker, opening, wish)))
 }
 
+fn bad_query(detail: String) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad_query", detail)
+}
+
 fn not_a_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
     let status = rejection.into_response().status();
     Problem::new(status, "not_a_websocket", "this address takes WebSocket connections only")
@@ -153,34 +156,35 @@ fn not_a_websocket(rejection: WebSocketUpgradeRejection) -> Problem {
 
 impl Connect {
     fn protocol(&self) -> Result<Protocol, Problem> {
-        let refuse = |code, detail: String| Problem::new(StatusCode::BAD_REQUEST, code, detail);
         let (rate, channels) = (self.input_rate.unwrap_or(MIC_HZ), self.input_channels.unwrap_or(1));
         if !MICROPHONE_RATES.contains(&rate) || !(1..=2).contains(&channels) {
             let (low, high) = (MICROPHONE_RATES.start(), MICROPHONE_RATES.end());
             let detail = format!("input_rate must be from {low} to {high} and input_channels 1 or 2");
-            return Err(refuse("bad_query", detail));
+            return Err(bad_query(detail));
         }
         match self.protocol.as_deref() {
             None | Some("json") => Ok(Protocol::Json),
             Some("binary") => Ok(Protocol::Binary { rate, channels }),
             Some(other) => {
                 let detail = format!("the protocol \"{other}\" is not offered; use json or binary");
-                Err(refuse("protocol_not_offered", detail))
+                Err(Problem::new(StatusCode::BAD_REQUEST, "protocol_not_offered", detail))
             }
         }
     }
 
-    fn opening(self, house: &House, asker: &Asker) -> Opening {
+    fn opening(self, house: &House, asker: &Asker) -> Result<Opening, Problem> {
         let ids = self.character_ids.unwrap_or_default();
-        Opening {
+        let ids = ids.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect();
+        let character_ids = named(ids).map_err(|message| bad_query(format!("character_ids: {message}")))?;
+        Ok(Opening {
             conversation_id: self.conversation_id.filter(|id| !id.is_empty()),
-            character_ids: ids.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect(),
+            character_ids,
             guests: Vec::new(),
             settings: house.state.settings.session(),
             paced: true,
             bounds: house.state.limits.bounds,
             caller: asker.caller.clone(),
-        }
+        })
     }
 }
 

@@ -13,10 +13,11 @@ mod recital;
 mod reply;
 mod requests;
 mod speaking;
+mod stored;
 
 use std::collections::{HashSet, VecDeque};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use self::barge_in::Doubts;
@@ -28,10 +29,10 @@ use crate::audio::{MIC_HZ, Samples};
 use crate::provider::{Caller, ChatRequest, ProviderError, Role};
 use crate::session::ear::{Heard, Utterance};
 use crate::session::event::{Complaint, ErrorCode, Output, Request, Terms, Told, Transcription, Turn};
-use crate::session::history::{self, Entry, History};
+use crate::session::history::{self, History};
 use crate::session::mind::{self, Company, Thought};
 use crate::session::mouth::{Progress, Sentence, Voicing};
-use crate::session::record::{Character, Message, MessageStatus, RecordError, Recording};
+use crate::session::record::{Character, Message, RecordError, Recording};
 use crate::session::settings::{BadField, Settings};
 
 /// What happens to a session.
@@ -176,6 +177,8 @@ pub(super) struct Machine {
     /// What holds for all.
     settings: Settings,
     history: History,
+    /// Messages of the user's that are on their way to the records.
+    saving: HashSet<String>,
     new_id: Box<dyn FnMut() -> String + Send>,
     turn: Turn,
     /// The last one given.
@@ -220,6 +223,7 @@ impl Machine {
             base,
             settings,
             history,
+            saving: HashSet::new(),
             new_id,
             turn: Turn::default(),
             sequence_number: 0,
@@ -355,38 +359,6 @@ impl Machine {
         }
     }
 
-    fn user_message(
-        &mut self,
-        id: String,
-        text: String,
-        client_message_id: Option<String>,
-        metadata: Value,
-        reference: Option<String>,
-    ) {
-        let entry = Entry {
-            id: id.clone(),
-            role: Role::User,
-            speaker: None,
-            text: text.clone(),
-            client_message_id: client_message_id.clone(),
-            is_stored: false,
-        };
-        self.history.put(entry);
-        let message = Message {
-            id,
-            conversation_id: self.scene.conversation_id.clone(),
-            role: Role::User,
-            character_id: None,
-            character_name: None,
-            content: text,
-            status: MessageStatus::Completed,
-            heard_chars: None,
-            metadata,
-            client_message_id,
-        };
-        self.effects.push(Effect::Save(Box::new(Save { message, reference })));
-    }
-
     fn prepare(&mut self) {
         let request = self.likely_request(None);
         self.effects.push(Effect::Prepare(Box::new(request)));
@@ -435,26 +407,6 @@ impl Machine {
     fn view_of<'a>(&self, character: &'a Character, others: &[String]) -> Option<&'a str> {
         let is_alone = others.is_empty() && self.history.speakers().all(|speaker| speaker.id == character.id);
         (!is_alone).then_some(character.id.as_str())
-    }
-
-    fn stored(&mut self, save: Save, outcome: Result<String, RecordError>) {
-        let Save { message, reference } = save;
-        let Message { id, client_message_id, role, status, .. } = message;
-        match outcome {
-            // It is only begun, and may still be taken back.
-            Ok(_) if status == MessageStatus::Pending => {}
-            Ok(message_id) => {
-                self.history.stored(&id);
-                self.tell_to(Output::MessageSaved { message_id, client_message_id, role, status }, reference);
-            }
-            Err(error) => {
-                let message = format!("the message could not be saved: {error}");
-                let retryable = error == RecordError::Failed;
-                let code = if error == RecordError::Full { ErrorCode::StorageFull } else { ErrorCode::Internal };
-                let complaint = Complaint { code, message, retryable, item_id: Some(id) };
-                self.complain(complaint, reference);
-            }
-        }
     }
 
     fn complain(&mut self, complaint: Complaint, reference: Option<String>) {

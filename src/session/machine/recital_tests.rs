@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::super::tests::{asked, character, machine_with, ms, progress, run, sent, told};
 use super::super::*;
 use crate::session::event::Input;
+use crate::session::record::MessageStatus;
 use crate::session::resumption::Unfinished;
 
 const FIRST: &str = "One two three. ";

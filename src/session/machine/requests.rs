@@ -132,12 +132,15 @@ impl Machine {
         }
         let known = client_message_id.as_deref().and_then(|id| self.history.by_client_message(id));
         if let Some(known) = known {
-            let (message_id, is_stored) = (known.id.clone(), known.is_stored);
-            // One that is not stored yet is acknowledged when it is.
+            let (message_id, text, is_stored) = (known.id.clone(), known.text.clone(), known.is_stored);
             if is_stored {
                 let (role, status) = (Role::User, MessageStatus::Completed);
                 self.tell_to(Output::MessageSaved { message_id, client_message_id, role, status }, reference);
+            } else if !self.saving.contains(&message_id) {
+                // It was answered, but could not be stored.
+                self.save_users(message_id, text, client_message_id, json!({}), reference);
             }
+            // One that is being stored is acknowledged when it is.
             return;
         }
         self.interrupt(now, None);

@@ -6,13 +6,15 @@ mod stored;
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::*;
 use crate::audio::{Mic, Samples, Speech};
 use crate::provider::fake::marks;
 use crate::provider::{ProviderError, Usage};
 use crate::session::event::{Input, Request, Terms};
 use crate::session::mouth::SentPiece;
-use crate::session::record::{Conversation, OpenConversation};
+use crate::session::record::{Conversation, MessageStatus, OpenConversation};
 use crate::session::settings::{OutputKind, SettingsPatch, TurnTaking};
 
 pub(super) fn character() -> Character {

@@ -82,7 +82,9 @@ impl Attendance {
         if self.microphone == Some(client) {
             return (true, None);
         }
-        if self.replaced.contains(&client) && before.is_some_and(|before| now - before < RUNS_ON) {
+        // Where nobody has it any more it need not be asked for.
+        let is_taken = self.microphone.is_some() && self.replaced.contains(&client);
+        if is_taken && before.is_some_and(|before| now - before < RUNS_ON) {
             return (false, None);
         }
         self.replaced.remove(&client);
@@ -208,3 +210,7 @@ impl Drop for Visit {
         attendance.vacate(call, if is_over { Presence::Over } else { Presence::Away });
     }
 }
+
+#[cfg(test)]
+#[path = "attendance_tests.rs"]
+mod tests;

@@ -4,7 +4,7 @@
 //! It is the bounded buffer between the session and its sockets: pushing never waits. A socket that falls behind is told
 //! to go, and costs nobody anything. Audio has no number; what was played of it is dropped.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,11 +13,16 @@ use tokio::time::Instant;
 
 use super::playback::{Heard, Playback};
 use super::{Client, Ending};
-use crate::api::wire::Notice;
+use crate::api::wire::{self, Notice};
 use crate::session::event::{AudioPiece, Output, Told};
 
 /// Numbered messages that are kept for who comes back: many minutes of talk.
 const KEPT: usize = 2_048;
+/// As they are written: twice what one request of REST's can add, and far more than so many messages of talk have.
+const KEPT_BYTES: usize = 4 * 1024 * 1024;
+/// Of these, what one client alone was answered: a client that makes mistakes without end leaves room for what the
+/// others come back for, and may itself have missed many in a second.
+const ANSWERS: usize = 256;
 /// Audio that is kept until it is acknowledged: more than a client may hold back.
 const AUDIO: Duration = Duration::from_secs(30);
 /// A burst of more messages than may wait for a socket is no fault where it is taken in this time.
@@ -33,6 +38,8 @@ pub(in crate::api::ws) struct Line {
     /// Whose request it answers: only that client knows the `ref`.
     pub asker: Option<Client>,
     pub notice: Notice,
+    /// Of all but audio: as it is written.
+    bytes: usize,
 }
 
 impl Line {
@@ -46,6 +53,11 @@ impl Line {
     /// Of its audio.
     fn length(&self) -> Duration {
         self.audio().map(|piece| piece.audio.duration()).unwrap_or_default()
+    }
+
+    /// Whose message it answers, where it did not reach the session.
+    fn answered(&self) -> Option<Client> {
+        self.only.filter(|_| matches!(self.notice, Notice::Refused(_) | Notice::ResyncRequired { .. }))
     }
 }
 
@@ -63,6 +75,10 @@ struct Lines {
     kept: BTreeMap<u64, Arc<Line>>,
     /// The places of all but audio, oldest first.
     texts: VecDeque<u64>,
+    /// How long these are together.
+    bytes: usize,
+    /// What of these each client alone was answered.
+    answers: HashMap<Client, Answers>,
     /// The places of audio, oldest first.
     audio: VecDeque<u64>,
     /// How long all of it is together.
@@ -72,8 +88,18 @@ struct Lines {
     last_seq: u64,
     /// Numbers up to this one are not kept any more.
     forgotten: u64,
+    /// Nor are texts before this place.
+    first: u64,
     playback: Playback,
     ending: Option<Ending>,
+}
+
+#[derive(Default)]
+struct Answers {
+    /// Oldest first.
+    places: VecDeque<u64>,
+    /// Numbers up to this one are not kept any more.
+    forgotten: u64,
 }
 
 impl Log {
@@ -88,11 +114,14 @@ impl Log {
         let mut lines = Lines {
             kept: BTreeMap::new(),
             texts: VecDeque::new(),
+            bytes: 0,
+            answers: HashMap::new(),
             audio: VecDeque::new(),
             held: Duration::ZERO,
             end: 0,
             last_seq: forgotten,
             forgotten,
+            first: 0,
             playback: Playback::default(),
             ending: None,
         };
@@ -199,7 +228,8 @@ impl Log {
     /// there never was such a number.
     pub(super) fn from_seq(self: &Arc<Self>, client: Client, last_seq: u64) -> Option<Follower> {
         let lines = self.lines();
-        if last_seq < lines.forgotten || last_seq > lines.last_seq {
+        let forgotten = lines.answers.get(&client).map_or(0, |own| own.forgotten).max(lines.forgotten);
+        if last_seq < forgotten || last_seq > lines.last_seq {
             return None;
         }
         let after = |place: &&u64| lines.kept.get(place).is_some_and(|line| line.seq > Some(last_seq));
@@ -231,25 +261,58 @@ impl Log {
 impl Lines {
     fn put(&mut self, only: Option<Client>, asker: Option<Client>, notice: Notice) {
         let seq = notice.is_numbered().then_some(self.last_seq + 1);
-        let line = Line { seq, only, asker, notice };
+        let mut line = Line { seq, only, asker, notice, bytes: 0 };
         if line.audio().is_some() {
             self.audio.push_back(self.end);
             self.held += line.length();
         } else {
+            line.bytes = wire::text(&line.notice, seq, "").map_or(0, |text| text.len());
             self.last_seq = seq.unwrap_or(self.last_seq);
             self.texts.push_back(self.end);
+            self.bytes += line.bytes;
         }
+        let answered = line.answered();
         self.kept.insert(self.end, Arc::new(line));
+        if let Some(client) = answered {
+            self.answer(client);
+        }
         self.end += 1;
         self.forget();
     }
 
-    /// Drops what is too much, the oldest first.
-    fn forget(&mut self) {
-        if self.texts.len() > KEPT
-            && let Some(line) = self.texts.pop_front().and_then(|place| self.kept.remove(&place))
+    /// Notes that the next place is an answer, and drops the client's oldest where it has too many.
+    fn answer(&mut self, client: Client) {
+        let own = self.answers.entry(client).or_default();
+        own.places.push_back(self.end);
+        if own.places.len() > ANSWERS
+            && let Some(place) = own.places.pop_front()
+            && let Some(line) = self.kept.remove(&place)
         {
+            own.forgotten = line.seq.unwrap_or(own.forgotten);
+            self.bytes -= line.bytes;
+            if let Ok(at) = self.texts.binary_search(&place) {
+                self.texts.remove(at);
+            }
+        }
+    }
+
+    /// Drops what is too much, the oldest first. The newest stays, however long it is.
+    fn forget(&mut self) {
+        while (self.texts.len() > KEPT || self.texts.len() > 1 && self.bytes > KEPT_BYTES)
+            && let Some(place) = self.texts.pop_front()
+            && let Some(line) = self.kept.remove(&place)
+        {
+            self.first = place + 1;
             self.forgotten = line.seq.unwrap_or(self.forgotten);
+            self.bytes -= line.bytes;
+            if let Some(client) = line.answered()
+                && let Some(own) = self.answers.get_mut(&client)
+            {
+                own.places.pop_front();
+                if own.places.is_empty() {
+                    self.answers.remove(&client);
+                }
+            }
         }
         while self.held > AUDIO
             && let Some(line) = self.audio.pop_front().and_then(|place| self.kept.remove(&place))
@@ -307,6 +370,10 @@ impl Follower {
             return Some(Ok(line));
         }
         let lines = self.log.lines();
+        if self.place < lines.first {
+            // What it should have read next is not kept any more.
+            return Some(Err(Ending::TooSlow));
+        }
         let behind = lines.end - self.place.max(self.caught_up).min(lines.end);
         if behind <= self.log.behind {
             self.late = None;

@@ -4,8 +4,8 @@ use std::time::Duration;
 use tokio::time::{advance, timeout};
 
 use super::super::playback::tests::piece;
-use super::{CATCH_UP, Follower, KEPT, Log};
-use crate::api::wire::Notice;
+use super::{ANSWERS, CATCH_UP, Follower, KEPT, KEPT_BYTES, Log};
+use crate::api::wire::{Notice, Refusal};
 use crate::api::ws::Ending;
 use crate::api::ws::call::Client;
 use crate::provider::Usage;
@@ -119,6 +119,51 @@ async fn what_is_kept_is_bounded() {
     }
     let kept = waiting(&mut log.from_seq(ME, KEPT as u64 + 2).unwrap());
     assert_eq!((kept.len(), kept[0].as_str()), (300, "a10000"), "30 s");
+}
+
+#[tokio::test]
+async fn what_is_kept_is_bounded_in_bytes_too() {
+    let log = log();
+    let mut slow = log.from_the_start(ME);
+    let long = "x".repeat(100_000);
+    for _ in 0..100 {
+        text(&log, &long);
+    }
+    let kept = KEPT_BYTES as u64 / 100_000 - 1..=KEPT_BYTES as u64 / 100_000;
+    let first = (0..100).find(|seq| log.from_seq(ME, *seq).is_some()).unwrap();
+    assert!(kept.contains(&(100 - first)), "{first}");
+    assert_eq!(waiting(&mut log.from_seq(ME, first).unwrap()).len() as u64, 100 - first);
+    assert_eq!(slow.waiting().unwrap().unwrap_err(), Ending::TooSlow, "no message is left out");
+    text(&log, &"x".repeat(2 * KEPT_BYTES));
+    assert_eq!(waiting(&mut log.from_seq(ME, 100).unwrap()), ["101"], "the newest is told, however long it is");
+    text(&log, "x");
+    assert_eq!(waiting(&mut log.from_seq(ME, 101).unwrap()), ["102"]);
+    assert!(log.from_seq(ME, 100).is_none());
+}
+
+#[tokio::test]
+async fn mistakes_without_end_leave_the_others_what_they_come_back_for() {
+    let log = log();
+    let other = Client(2);
+    text(&log, "One");
+    log.say(other, Notice::Refused(Refusal::new("bad_field", "no")));
+    let mistakes = 3 * KEPT as u64;
+    for _ in 0..mistakes {
+        log.say(ME, Notice::Refused(Refusal::new("unknown_type", "no")));
+    }
+    text(&log, " two");
+    let last = mistakes + 3;
+    assert_eq!(waiting(&mut log.from_seq(other, 0).unwrap()), ["1", "2", &last.to_string()]);
+    assert!(log.from_seq(ME, last - 2 - ANSWERS as u64).is_none(), "it has missed some");
+    let own = waiting(&mut log.from_seq(ME, last - 1 - ANSWERS as u64).unwrap());
+    assert_eq!(own.len(), ANSWERS + 1);
+    assert_eq!(own.last(), Some(&last.to_string()));
+    // These go with all else at last, and nothing of them stays.
+    for _ in 0..KEPT {
+        text(&log, "x");
+    }
+    assert!(log.lines().answers.is_empty() && log.from_seq(ME, last - 1).is_none());
+    assert!(log.from_seq(ME, last).is_some());
 }
 
 #[tokio::test]

@@ -17,7 +17,8 @@ use crate::session::settings::SettingsPatch;
 use crate::session::{self, Handle, Opening, StartError};
 use crate::store::{CutOff, Owned, Store};
 
-/// Clients have read fewer messages that were not written yet when the server ended. Their numbers are not given again.
+/// Clients have read fewer messages that were not written yet when the server ended. Their numbers are not given again,
+/// nor those of turns, of which there are fewer.
 const UNWRITTEN: u64 = 1_024;
 /// What is noted with a reply of which nothing more is known.
 const CUT_OFF: &str = "the server ended while this was written";
@@ -81,7 +82,7 @@ fn resumption(session_id: String, recall: &Recall, state: &State) -> Resumption 
         tracing::warn!(%error, "a session goes on without what its clients had set");
         SettingsPatch::default()
     });
-    let (turn, sequence_number) = (Turn(recall.turn), recall.sequence_number);
+    let (turn, sequence_number) = (Turn(recall.turn + UNWRITTEN), recall.sequence_number);
     Resumption { session_id, turn, sequence_number, settings, unfinished }
 }
 

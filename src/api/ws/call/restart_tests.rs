@@ -225,6 +225,8 @@ async fn no_number_is_given_again_that_anybody_has_read(database: TestStore) {
         of(messages, "text_chunk").into_iter().filter(new).cloned().collect()
     };
     assert!(!texts(&told).is_empty());
+    let turns = |messages: &[Value]| messages.iter().filter_map(|message| message["turn"].as_u64()).collect::<Vec<_>>();
+    assert!(turns(&told).iter().min() > turns(&read).iter().max(), "nor a turn: {told:?} after {read:?}");
     assert_eq!(texts(&after), texts(&told));
 }
 

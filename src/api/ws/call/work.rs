@@ -5,9 +5,13 @@ use crate::session::event::Output;
 
 #[derive(Debug, Default)]
 pub(super) struct Work {
+    /// The user speaks.
+    speaking: bool,
     /// Speech has ended and is not written down yet.
     hearing: bool,
-    /// Something was said and its reply has not ended.
+    /// A character has the floor.
+    floor: bool,
+    /// Something was said that may be answered, or its reply has not ended.
     replying: bool,
     /// Something happened: there is something to come back to.
     has_begun: bool,
@@ -35,14 +39,21 @@ impl Work {
 
     pub(super) fn note(&mut self, output: &Output) {
         match output {
-            Output::SpeechStopped { .. } => self.hearing = true,
+            Output::SpeechStarted { .. } => self.speaking = true,
+            Output::SpeechStopped { .. } => (self.speaking, self.hearing) = (false, true),
             Output::Transcription(heard) if heard.is_final => {
                 self.hearing = false;
                 self.replying |= !heard.text.is_empty();
             }
-            Output::MessageSaved { role: Role::User, .. } | Output::TextChunk { .. } | Output::Audio(_) => {
-                self.replying = true;
+            // Whoever answers it has had the floor since before it was stored, unless the user has not finished.
+            Output::MessageSaved { role: Role::User, .. } => {
+                self.replying &= self.floor || self.speaking || self.hearing;
             }
+            Output::SpeakerChanged { character_id } => {
+                self.floor = character_id.is_some();
+                self.replying = self.floor;
+            }
+            Output::TextChunk { .. } | Output::Audio(_) => self.replying = true,
             Output::TurnComplete(_) | Output::Interrupted { .. } => self.replying = false,
             Output::Error(_) => self.hearing = false,
             _ => {}
@@ -50,3 +61,7 @@ impl Work {
         self.has_begun |= !matches!(output, Output::SessionStarted(_) | Output::SettingsApplied(_) | Output::Error(_));
     }
 }
+
+#[cfg(test)]
+#[path = "work_tests.rs"]
+mod tests;

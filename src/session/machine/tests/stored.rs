@@ -195,6 +195,34 @@ fn a_message_sent_twice_is_stored_and_answered_once() {
 }
 
 #[test]
+fn a_message_that_could_not_be_stored_is_stored_when_it_is_sent_again() {
+    let mut machine = machine();
+    let now = Instant::now();
+    let sent = |text: &str, reference: &str| {
+        let input = Input::Text {
+            text: text.to_owned(),
+            client_message_id: Some("mine".to_owned()),
+            terms: SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() }.into(),
+            character_ids: Vec::new(),
+        };
+        Event::Heard(Heard::Asked(Request { input, reference: Some(reference.to_owned()) }))
+    };
+    let Effect::Save(first) = machine.step(now, sent("Hello", "r1"))[0].clone() else { panic!() };
+    let failed = machine.step(now, Event::Stored { save: first.clone(), outcome: Err(RecordError::Failed) });
+    assert_eq!(told(&failed), ["error internal Some(\"m1\")"]);
+    let again = machine.step(now, sent("Hello", "r2"));
+    assert_eq!(told(&again), ["save m1 \"Hello\" Completed None"], "it is stored, and not answered twice");
+    let Effect::Save(second) = again[0].clone() else { panic!() };
+    assert_eq!((&second.message, second.reference.as_deref()), (&first.message, Some("r2")));
+    assert_eq!(told(&machine.step(now, sent("Hello", "r3"))), [""; 0], "it is on its way");
+    let stored = machine.step(now, Event::Stored { save: second, outcome: Ok("m1".to_owned()) });
+    assert_eq!(told(&stored), ["message_saved m1 Completed"]);
+    let Effect::Tell(Told { reference, .. }) = &stored[0] else { panic!() };
+    assert_eq!(reference.as_deref(), Some("r2"));
+    assert_eq!(told(&machine.step(now, sent("Hello", "r4"))), ["message_saved m1 Completed"]);
+}
+
+#[test]
 fn a_reply_can_be_written_again() {
     let mut machine = machine();
     let now = Instant::now();

@@ -7,6 +7,8 @@
 //! The engine: [`HiggsEngine`] behind the `SpeechSynthesizer` door, `voices` whose it speaks with, `desk` its model's
 //! thread, `schedule` what that does next, `vocoder` the codec's thread. The published weights have not been run here.
 
+#[cfg(test)]
+mod compose_tests;
 mod desk;
 mod engine;
 #[cfg(test)]

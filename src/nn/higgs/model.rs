@@ -22,7 +22,7 @@ use super::weights::{BranchWeights, HiggsWeights, LayerWeights, Matrix, float_ty
 use crate::nn::decoder::{RopeTable, scaled_frequencies};
 use crate::nn::kernel::PackedLinear;
 
-/// The place at which candle's scatter, on every device, writes nothing.
+/// The place at which candle's scatter, on a CPU as on CUDA, writes nothing.
 const NOWHERE: u32 = u32::MAX;
 /// Rows of a prompt that attend together: bounds the scores to so many rows.
 const TILE: usize = 256;

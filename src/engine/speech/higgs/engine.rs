@@ -185,7 +185,7 @@ impl HiggsEngine {
         self.slots
     }
 
-    /// Makes a voice available, in the place of one of that name. Blocks while a recording is encoded: a moment, and
+    /// Makes a voice available, in the place of one of that name. Blocks while a recording is encoded: seconds, and
     /// nothing where the same recording was enrolled before.
     ///
     /// # Errors

@@ -55,8 +55,8 @@ struct SoundFile {
 impl SoundFile {
     fn open(path: &Path) -> std::io::Result<Self> {
         let hash = Sha256::digest(fs::read(path)?);
-        let content = hash.iter().take(NAME_BYTES).map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { path: path.to_owned(), content })
+        let number = hash.iter().take(NAME_BYTES).fold(0_u128, |number, byte| (number << 8) | u128::from(*byte));
+        Ok(Self { path: path.to_owned(), content: format!("{number:032x}") })
     }
 
     fn folder(&self) -> PathBuf {

@@ -6,6 +6,7 @@ use futures::StreamExt;
 
 use super::*;
 use crate::config::Flags;
+use crate::engine::speech::higgs::HiggsChoice;
 use crate::provider::{SpeakRequest, SpeechChunk};
 use crate::testing::fixture;
 
@@ -70,4 +71,28 @@ async fn by_default_a_model_stays() {
     samples(&*speech, "Good morning.").await;
     tokio::time::sleep(2 * IDLE).await;
     assert!(booked(&app) > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_memory_is_short_fewer_speak_at_once_and_the_model_comes_again_as_it_was() {
+    let app = app(Some(IDLE));
+    let (model, codec) = (fixture("higgs_lm/wide"), fixture("higgs_codec/transformers"));
+    let choices = HiggsChoice::all(&model, &codec, app.device, app.config.max_concurrent_tts).unwrap();
+    let (best, smallest) = (choices[0].bytes, choices.last().unwrap().bytes);
+    let set_budget = |bytes| app.loader.ledger.set_budget(&app.device.to_string(), bytes);
+    set_budget(smallest - 1);
+    let error = app.speech_synthesizer().await.err().unwrap().to_string();
+    assert!(error.contains("higgs-audio-v2 needs about"), "{error}");
+    set_budget(smallest);
+    let speech = app.speech_synthesizer().await.unwrap();
+    assert_eq!(booked(&app), smallest);
+    // Two at once, one after the other.
+    let first = samples(&*speech, "Good morning.").await;
+    let both = futures::future::join_all((0..2).map(|_| samples(&*speech, "Good morning."))).await;
+    assert!(both.iter().all(|samples| *samples == first));
+    assert!(given_back(&app).await);
+    // What is free now is what others have given back for a while.
+    set_budget(10 * best);
+    assert!(samples(&*speech, "Good morning.").await == first);
+    assert_eq!(booked(&app), smallest);
 }

@@ -1,15 +1,15 @@
 //! Models from disk into memory.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use tokio::time::timeout;
 
 use super::name::ModelName;
-use crate::audio::container::{Limits, decode_file};
+use super::recorded;
 use crate::catalog::{Catalog, CatalogError, Kind};
 use crate::engine::EngineError;
 use crate::engine::chat::ChatEngine;
@@ -19,7 +19,7 @@ use crate::engine::loudness::Loudness;
 use crate::engine::memory::{MemoryLedger, Reservation};
 use crate::engine::precedence::Precedence;
 use crate::engine::speech::KokoroEngine;
-use crate::engine::speech::higgs::{HiggsEngine, HiggsOptions, HiggsVoice, HiggsVoiceKind, Recording};
+use crate::engine::speech::higgs::{HiggsChoice, HiggsEngine, HiggsOptions};
 use crate::engine::stt::WhisperEngine;
 use crate::engine::vad::SileroVad;
 use crate::engine::worker::{Ended, Resident};
@@ -41,12 +41,12 @@ pub(super) struct Loader {
     pub(super) folders: BTreeMap<&'static str, PathBuf>,
     /// A model that nobody has used for so long is unloaded. None: never.
     pub(super) idle: Option<Duration>,
+    /// How Higgs was laid out when it was first loaded.
+    pub(super) laid_out: Arc<OnceLock<HiggsOptions>>,
     /// Threads of the models that were loaded, by name.
     pub(super) residents: Arc<Mutex<BTreeMap<String, Ended>>>,
 }
 
-/// What a recording of a voice may last when it is read; the engine says what a voice's may.
-const LONGEST_RECORDING: Duration = Duration::from_mins(2);
 /// A model that was unloaded is waited for so long, until it has given its memory back. It takes milliseconds.
 const LONGEST_FAREWELL: Duration = Duration::from_secs(30);
 
@@ -103,6 +103,29 @@ impl Loader {
         companion.map(|name| self.place(&name)).transpose()
     }
 
+    /// Bytes that a local model takes of the device: as its files say, or where they are not here, roughly.
+    pub(super) fn need(&self, name: &ModelName) -> anyhow::Result<u64> {
+        let kind = match name {
+            ModelName::Local(name) => self.catalog.manifest(name)?.kind,
+            ModelName::File(_) => Kind::Chat,
+            ModelName::Remote(..) => return Ok(0),
+        };
+        let of_files = || match kind {
+            Kind::SpeechToText => {
+                let (weights, working) =
+                    WhisperEngine::memory_estimate(&self.folder(kind, name)?, &device::open(self.device)?)?;
+                Ok(weights + working)
+            }
+            Kind::Chat => Ok(ChatEngine::memory_estimate(&self.weights(name)?, self.device)?),
+            Kind::Embedding => Ok(BertEngine::memory_estimate(&self.folder(kind, name)?)?),
+            Kind::Speech | Kind::SpeechCodec | Kind::VoiceActivity => Err(anyhow!("{name} is not measured")),
+        };
+        of_files().or_else(|error| match name {
+            ModelName::Local(name) => Ok(self.catalog.manifest(name)?.memory_mb * 1_000_000),
+            ModelName::File(_) | ModelName::Remote(..) => Err(error),
+        })
+    }
+
     pub(super) async fn hearing(&self, name: &ModelName) -> anyhow::Result<Arc<dyn SpeechToText>> {
         let folder = self.folder(Kind::SpeechToText, name)?;
         // It is asked about doubtful text only.
@@ -128,13 +151,14 @@ impl Loader {
         Ok(Arc::new(self.load(name, load).await?))
     }
 
-    /// Bounded by `MAX_CONCURRENT_TTS`.
+    /// Bounded by `MAX_CONCURRENT_TTS`, and where memory is short by the voices that there is memory for.
     pub(super) async fn speech(&self, name: &ModelName) -> anyhow::Result<Arc<dyn SpeechSynthesizer>> {
         let folder = self.folder(Kind::Speech, name)?;
         let precedence = self.precedence.clone();
         if let Some(codec) = self.companion(name)? {
             let engine = self.higgs(name, folder, codec).await?;
-            return Ok(Arc::new(LimitedSpeech::new(engine, &name.to_string(), self.speech_permits)));
+            let permits = engine.slots();
+            return Ok(Arc::new(LimitedSpeech::new(engine, &name.to_string(), permits)));
         }
         let load = move |name: &str, device, book: &Book| {
             let bytes = KokoroEngine::memory_estimate(&folder)?;
@@ -145,15 +169,18 @@ impl Loader {
         Ok(Arc::new(limited))
     }
 
-    /// As precise as there is memory for, with the voices in the model's folder.
+    /// As well laid out as there is memory for, with the voices in the model's folder.
     async fn higgs(&self, name: &ModelName, model: PathBuf, codec: PathBuf) -> anyhow::Result<Arc<HiggsEngine>> {
         let precedence = self.precedence.clone();
-        let slots = self.speech_permits.max(1);
-        let load = move |name: &str, device, book: &Book| {
+        let (wanted, laid_out) = (self.speech_permits, Arc::clone(&self.laid_out));
+        let load = move |name: &str, device: DeviceChoice, book: &Book| {
+            // Others may need what it gave back when it was unloaded: it comes again as it was.
+            let before = laid_out.get();
+            let choices = HiggsChoice::all(&model, &codec, device, wanted)?.into_iter();
             let mut refusal = None;
-            for precision in HiggsOptions::PRECISIONS {
-                let options = HiggsOptions { precision, slots, ..HiggsOptions::default() };
-                let bytes = HiggsEngine::memory_estimate(&model, &codec, device, options)?;
+            for HiggsChoice { options, bytes } in
+                choices.skip_while(|choice| before.is_some_and(|before| choice.options != *before))
+            {
                 let precedence = precedence.clone();
                 let loaded =
                     book.enter(name, bytes, || HiggsEngine::load(name, &model, &codec, device, options, precedence));
@@ -161,15 +188,16 @@ impl Loader {
                     Err(error @ EngineError::DoesNotFit { .. }) => refusal = Some(error),
                     Err(error) => return Err(error),
                     Ok(loaded) => {
-                        enrol(&loaded.engine, &model.join("voices"));
-                        tracing::info!(model = name, ?precision, slots, "laid out");
+                        recorded::enrol(&loaded.engine, &model.join("voices"));
+                        tracing::info!(model = name, layout = %options, wanted_at_once = wanted, "laid out");
+                        laid_out.get_or_init(|| options);
                         return Ok(loaded);
                     }
                 }
             }
             Err(refusal.unwrap_or_else(|| EngineError::Device {
                 device: device.to_string(),
-                reason: "there is no precision to load".to_owned(),
+                reason: "there is no layout to load".to_owned(),
             }))
         };
         Ok(Arc::new(self.load(name, load).await?))
@@ -246,30 +274,6 @@ impl Loader {
     fn residents(&self) -> MutexGuard<'_, BTreeMap<String, Ended>> {
         // Inserted and removed whole.
         self.residents.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Enrols NAME.wav (or another sound file) with its words in NAME.txt, for every pair in `folder`. One that cannot be
-/// used is told and left out.
-fn enrol(engine: &HiggsEngine, folder: &Path) {
-    let Ok(files) = std::fs::read_dir(folder) else { return };
-    let files = files.filter_map(|file| Some(file.ok()?.path()));
-    for path in files.filter(|path| path.extension().is_some_and(|kind| kind != "txt")) {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let enrolled = std::fs::read_to_string(path.with_extension("txt"))
-            .map_err(|error| anyhow!("its words in {name}.txt: {error}"))
-            .and_then(|words| {
-                let sound = decode_file(&path, Limits::up_to(LONGEST_RECORDING))?;
-                let kind = HiggsVoiceKind::Cloned {
-                    recording: Recording::Sound(sound),
-                    transcript: words.trim().to_owned(),
-                    scene: None,
-                };
-                Ok(engine.enrol(HiggsVoice { name, language: "und".to_owned(), kind })?)
-            });
-        if let Err(error) = enrolled {
-            tracing::warn!(file = %path.display(), error = format!("{error:#}"), "this recording becomes no voice");
-        }
     }
 }
 

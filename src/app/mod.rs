@@ -6,6 +6,7 @@ mod door;
 mod guard;
 mod loader;
 mod name;
+mod recorded;
 mod roster;
 mod shelf;
 mod stock;
@@ -97,6 +98,7 @@ impl App {
                 .filter_map(|(name, folder)| Some((name, folder.clone()?)))
                 .collect(),
             idle: config.model_idle,
+            laid_out: Arc::default(),
             residents: Arc::default(),
         };
         let services = services(&config)?;
@@ -329,13 +331,26 @@ impl App {
         Ok(Store::open(&self.config.database_url).await?)
     }
 
-    /// All that a session is made of, loaded side by side.
+    /// Bytes that the first choices take of the device beside the speech model, as far as they run here.
+    ///
+    /// # Errors
+    /// A model's file that is no model.
+    pub fn need_beside_speech(&self) -> anyhow::Result<u64> {
+        let mut others = vec![Capability::Transcription, Capability::Chat];
+        others.extend(self.config.embedding.first.as_ref().map(|_| Capability::Embedding));
+        let firsts = others.into_iter().filter_map(|capability| self.chain(capability).into_iter().next());
+        firsts.map(|name| self.loader.need(&name)).sum()
+    }
+
+    /// All that a session is made of. The speech model is loaded last, beside the others no longer: it alone can do with
+    /// the memory that is left.
     ///
     /// # Errors
     /// Everything that nobody does, each on a line, with what to do about it.
     pub async fn parts(&self, store: &Store) -> anyhow::Result<Parts> {
         let vad = self.voice_activity()?;
-        match tokio::join!(self.speech_to_text(), self.chat_model(), self.speech_synthesizer()) {
+        let (stt, chat) = tokio::join!(self.speech_to_text(), self.chat_model());
+        match (stt, chat, self.speech_synthesizer().await) {
             (Ok(stt), Ok(chat), Ok(speech)) => {
                 let speech = self.voiced(speech, store);
                 Ok(Parts { stt, chat, speech, vad, records: Arc::new(store.of(LOCAL_OWNER)) })

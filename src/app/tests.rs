@@ -6,6 +6,8 @@ use futures::StreamExt;
 
 use super::*;
 use crate::config::{ConfigError, Flags};
+use crate::engine::chat::tiny;
+use crate::engine::speech::higgs::HiggsChoice;
 use crate::provider::{
     Caller, ChatMessage, ChatRequest, Delta, ProviderError, ProviderReport, ProviderState, Role, Sampling, SttOptions,
 };
@@ -107,6 +109,28 @@ async fn real_remote_down_is_stood_in_for_by_the_local_model_and_names_choose() 
         assert!(matches!(error, ProviderError::UnknownModel { .. }), "{name}: {error}");
         assert!(error.to_string().contains("smollm2-135m-instruct"), "{name}: {error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_speech_model_takes_what_the_others_leave() {
+    let (at, service) = (tempfile::tempdir().unwrap(), FakeProvider::start([]).await);
+    let mut config = config(at.path(), Some(&service.base_url()));
+    config.database_url = format!("sqlite://{}", at.path().join("aichat.db").display());
+    let file = at.path().join("model.gguf");
+    std::fs::write(&file, tiny("llama")).unwrap();
+    config.llm.first = Some(file.display().to_string());
+    config.stt.first = Some("openai/whisper-1".to_owned());
+    config.tts.first = Some(HIGGS.to_owned());
+    let (model, codec) = (testing::fixture("higgs_lm/wide"), testing::fixture("higgs_codec/transformers"));
+    (config.higgs.model, config.higgs.tokenizer) = (Some(model.clone()), Some(codec.clone()));
+    let app = App::new(config).unwrap();
+    let choices = HiggsChoice::all(&model, &codec, app.device, app.config.max_concurrent_tts).unwrap();
+    let (chat, smallest) = (app.need_beside_speech().unwrap(), choices.last().unwrap().bytes);
+    assert!(choices[0].bytes < chat + smallest, "there is room for the best, were it alone");
+    app.loader.ledger.set_budget(&app.device.to_string(), chat + smallest);
+    app.parts(&app.store().await.unwrap()).await.unwrap();
+    let booked = app.loader.ledger.snapshot().remove(0).entries;
+    assert_eq!(booked, [(app.llm_model(), chat), (HIGGS.to_owned(), smallest)]);
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use tokio::{
 
 use super::{
     error::CatalogError,
-    manifest::{FileEntry, HubSource, Manifest, matches},
+    manifest::{FileEntry, HubSource, Manifest, alternatives, matches},
     progress::{Reporter, Stage},
     record::{self, Record, is_inside},
 };
@@ -128,13 +128,12 @@ impl Hub {
             Some(cache) => cache.clone(),
             None => self.client(0).ok()?.cache_dir().to_owned(),
         };
-        let repository = cache.join(format!("models--{}", source.repository.replace('/', "--")));
-        let commit = fs::read_to_string(repository.join("refs").join(&source.revision)).ok()?;
-        let snapshot = Some(commit.trim()).filter(|commit| is_inside(commit))?;
-        let folder = repository.join("snapshots").join(snapshot);
-        let found = files_below(&folder);
-        let complete = source.files.iter().all(|pattern| found.iter().any(|file| matches(pattern, file)));
-        complete.then_some(folder)
+        let complete = |folder: &PathBuf| {
+            let found = files_below(folder);
+            source.files.iter().all(|pattern| found.iter().any(|file| matches(pattern, file)))
+        };
+        let names = [Some(&source.repository), source.also_known_as.as_ref()].into_iter().flatten();
+        names.filter_map(|name| snapshot(&cache, name, &source.revision)).find(complete)
     }
 
     fn client(&self, retries: usize) -> Result<HFClient, HFError> {
@@ -176,13 +175,18 @@ impl Hub {
         };
         let commit = info.sha.ok_or_else(|| failure(source, "the hub does not say which commit it is at"))?;
         let listed = self.tree(&client, source, &commit).await?;
-        let mut wanted = Vec::new();
+        let mut wanted: Vec<Listed> = Vec::new();
         for pattern in &source.files {
-            let found: Vec<_> = listed.iter().filter(|file| matches(pattern, &file.path)).cloned().collect();
-            if found.is_empty() {
+            let of = |pattern| listed.iter().filter(move |file| matches(pattern, &file.path));
+            let Some(found) = alternatives(pattern).map(of).find(|found| found.clone().next().is_some()) else {
+                let pattern = pattern.replace('|', " or ");
                 return Err(failure(source, format!("there is no {pattern} in it")));
+            };
+            for file in found {
+                if !wanted.iter().any(|known| known.path == file.path) {
+                    wanted.push(file.clone());
+                }
             }
-            wanted.extend(found);
         }
         Ok((commit, wanted))
     }
@@ -313,6 +317,14 @@ impl Download<'_> {
         file.sync_all().await.map_err(CatalogError::io(part))?;
         Ok(ending)
     }
+}
+
+/// Where the cache has `revision` of a repository: by the branch's note, or as the commit that it is.
+fn snapshot(cache: &Path, repository: &str, revision: &str) -> Option<PathBuf> {
+    let repository = cache.join(format!("models--{}", repository.replace('/', "--")));
+    let commit = fs::read_to_string(repository.join("refs").join(revision)).unwrap_or_else(|_| revision.to_owned());
+    let commit = Some(commit.trim()).filter(|commit| is_inside(commit))?;
+    Some(repository.join("snapshots").join(commit))
 }
 
 /// The sha256 of the file if it is the listed one; where the hub lists no sha256, its length decides.

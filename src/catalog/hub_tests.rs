@@ -129,6 +129,7 @@ impl FakeHub {
 fn catalog(models: &Path, endpoint: &str) -> Catalog {
     let hub = HubSource {
         repository: "tiny/model".into(),
+        also_known_as: None,
         revision: "main".into(),
         dtype: "q8_0".into(),
         weights: "*.gguf".into(),
@@ -311,6 +312,44 @@ async fn what_the_repository_lacks_is_named() {
     catalog.manifests = vec![manifest].into();
     let error = catalog.pull("tiny", quiet()).await.unwrap_err().to_string();
     assert!(error.contains("tiny/model") && error.contains("voices/*.pt"), "{error}");
+}
+
+#[tokio::test]
+async fn of_alternatives_the_first_that_the_repository_has_is_fetched_once() {
+    for files in [["model.safetensors|*.gguf", "*.gguf"], ["*.gguf|config.json", "none|model.gguf"]] {
+        let (models, (hub, endpoint)) = (tempfile::tempdir().unwrap(), FakeHub::new(Mood::Good).start().await);
+        let mut catalog = catalog(models.path(), &endpoint);
+        let mut manifest = catalog.manifests[0].clone();
+        let source = manifest.hub.as_mut().unwrap();
+        source.files = files.map(String::from).into();
+        source.weights = "model.safetensors|*.gguf".into();
+        catalog.manifests = vec![manifest].into();
+        let folder = catalog.pull("tiny", quiet()).await.unwrap();
+        let record = Record::read(&folder).unwrap().unwrap();
+        let fetched: Vec<_> = record.files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!((fetched, record.weights.as_str()), (vec!["model.gguf"], "model.gguf"));
+        assert_eq!(hub.ranges.lock().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_cache_holds_a_repository_by_either_name_and_a_revision_as_a_branch_or_a_commit() {
+    let models = tempfile::tempdir().unwrap();
+    let catalog = catalog(models.path(), "http://127.0.0.1:1");
+    let source = HubSource { also_known_as: Some("tiny/new".into()), ..catalog.manifests[0].hub.clone().unwrap() };
+    let snapshot = models.path().join("hub-cache/models--tiny--new/snapshots").join(COMMIT);
+    fs::create_dir_all(&snapshot).unwrap();
+    for file in ["config.json", "model.gguf"] {
+        fs::write(snapshot.join(file), "x").unwrap();
+    }
+    // Nothing says that the branch is at this commit.
+    assert_eq!(catalog.hub.cached(&source), None);
+    assert_eq!(catalog.hub.cached(&HubSource { revision: COMMIT.into(), ..source.clone() }), Some(snapshot.clone()));
+    let refs = models.path().join("hub-cache/models--tiny--new/refs");
+    fs::create_dir_all(&refs).unwrap();
+    fs::write(refs.join("main"), COMMIT).unwrap();
+    assert_eq!(catalog.hub.cached(&source), Some(snapshot));
+    assert_eq!(catalog.hub.cached(&HubSource { also_known_as: None, ..source }), None);
 }
 
 #[test]

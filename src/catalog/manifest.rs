@@ -42,11 +42,15 @@ pub enum Kind {
     SpeechCodec,
 }
 
-/// Where on the hub the model is. `files` are names or patterns with `*` (which does not cross a `/`).
+/// Where on the hub the model is. `files` are names or patterns with `*` (which does not cross a `/`). Of `a|b`, what a
+/// repository has in one form or another, the first that it has is meant.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HubSource {
     pub repository: String,
+    /// Its name now, or once: the hub's cache may hold it under either.
+    pub also_known_as: Option<String>,
+    /// A branch or a commit.
     pub revision: String,
     pub dtype: String,
     /// The pattern of the file with the weights.
@@ -140,13 +144,22 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> R
         .map_err(|error| CatalogError::Description { file: format!("{name}.toml"), reason: error.to_string() })
 }
 
-/// Whether `path` fits `pattern`, where `*` stands for any characters but `/`. Case counts.
+/// What `a|b` means, the preferred first.
+pub(crate) fn alternatives(pattern: &str) -> impl Iterator<Item = &str> {
+    pattern.split('|')
+}
+
+/// Whether `path` fits one of `pattern`'s alternatives, where `*` stands for any characters but `/`. Case counts.
 pub(crate) fn matches(pattern: &str, path: &str) -> bool {
+    alternatives(pattern).any(|pattern| fits(pattern, path))
+}
+
+fn fits(pattern: &str, path: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == path,
         Some((head, tail)) => path.strip_prefix(head).is_some_and(|rest| {
             let reach = rest.find('/').unwrap_or(rest.len());
-            (0..=reach).filter(|&end| rest.is_char_boundary(end)).any(|end| matches(tail, &rest[end..]))
+            (0..=reach).filter(|&end| rest.is_char_boundary(end)).any(|end| fits(tail, &rest[end..]))
         }),
     }
 }

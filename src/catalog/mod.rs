@@ -176,7 +176,7 @@ fn sources(manifest: &Manifest) -> impl Iterator<Item = (Vec<&str>, &str)> {
     packages.into_iter().chain(hub)
 }
 
-/// The first file that lacks for `there` to be one of the model's sources; `None` if it is one. Of several sources the
+/// The first file (of alternatives, the preferred) that lacks for `there` to be one of the model's sources; `None` if it is one. Of several sources the
 /// one whose weights are there counts, and then the one with the fewest gaps.
 fn first_missing<'a>(manifest: &'a Manifest, there: &std::collections::BTreeSet<String>) -> Option<&'a str> {
     let is_there = |pattern: &str| there.iter().any(|file| manifest::matches(pattern, file));
@@ -184,7 +184,7 @@ fn first_missing<'a>(manifest: &'a Manifest, there: &std::collections::BTreeSet<
         (!is_there(weights), patterns.into_iter().filter(|pattern| !is_there(pattern)).collect::<Vec<_>>())
     };
     let (_, gaps) = sources(manifest).map(gaps).min_by_key(|(lacks_weights, gaps)| (*lacks_weights, gaps.len()))?;
-    gaps.first().copied()
+    gaps.first().and_then(|pattern| manifest::alternatives(pattern).next())
 }
 
 fn broken(name: &str, path: PathBuf, reason: String) -> CatalogError {

@@ -40,7 +40,7 @@ fn every_description_on_disk_is_compiled_in_and_consistent() {
         let name = &manifest.name;
         for (patterns, weights) in sources(manifest) {
             assert!(patterns.contains(&weights), "{name}: {weights} is among the files");
-            assert!(patterns.iter().all(|pattern| is_inside(pattern)), "{name}");
+            assert!(patterns.iter().all(|pattern| manifest::alternatives(pattern).all(is_inside)), "{name}");
         }
         assert!(sources(manifest).next().is_some(), "{name} comes from somewhere");
         let Some(source) = &manifest.packages else { continue };
@@ -145,6 +145,36 @@ fn a_folder_filled_by_hand_is_accepted_when_one_sources_files_are_there() {
 }
 
 #[test]
+fn higgs_is_whole_in_either_form_that_was_published() {
+    let models = tempfile::tempdir().unwrap();
+    let catalog = Catalog::new(models.path()).unwrap().with_hub(no_hub(models.path()));
+    let forms: [(&str, &[&str], &str); 4] = [
+        ("higgs-audio-v2", &["config.json", "tokenizer.json", "model.safetensors"], "model.safetensors"),
+        (
+            "higgs-audio-v2",
+            &["config.json", "tokenizer.json", "model.safetensors.index.json", "model-00001-of-00003.safetensors"],
+            "model-00001-of-00003.safetensors",
+        ),
+        ("higgs-audio-v2-tokenizer", &["config.json", "model.safetensors"], "model.safetensors"),
+        ("higgs-audio-v2-tokenizer", &["config.json", "model.pth"], "model.pth"),
+    ];
+    for (name, files, weights) in forms {
+        let folder = models.path().join(name);
+        for lacking in files {
+            fs::create_dir_all(&folder).unwrap();
+            for file in files.iter().filter(|file| *file != lacking) {
+                fs::write(folder.join(file), "x").unwrap();
+            }
+            let error = catalog.locate(name).unwrap_err().to_string();
+            assert!(!error.contains('|') && error.contains("is missing"), "{error}");
+            fs::write(folder.join(lacking), "x").unwrap();
+            assert_eq!(catalog.weights(name).unwrap(), folder.join(weights));
+            fs::remove_dir_all(&folder).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_missing_folder_is_named_and_no_file_of_another_source() {
     let models = tempfile::tempdir().unwrap();
     let catalog = Catalog::new(models.path()).unwrap().with_hub(no_hub(models.path()));
@@ -216,6 +246,9 @@ fn patterns_do_not_cross_folders() {
         ("voices/*.pt", "voices/af_heart.bin", false),
         ("*", "größe", true),
         ("a*b*c", "a-b-b-c", true),
+        ("model.safetensors|model.pth", "model.pth", true),
+        ("model.safetensors|model-*.safetensors", "model-1-of-3.safetensors", true),
+        ("model.safetensors|model-*.safetensors", "model.safetensors.index.json", false),
     ] {
         assert_eq!(manifest::matches(pattern, path), expected, "{pattern} {path}");
     }

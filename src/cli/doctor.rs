@@ -10,7 +10,7 @@ use super::{keys, output};
 use crate::app::{self, App, ModelName};
 use crate::config::Config;
 use crate::engine::device;
-use crate::engine::speech::higgs::HiggsOptions;
+use crate::engine::speech::higgs::HiggsChoice;
 use crate::provider::Capability;
 
 /// Check the device, who does what, and the database
@@ -44,7 +44,7 @@ impl Doctor {
             Ok(place) => Finding::Good(format!("voice activity: {}: {place}", app.vad_model())),
             Err(error) => Finding::Note(format!("voice activity is judged by loudness: {error}")),
         });
-        findings.extend(higgs(&app));
+        findings.push(higgs(&app));
         findings.push(database(&app).await);
         findings.push(espeak().await);
         findings.push(address(&app).await);
@@ -110,19 +110,30 @@ fn device_finding(app: &App) -> Finding {
     }
 }
 
-/// How much memory Higgs Audio v2 would take, and whether models may take as much.
-fn higgs(app: &App) -> Option<Finding> {
-    let budget = app::budget(app.device).ok()?;
-    let slots = app.config.max_concurrent_tts;
-    let fit = |(precision, bits): (_, &str)| {
-        let options = HiggsOptions { precision, slots, ..HiggsOptions::default() };
-        let need = options.published_need(app.device).ok()?;
-        let verdict = if need <= budget { "fits" } else { "does not fit" };
-        Some(format!("{bits} {:.1} GB ({verdict})", need as f64 / 1e9))
+/// How much memory Higgs Audio v2 would take, and how it would be laid out beside the other models.
+fn higgs(app: &App) -> Finding {
+    let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+    let report = || -> anyhow::Result<String> {
+        let budget = app::budget(app.device)?;
+        let others = app.need_beside_speech()?;
+        let room = budget.saturating_sub(others);
+        let choices = HiggsChoice::published(app.device, app.config.max_concurrent_tts)?;
+        let need = |choice: Option<&HiggsChoice>| {
+            choice.map(|it| format!("{} ({})", gigabytes(it.bytes), it.options)).unwrap_or_default()
+        };
+        let verdict = match choices.iter().find(|choice| choice.bytes <= room) {
+            Some(choice) => format!("it fits {}", choice.options),
+            None => "it does not fit".to_owned(),
+        };
+        Ok(format!(
+            "higgs-audio-v2 would take {} at best, {} at least; of {} the other models take {}: {verdict}",
+            need(choices.first()),
+            need(choices.last()),
+            gigabytes(budget),
+            gigabytes(others)
+        ))
     };
-    let names = ["in full precision", "at 8 bits", "at 4 bits"];
-    let fits: Vec<String> = HiggsOptions::PRECISIONS.into_iter().zip(names).filter_map(fit).collect();
-    Some(Finding::Note(format!("higgs-audio-v2 would take, for {slots} voices at once: {}", fits.join(", "))))
+    Finding::Note(report().unwrap_or_else(|error| format!("higgs-audio-v2 cannot run here: {error:#}")))
 }
 
 async fn database(app: &App) -> Finding {

@@ -84,12 +84,15 @@ pub struct Higgs {
 /// The name of Higgs Audio v2, and what the hub calls it and its codec.
 const HIGGS: [&str; 3] =
     ["higgs-audio-v2", "bosonai/higgs-audio-v2-generation-3B-base", "bosonai/higgs-audio-v2-tokenizer"];
+/// What the hub calls the model since 2026.
+const HIGGS_RENAMED: &str = "bosonai/higgs-tts-2-3b-base";
 
 impl Higgs {
     /// The hub's names mean what `aichat pull` brings; everything else is a folder.
     fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
         let folder = |name: &str, hub: &str| {
-            variable(name).map(|value| value.trim().to_owned()).filter(|value| value != hub).map(PathBuf::from)
+            let named = variable(name).map(|value| value.trim().to_owned());
+            named.filter(|value| value != hub && value != HIGGS_RENAMED).map(PathBuf::from)
         };
         let model = folder("HIGGS_MODEL_PATH", HIGGS[1]);
         let is_named = model.is_none() && variable("HIGGS_MODEL_PATH").is_some();

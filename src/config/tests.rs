@@ -73,6 +73,11 @@ fn a_folder_with_higgs_chooses_it_unless_another_is_named() {
     assert_eq!((config.higgs, config.tts.first.as_deref()), (folders, Some("higgs-audio-v2")));
     let (config, ..) = read("HIGGS_MODEL_PATH=/srv/higgs\nTTS_MODEL=kokoro-82m\n");
     assert_eq!(config.tts.first.as_deref(), Some("kokoro-82m"));
+    // The hub's names are no folders, the later one neither.
+    for name in ["bosonai/higgs-audio-v2-generation-3B-base", "bosonai/higgs-tts-2-3b-base"] {
+        let (config, ..) = read(&format!("HIGGS_MODEL_PATH={name}\n"));
+        assert_eq!(config.higgs, Higgs { model: None, tokenizer: None, is_named: true }, "{name}");
+    }
 }
 
 #[test]

@@ -100,6 +100,28 @@ pub fn memory(choice: DeviceChoice) -> Result<DeviceMemory, EngineError> {
     }
 }
 
+/// Sees to it that a model in bf16 can run: candle has no kernels for it on cards before Ampere.
+///
+/// # Errors
+/// [`EngineError::Device`] says so, or that the card does not answer.
+pub fn check_bf16(choice: DeviceChoice) -> Result<(), EngineError> {
+    let fault = match choice.resolve() {
+        DeviceChoice::Cuda(ordinal) => cuda::compute_capability(ordinal).map(bf16_fault),
+        DeviceChoice::Cpu | DeviceChoice::Auto => Ok(None),
+    };
+    fault.unwrap_or_else(Some).map_or(Ok(()), |reason| Err(device_error(choice, reason)))
+}
+
+/// Of a card of this compute capability.
+fn bf16_fault((major, minor): (i32, i32)) -> Option<String> {
+    (major < 8).then(|| {
+        format!(
+            "the model computes in bf16, which a card of compute capability {major}.{minor} cannot; it takes 8.0 or more \
+             (GeForce RTX 30, A100 and later), or DEVICE=cpu"
+        )
+    })
+}
+
 /// Gives back to the system what the models of `choice` took and no longer use: without it a card's memory pool, and
 /// the host's allocator, keep it for the next model.
 ///
@@ -154,6 +176,10 @@ mod cuda {
         Err(without_cuda())
     }
 
+    pub(super) fn compute_capability(_ordinal: usize) -> Result<(i32, i32), String> {
+        Err(without_cuda())
+    }
+
     pub(super) fn give_back(_ordinal: usize) -> Result<(), String> {
         Err(without_cuda())
     }
@@ -187,6 +213,12 @@ mod cuda {
             .and_then(|context| context.mem_get_info())
             .map_err(|error| format!("the card does not answer: {error:?}"))?;
         Ok(DeviceMemory { free: free as u64, total: total as u64 })
+    }
+
+    pub(super) fn compute_capability(ordinal: usize) -> Result<(i32, i32), String> {
+        CudaContext::new(ordinal)
+            .and_then(|context| context.compute_capability())
+            .map_err(|error| format!("the card does not answer: {error:?}"))
     }
 
     #[expect(unsafe_code, reason = "the driver's pools have no safe wrapper in cudarc")]

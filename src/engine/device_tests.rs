@@ -34,6 +34,16 @@ fn a_build_without_cuda_says_so() {
 }
 
 #[test]
+fn a_card_without_bf16_is_told_apart() {
+    assert!(check_bf16(DeviceChoice::Cpu).is_ok());
+    for (capability, is_refused) in [((7, 0), true), ((7, 5), true), ((8, 0), false), ((9, 0), false), ((12, 0), false)]
+    {
+        assert_eq!(bf16_fault(capability).is_some(), is_refused, "{capability:?}");
+    }
+    assert!(bf16_fault((7, 5)).unwrap().contains("capability 7.5"));
+}
+
+#[test]
 fn meminfo_is_in_kibibytes() {
     let report = "MemTotal:       24641704 kB\nMemFree:         1 kB\nMemAvailable:   24000000 kB\n";
     assert_eq!(parse_meminfo(report), Some(DeviceMemory { free: 24_000_000 * 1024, total: 24_641_704 * 1024 }));

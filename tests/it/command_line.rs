@@ -257,5 +257,9 @@ fn a_higgs_model_in_a_folder_speaks_in_the_voice_that_is_asked_for() {
     assert!(sounds[0].len() > 1_000 && sounds[0] != sounds[1] && sounds[0] == sounds[2]);
     let found = String::from_utf8(aichat(folder.path(), &["doctor"]).stdout).unwrap();
     let line = found.lines().find(|line| line.contains("higgs-audio-v2 would take")).unwrap();
-    assert_eq!(line.matches("fit").count(), 3, "{line}");
+    assert!(
+        line.contains("at 4 bits, 1 at once, 2048 positions each") && line.contains("the other models take"),
+        "{line}"
+    );
+    assert_eq!(line.matches("fit").count(), 1, "{line}");
 }

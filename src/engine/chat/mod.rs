@@ -204,6 +204,8 @@ fn invalid(field: &'static str, message: &str) -> Result<(), ProviderError> {
 }
 
 #[cfg(test)]
+pub(crate) use model::tests::tiny;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod weights_tests;

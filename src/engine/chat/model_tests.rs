@@ -13,7 +13,7 @@ use super::*;
 use crate::testing;
 
 /// A whole model file with random weights and a byte vocabulary: 256 bytes, one merge, five markers.
-pub(in super::super) fn tiny(architecture: &str) -> Vec<u8> {
+pub(crate) fn tiny(architecture: &str) -> Vec<u8> {
     let metadata = metadata(architecture);
     let tensors = tensors(architecture);
     let metadata: Vec<_> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();

@@ -22,6 +22,8 @@ use super::weights::{BranchWeights, HiggsWeights, LayerWeights, Matrix, float_ty
 use crate::nn::decoder::{RopeTable, scaled_frequencies};
 use crate::nn::kernel::PackedLinear;
 
+/// The place at which candle's scatter, on a CPU as on CUDA, writes nothing.
+const NOWHERE: u32 = u32::MAX;
 /// Rows of a prompt that attend together: bounds the scores to so many rows.
 const TILE: usize = 256;
 /// In a step, what is attended to is rounded up to so many positions: shapes, and what is compiled or captured for them,
@@ -106,12 +108,23 @@ struct Step {
     count: usize,
     /// Positions that are attended to, hidden ones among them.
     end: usize,
-    /// Where each row's keys go, `[rows * kv_heads, head_dim]`: row numbers in a layer's memory.
+    /// Where the keys of each slot of the run go, `[count, kv_heads, 1, head_dim]`: the position, [`NOWHERE`] for unused
+    /// slots. So laid out every number is written by a thread of its own.
     places: Tensor,
     /// `[count, 1, 1, end]`
     mask: Tensor,
     /// None where row i is the i-th slot of the run.
     order: Option<Order>,
+}
+
+impl Step {
+    /// `[rows, …]` to `[count, …]`.
+    fn by_slot(&self, rows: &Tensor) -> Result<Tensor> {
+        match &self.order {
+            Some(order) => rows.index_select(&order.rows, 0),
+            None => Ok(rows.clone()),
+        }
+    }
 }
 
 struct Order {
@@ -244,14 +257,14 @@ impl Model {
         };
         add(&mut readings.iter().flat_map(|reading| self.table_rows(reading.frame)));
         add(&mut readings.iter().map(|reading| reading.position as u32));
-        let place = |reading: &Reading<'_>, head| (reading.slot * kv_heads + head) * slots.positions + reading.position;
-        add(&mut readings.iter().flat_map(|reading| (0..kv_heads).map(move |head| place(reading, head) as u32)));
-        let (mut last, mut row_of) = (vec![0u32; count], vec![0u32; count]);
+        let (mut places, mut row_of) = (vec![NOWHERE; count], vec![0u32; count]);
         for (row, reading) in readings.iter().enumerate() {
-            last[reading.slot - first] = reading.position as u32;
+            places[reading.slot - first] = reading.position as u32;
             row_of[reading.slot - first] = row as u32;
         }
-        add(&mut last.into_iter());
+        add(&mut places.iter().copied());
+        // An unused slot's row attends to something, which nobody looks at.
+        add(&mut places.iter().map(|place| if *place == NOWHERE { 0 } else { *place }));
         add(&mut row_of.into_iter());
         add(&mut readings.iter().map(|reading| (reading.slot - first) as u32));
         let uploaded = Tensor::new(numbers, &self.device)?;
@@ -262,7 +275,10 @@ impl Model {
             first,
             count,
             end,
-            places: section(2)?.unsqueeze(1)?.broadcast_as((rows * kv_heads, head_dim))?.contiguous()?,
+            places: section(2)?
+                .reshape((count, 1, 1, 1))?
+                .broadcast_as((count, kv_heads, 1, head_dim))?
+                .contiguous()?,
             mask: self.mask(&section(3)?, end)?,
             order: (count != rows).then_some(order),
         };
@@ -406,8 +422,8 @@ impl Layer {
             }
             Attention::Step(step) => {
                 for (memory, rows) in [(keys, &key), (values, &value)] {
-                    let rows = rows.reshape(((), self.head_dim))?;
-                    memory.reshape(((), self.head_dim))?.scatter_set(&step.places, &rows, 0)?;
+                    let rows = step.by_slot(rows)?.unsqueeze(2)?;
+                    memory.narrow(0, step.first, step.count)?.scatter_set(&step.places, &rows, 2)?;
                 }
                 self.attend_step(&query, keys, values, step)?
             }
@@ -440,11 +456,7 @@ impl Layer {
     fn attend_step(&self, query: &Tensor, keys: &Tensor, values: &Tensor, step: &Step) -> Result<Tensor> {
         let seen = |memory: &Tensor| memory.narrow(0, step.first, step.count)?.narrow(2, 0, step.end);
         let group = self.heads / self.kv_heads;
-        let query = match &step.order {
-            Some(order) => query.index_select(&order.rows, 0)?,
-            None => query.clone(),
-        };
-        let query = query.reshape((step.count, self.kv_heads, group, self.head_dim))?;
+        let query = step.by_slot(query)?.reshape((step.count, self.kv_heads, group, self.head_dim))?;
         let scores = query.matmul(&seen(keys)?.t()?)?.to_dtype(DType::F32)?;
         let weights = softmax_last_dim(&scores.broadcast_add(&step.mask)?)?.to_dtype(values.dtype())?;
         let attended = weights.matmul(&seen(values)?)?.reshape((step.count, self.heads * self.head_dim))?;

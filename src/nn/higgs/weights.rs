@@ -46,6 +46,11 @@ impl Precision {
         }
     }
 
+    /// Whether a model of these sizes can be stored so.
+    pub fn fits(self, config: &HiggsConfig) -> bool {
+        self.refuse(config).is_ok()
+    }
+
     /// A row of a quantized matrix is whole blocks.
     fn refuse(self, config: &HiggsConfig) -> Result<(), HiggsError> {
         let Some(kind) = self.quantized() else { return Ok(()) };

@@ -1,7 +1,9 @@
 //! Higgs behind the [`SpeechSynthesizer`] door.
 //!
 //! Two threads: one owns the language model and advances all voices together (`desk`), the other owns the codec and
-//! makes sound of their codes (`vocoder`). The codec's encoder is loaded where a recording is enrolled, and given back.
+//! makes sound of their codes (`vocoder`). The codec's encoder is loaded where a recording is enrolled, and given back. It
+//! runs on the CPU, whatever the device: it is needed once per voice, and would take gigabytes of a card that others need
+//! all the time.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::desk::{self, Order};
+use super::layout::HiggsOptions;
 use super::limits::seed_of;
 use super::model::{Model, Network};
 use super::story::pieces;
@@ -26,8 +29,8 @@ use crate::engine::device::{self, DeviceChoice};
 use crate::engine::precedence::Precedence;
 use crate::engine::worker::{Ended, Resident, Worker};
 use crate::engine::{EngineError, failure};
-use crate::nn::higgs::codec::{CODEBOOKS, CODES, Chunking, Decoder, Encoder};
-use crate::nn::higgs::{Checkpoint, Codes, Higgs, HiggsConfig, LoadOptions, MemoryNeed, Precision};
+use crate::nn::higgs::codec::{CODEBOOKS, CODES, Decoder, Encoder};
+use crate::nn::higgs::{Checkpoint, Codes, Higgs, HiggsConfig};
 use crate::provider::{
     Flow, OwnVoice, ProviderError, SpeakRequest, SpeechChunk, SpeechSynthesizer, Urgency, VoiceInfo, VoiceStudio,
 };
@@ -41,57 +44,13 @@ const WAITING_COMMANDS: usize = 256;
 const CHUNKS_AHEAD: usize = 8;
 /// In characters: about twenty minutes of speech. A longer text is a book, whose chapters are requests of their own.
 const LONGEST_TEXT: usize = 20_000;
-/// Activations of a step, of a prompt's chunk and of the codec's windows.
-const ACTIVATIONS: u64 = 500 << 20;
-
-/// Of the published codec's weights, the encoder's among them.
-const PUBLISHED_CODEC: u64 = 830 << 20;
-
-/// How an engine is laid out.
-#[derive(Clone, Copy, Debug)]
-pub struct HiggsOptions {
-    pub precision: Precision,
-    /// Voices that speak at once. Their memory is taken at load.
-    pub slots: usize,
-    /// Most positions of a prompt and its speech together: 25 are a second.
-    pub positions: usize,
-    pub chunking: Chunking,
-}
-
-impl HiggsOptions {
-    /// From the best to the smallest.
-    pub const PRECISIONS: [Precision; 3] = [Precision::Float, Precision::Q8_0, Precision::Q4K];
-
-    /// Bytes that the published model takes with these options.
-    ///
-    /// # Errors
-    /// [`EngineError::Device`].
-    pub fn published_need(&self, device: DeviceChoice) -> Result<u64, EngineError> {
-        Ok(self.need(&HiggsConfig::published(), &device::open(device)?) + PUBLISHED_CODEC + ACTIVATIONS)
-    }
-
-    fn layout(&self) -> LoadOptions {
-        LoadOptions { precision: self.precision, slots: self.slots, positions: self.positions }
-    }
-
-    /// Of the language model alone.
-    fn need(&self, config: &HiggsConfig, device: &Device) -> u64 {
-        let need = MemoryNeed::of(config, self.precision, device);
-        need.weights + (self.slots * self.positions) as u64 * need.bytes_per_position
-    }
-}
-
-impl Default for HiggsOptions {
-    /// Three voices, each with half a minute of recording, what it said last and two minutes of speech.
-    fn default() -> Self {
-        Self { precision: Precision::Float, slots: 3, positions: 4096, chunking: Chunking::default() }
-    }
-}
 
 /// A loaded Higgs Audio v2.
 pub struct HiggsEngine {
     name: Arc<str>,
     studio: Arc<Studio>,
+    /// Voices that speak at once.
+    slots: usize,
     desk: Worker<Order>,
     /// The codec's thread, which the model's commands.
     vocoder: Ended,
@@ -108,7 +67,6 @@ struct Studio {
     codec: PathBuf,
     /// Names this codec's tokens: its weights' size tells it from another in its place.
     tokens: String,
-    device: DeviceChoice,
 }
 
 impl HiggsEngine {
@@ -152,10 +110,9 @@ impl HiggsEngine {
                 Ok((network(higgs), tokens))
             }
         };
-        let tokens = format!("{name}-{:x}", weights_of(codec)?);
-        let codec = codec.to_owned();
-        let studio = Studio { name: name.into(), config, voices: Voices::default(), codec, tokens, device };
-        let engine = Self::start(studio, options.chunking, load_model, load_codec)?;
+        let tokens = format!("{name}-{:x}", codec_bytes(codec)?);
+        let studio = Studio { name: name.into(), config, voices: Voices::default(), codec: codec.to_owned(), tokens };
+        let engine = Self::start(studio, options, load_model, load_codec)?;
         Ok(Self { precedence, ..engine })
     }
 
@@ -182,14 +139,14 @@ impl HiggsEngine {
             }
         };
         let (codec, tokens) = (PathBuf::new(), format!("{name}-random"));
-        let studio = Studio { name: name.into(), config, voices: Voices::default(), codec, tokens, device };
-        Self::start(studio, options.chunking, load_model, load_codec)
+        let studio = Studio { name: name.into(), config, voices: Voices::default(), codec, tokens };
+        Self::start(studio, options, load_model, load_codec)
     }
 
     /// An engine whose model has said a word and whose codec has made a sound, with the voices in words.
     fn start(
         studio: Studio,
-        chunking: Chunking,
+        HiggsOptions { slots, chunking, .. }: HiggsOptions,
         load_model: impl FnOnce() -> Result<(Box<dyn Network>, PromptTokens), EngineError> + Send + 'static,
         load_codec: impl FnOnce() -> Result<Decoder, EngineError> + Send + 'static,
     ) -> Result<Self, EngineError> {
@@ -216,28 +173,19 @@ impl HiggsEngine {
         let desk =
             Worker::spawn(&name, WAITING_REQUESTS, load_model, move |model, inbox| desk::run(model, inbox, vocoder))?;
         let precedence = Precedence::default();
-        let engine = Self { name, studio: Arc::new(studio), desk, vocoder: ended, precedence };
+        let engine = Self { name, studio: Arc::new(studio), slots, desk, vocoder: ended, precedence };
         for voice in standard() {
             engine.enrol(voice).map_err(|error| canary(&engine.name, &error))?;
         }
         Ok(engine)
     }
 
-    /// Bytes that an engine needs once loaded, the encoder among them.
-    ///
-    /// # Errors
-    /// As [`Self::load`], as far as the configs and the codec's file are concerned.
-    pub fn memory_estimate(
-        model: &Path,
-        codec: &Path,
-        device: DeviceChoice,
-        options: HiggsOptions,
-    ) -> Result<u64, EngineError> {
-        let need = options.need(&read_config(model)?, &device::open(device)?);
-        Ok(need + weights_of(codec)? + ACTIVATIONS)
+    /// Voices that speak at once; whoever asks beyond them waits.
+    pub fn slots(&self) -> usize {
+        self.slots
     }
 
-    /// Makes a voice available, in the place of one of that name. Blocks while a recording is encoded: a moment, and
+    /// Makes a voice available, in the place of one of that name. Blocks while a recording is encoded: seconds, and
     /// nothing where the same recording was enrolled before.
     ///
     /// # Errors
@@ -245,7 +193,7 @@ impl HiggsEngine {
     /// its words.
     pub fn enrol(&self, voice: HiggsVoice) -> Result<(), ProviderError> {
         let studio = &self.studio;
-        studio.voices.enrol(&studio.config, voice, |sound| studio.encoded(sound))
+        studio.voices.enrol(&studio.config, voice, &studio.tokens, |sound| studio.encoded(sound))
     }
 
     /// Takes a voice away. What speaks with it goes on. False where there is none of that name.
@@ -318,11 +266,11 @@ impl Studio {
     fn encode(&self, sound: Speech) -> Result<Codes, EngineError> {
         let thread = format!("{}-encoder", self.name);
         let failed = |reason: &str| EngineError::Thread { name: thread.clone(), reason: reason.to_owned() };
-        let (codec, device, name) = (self.codec.clone(), self.device, Arc::clone(&self.name));
+        let (codec, name) = (self.codec.clone(), Arc::clone(&self.name));
         let encoded = Arc::new(Mutex::new(None));
         let answer = Arc::clone(&encoded);
         let work = move || {
-            let encoder = Encoder::load(&codec, &device::open(device)?)?;
+            let encoder = Encoder::load(&codec, &Device::Cpu)?;
             let frames = encoder.encode(sound.as_slice()).map_err(|error| canary(&name, &error))?;
             *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(Codes::from_arrays(&frames));
             Ok(())
@@ -427,7 +375,7 @@ impl SpeechSynthesizer for HiggsEngine {
 }
 
 /// The model's config, where it goes with the codec.
-fn read_config(model: &Path) -> Result<HiggsConfig, EngineError> {
+pub(super) fn read_config(model: &Path) -> Result<HiggsConfig, EngineError> {
     let config = HiggsConfig::from_folder(model)?;
     if config.codebooks != CODEBOOKS || config.codes != CODES {
         let reason = format!(
@@ -440,7 +388,7 @@ fn read_config(model: &Path) -> Result<HiggsConfig, EngineError> {
 }
 
 /// Bytes of the codec's weights, which are stored as they are used.
-fn weights_of(codec: &Path) -> Result<u64, EngineError> {
+pub(super) fn codec_bytes(codec: &Path) -> Result<u64, EngineError> {
     let bytes = ["model.safetensors", "model.pth"].iter().find_map(|file| std::fs::metadata(codec.join(file)).ok());
     bytes.map(|file| file.len()).ok_or_else(|| EngineError::BadFile {
         path: codec.to_owned(),

@@ -327,12 +327,28 @@ async fn a_damaged_folder_is_refused_by_what_is_wrong_and_another_engine_lives()
     assert!(!heard(&alive, request("Hello.", "clara")).await.is_empty());
 }
 
+#[tokio::test]
+async fn an_encoder_that_fails_is_told_and_the_engine_lives() {
+    let codec = copied("higgs_codec/transformers");
+    let (model, _) = folders();
+    let load = HiggsEngine::load("higgs", &model, codec.path(), DeviceChoice::Cpu, OPTIONS, Precedence::default());
+    let (engine, enrol) = (load.unwrap(), || cloned("me", Recording::Sound(sound(1.5))));
+    let (weights, away) = (codec.path().join("model.safetensors"), codec.path().join("away"));
+    std::fs::rename(&weights, &away).unwrap();
+    let failed = ProviderError::Failed { what: "higgs".to_owned() };
+    assert_eq!(engine.enrol(enrol()).unwrap_err(), failed);
+    assert!(!heard(&engine, request("Hello.", "clara")).await.is_empty());
+    // A failure is nothing that is kept.
+    std::fs::rename(&away, &weights).unwrap();
+    engine.enrol(enrol()).unwrap();
+    assert!(!heard(&engine, request("Hello.", "me")).await.is_empty());
+}
+
 #[test]
 fn what_it_needs_is_known_before_it_is_loaded() {
     let (model, codec) = (fixture("higgs_lm/wide"), fixture("higgs_codec/transformers"));
-    let need = |options| HiggsEngine::memory_estimate(&model, &codec, DeviceChoice::Cpu, options).unwrap();
-    let usual = HiggsOptions::default();
-    let more = need(HiggsOptions { slots: usual.slots + 1, ..usual }) - need(usual);
+    let need = |slots| HiggsChoice::all(&model, &codec, DeviceChoice::Cpu, slots).unwrap()[0].bytes;
+    let more = need(4) - need(3);
     // Two layers of one head of 8 numbers, keys and values, in f32.
     assert_eq!(more, 4096 * 2 * 8 * 2 * 4);
 }

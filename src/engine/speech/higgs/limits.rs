@@ -25,6 +25,20 @@ const ATTEMPTS: u32 = 3;
 
 /// Frames after which speech for `text` ([`super::text::fit_to_speak`]) has run away.
 pub fn most_frames(text: &str) -> usize {
+    frames(seconds(text) * PATIENCE)
+}
+
+/// Frames that a slow speaker takes: with less, speech for `text` may be cut off before its end.
+pub fn needed_frames(text: &str) -> usize {
+    frames(seconds(text))
+}
+
+fn frames(seconds: f64) -> usize {
+    ((seconds + SILENCE) * RATE).ceil() as usize
+}
+
+/// What a slow speaker takes for `text`, without the silence around it.
+pub fn seconds(text: &str) -> f64 {
     let mut seconds = text.matches("<SE>").count() as f64 * SOUND + text.matches("<SE_s>").count() as f64 * SONG;
     let mut in_pause = false;
     for character in text.chars() {
@@ -32,7 +46,7 @@ pub fn most_frames(text: &str) -> usize {
         seconds += if is_pause { f64::from(u8::from(!in_pause)) * PAUSE } else { seconds_of(character) };
         in_pause = is_pause;
     }
-    ((seconds * PATIENCE + SILENCE) * RATE).ceil() as usize
+    seconds
 }
 
 /// What a slow speaker takes for a character, without pauses.

@@ -6,21 +6,19 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::limits::most_frames;
+use super::limits::{most_frames, needed_frames};
 use super::story::Story;
 use super::text::{fit_to_speak, is_musical};
 use super::tokens::PromptTokens;
 use crate::engine::{EngineError, failure};
 use crate::nn::higgs::codec::CODEBOOKS;
 use crate::nn::higgs::{
-    Higgs, HiggsConfig, HiggsError, Outcome, Prompt, RepetitionRule, Speaker, SpeechSettings, Utterance,
+    Higgs, HiggsConfig, HiggsError, Outcome, Prompt, RepetitionRule, Segment, Speaker, SpeechSettings, Utterance,
 };
 use crate::provider::ProviderError;
 
 /// A prompt leaves room for two seconds at least.
 const LEAST_FRAMES: usize = 50;
-/// What the texts of earlier speech take of a prompt's room for that speech: words are few beside their frames.
-const SPEECH_SHARE: (usize, usize) = (3, 4);
 /// A voice that the model makes up is steadier so.
 const MADE_UP_TEMPERATURE: f32 = 0.3;
 
@@ -73,7 +71,9 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// The prompt for `text`, with as much of the story as there is room for, and the most frames of its speech.
+    /// The prompt for `text`, with as much of the story as there is room for, and the most frames of its speech. What the
+    /// text needs has its room first, then the story, without which a voice drifts, and then what a text that does not end
+    /// may take beyond that.
     pub(super) fn compose(&self, story: &Story, text: &str) -> Result<(Prompt, usize), ProviderError> {
         let prompt = |context: usize| {
             self.tokens.prompt(&story.script(text, context)).map_err(|error| failure(&self.name, &error))
@@ -88,11 +88,20 @@ impl Model {
             );
             return Err(ProviderError::InvalidRequest { field: "voice", message });
         }
-        let frames = most_frames(&fit_to_speak(text)).min(room);
-        let (part, whole) = SPEECH_SHARE;
-        let full = prompt((room - frames) * part / whole)?;
-        let fits = full.len() + frames <= self.higgs.positions();
-        Ok((if fits { full } else { bare }, frames))
+        let text = fit_to_speak(text);
+        let spoken = |prompt: &Prompt| -> usize { prompt.segments().iter().map(frames_of).sum() };
+        let longest = self.higgs.positions() - needed_frames(&text).min(room);
+        let mut context = longest - bare.len();
+        let full = loop {
+            // The words of earlier speech take room beside its frames.
+            let full = prompt(context)?;
+            match full.len().saturating_sub(longest) {
+                0 => break full,
+                beyond => context = (spoken(&full) - spoken(&bare)).saturating_sub(beyond),
+            }
+        };
+        let frames = most_frames(&text).min(self.higgs.positions() - full.len());
+        Ok((full, frames))
     }
 
     pub(super) fn utterance(&self, story: &Story, prompt: &Prompt, piece: &str, frames: usize, seed: u64) -> Utterance {
@@ -131,6 +140,10 @@ impl Model {
         self.higgs.reset(0, 0)?;
         Ok(())
     }
+}
+
+fn frames_of(segment: &Segment) -> usize {
+    if matches!(segment, Segment::Audio(_)) { segment.len() } else { 0 }
 }
 
 /// A panic in `work` is the end of what was at work, not of the thread.

@@ -6,14 +6,17 @@
 
 use std::collections::VecDeque;
 
+use super::limits;
 use super::prompt::{Said, Script, Setting};
+use super::text::fit_to_speak;
 use crate::nn::higgs::{Codes, HiggsConfig, Outcome};
 use crate::text::Chunker;
 
 /// What was said so many times last is context. More would cost memory and time and change nothing that is heard.
 const KEPT: usize = 2;
-/// Words of a piece of a long text: shorter pieces are less steady, longer ones run away.
-const PIECE_WORDS: usize = 120;
+/// What a slow speaker takes for a piece of a long text, in seconds: sixty words of English. Shorter pieces are less
+/// steady; with longer ones there is no room in a prompt for those before them, without which a voice is another in each.
+const PIECE_SECONDS: f64 = 30.0;
 /// Speech shorter than this tells nothing about a voice: two seconds.
 const TELLING_COLUMNS: usize = 50;
 
@@ -76,14 +79,14 @@ impl Story {
 pub fn pieces(text: &str) -> Vec<String> {
     let mut pieces: Vec<String> = Vec::new();
     for paragraph in text.split("\n\n") {
-        let mut words = PIECE_WORDS;
+        let mut seconds = PIECE_SECONDS;
         for sentence in sentences(paragraph) {
-            let more = sentence.split_whitespace().count();
-            words += more;
+            let more = limits::seconds(&fit_to_speak(&sentence));
+            seconds += more;
             match pieces.last_mut() {
-                Some(piece) if words <= PIECE_WORDS => piece.push_str(&sentence),
+                Some(piece) if seconds <= PIECE_SECONDS => piece.push_str(&sentence),
                 _ => {
-                    words = more;
+                    seconds = more;
                     pieces.push(sentence);
                 }
             }

@@ -2,7 +2,7 @@
 //! come with a request.
 //!
 //! A recording's codes are computed once and kept by what it sounds like, so that enrolling the same recording again, or
-//! under another name, costs nothing. Those of a request's voice are kept beside its recording, too, for the next start.
+//! under another name, costs nothing. Those of a recording that can keep them are kept beside it, too, for the next start.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::prompt::{Reference, Setting, Voice};
 use crate::audio::Speech;
 use crate::nn::higgs::{Codes, HiggsConfig};
-use crate::provider::{Gender, Language, OwnVoice, ProviderError, VoiceEngine, VoiceInfo, VoiceReference};
+use crate::provider::{Gender, Language, OwnVoice, ProviderError, VoiceEngine, VoiceInfo, VoiceRecording};
 
 /// Seconds of a recording: with less no voice is known, with more the prompt is long and the voice no better.
 const SHORTEST: f64 = 1.0;
@@ -89,6 +89,8 @@ pub enum Recording {
     Codes(Codes),
     /// 1 to 30 seconds.
     Sound(Speech),
+    /// The same, of which the codes are kept.
+    Kept(Arc<dyn VoiceRecording>),
 }
 
 /// The voices that every engine has.
@@ -124,7 +126,7 @@ pub(super) struct Voices {
 
 impl Voices {
     /// Makes a voice available, in the place of one of that name. `encode` makes a recording's codes; it is not asked
-    /// for one that is known.
+    /// for one that is known, or whose codes are kept under the name `tokens`.
     ///
     /// # Errors
     /// [`ProviderError::InvalidRequest`] says what is wrong with it; what `encode` says.
@@ -132,6 +134,7 @@ impl Voices {
         &self,
         config: &HiggsConfig,
         voice: HiggsVoice,
+        tokens: &str,
         encode: impl FnOnce(Speech) -> Result<Codes, ProviderError>,
     ) -> Result<(), ProviderError> {
         let HiggsVoice { name, language, kind } = voice;
@@ -148,6 +151,7 @@ impl Voices {
                 let codes = match recording {
                     Recording::Codes(codes) => codes,
                     Recording::Sound(sound) => self.encoded(sound, encode)?,
+                    Recording::Kept(recording) => reference_codes(config, &*recording, tokens, encode)?,
                 };
                 check_codes(config, &codes)?;
                 (Voice::Cloned(Reference::new(config, &transcript, &codes)), scene)
@@ -212,7 +216,8 @@ impl Voices {
         if let Some(known) = self.own(config, own)? {
             return Ok(known);
         }
-        let codes = own.reference.as_ref().map(|it| reference_codes(config, it, tokens, encode)).transpose()?;
+        let codes =
+            own.reference.as_ref().map(|it| reference_codes(config, &*it.recording, tokens, encode)).transpose()?;
         if let (Some(reference), Some(codes)) = (&own.reference, &codes) {
             let mut kept = lock(&self.own);
             if kept.len() >= MOST_KEPT {
@@ -288,23 +293,23 @@ fn enrolled(config: &HiggsConfig, own: &OwnVoice, codes: Option<&Codes>) -> Resu
     Ok(Arc::new(Enrolled { name: Arc::clone(&own.name), language: own.language.clone(), setting }))
 }
 
-/// The codes of a request's recording: those that were kept, or what `encode` makes of it.
+/// The codes of a recording: those that were kept, or what `encode` makes of it.
 fn reference_codes(
     config: &HiggsConfig,
-    reference: &VoiceReference,
+    recording: &dyn VoiceRecording,
     tokens: &str,
     encode: impl FnOnce(Speech) -> Result<Codes, ProviderError>,
 ) -> Result<Codes, ProviderError> {
-    let kept = reference.recording.kept(tokens).and_then(|bytes| from_bytes(&bytes));
+    let kept = recording.kept(tokens).and_then(|bytes| from_bytes(&bytes));
     // What lies on a disk may be anything: codes that are none of this model's are made again.
     if let Some(codes) = kept.filter(|codes| check_codes(config, codes).is_ok()) {
         return Ok(codes);
     }
-    let sound = reference.recording.sound()?;
+    let sound = recording.sound()?;
     check_sound(&sound)?;
     let codes = encode(sound)?;
     check_codes(config, &codes)?;
-    reference.recording.keep(tokens, &to_bytes(&codes));
+    recording.keep(tokens, &to_bytes(&codes));
     Ok(codes)
 }
 

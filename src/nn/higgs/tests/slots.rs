@@ -112,6 +112,40 @@ fn rows_of_a_batch_speak_what_each_speaks_alone() {
     }
 }
 
+#[test]
+fn a_slot_that_waits_between_two_that_speak_keeps_what_it_holds() {
+    let mut higgs = tiny("boson");
+    let prompts = prompts(higgs.config());
+    let alone = alone(&prompts[1], 11);
+    let mut utterances: Vec<Utterance> = prompts
+        .iter()
+        .zip(10..)
+        .map(|(prompt, seed)| Utterance::new(higgs.config(), settings(), seed, &prompt.heard(higgs.config(), 7)))
+        .collect();
+    for (slot, prompt) in prompts.iter().enumerate() {
+        higgs.prefill(slot, prompt, usize::MAX).unwrap();
+    }
+    let [first, waiting, last] = utterances.as_mut_slice() else { panic!("three") };
+    let step = |higgs: &mut Higgs, speakers: Vec<(usize, &mut Utterance)>| {
+        let speakers = speakers.into_iter().map(|(slot, utterance)| Speaker { slot, utterance });
+        higgs.step(&mut speakers.collect::<Vec<_>>()).unwrap();
+    };
+    // It waits at its beginning, and again in its midst.
+    for _ in 0..5 {
+        step(&mut higgs, vec![(0, first), (2, last)]);
+    }
+    for _ in 0..5 {
+        step(&mut higgs, vec![(1, waiting)]);
+    }
+    for _ in 0..5 {
+        step(&mut higgs, vec![(0, first), (2, last)]);
+    }
+    while waiting.outcome().is_none() {
+        step(&mut higgs, vec![(1, waiting)]);
+    }
+    assert_eq!(waiting.frames(), alone.frames());
+}
+
 /// Slots that are admitted late, cancelled, and used again by others.
 #[test]
 fn who_comes_and_goes_does_not_change_what_the_others_speak() {

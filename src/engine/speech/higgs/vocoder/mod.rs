@@ -5,6 +5,8 @@
 //! thousandth of the sound, and are made into sound when there is room for it. Codes are taken in as long as not too
 //! many wait; beyond that the model waits.
 
+#[cfg(test)]
+mod failing_tests;
 mod words;
 
 use std::collections::VecDeque;

@@ -37,6 +37,7 @@ use crate::session::settings::{BadField, Settings};
 
 /// What happens to a session.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "few of them, each moved once")]
 pub(super) enum Event {
     Heard(Heard),
     Thought {

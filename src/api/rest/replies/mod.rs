@@ -66,7 +66,7 @@ struct Ask {
     #[schema(max_items = 8)]
     character_ids: Option<Vec<String>>,
     /// The language model, for this request only; else each character's own.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 200, pattern = "^[!-~]+$")]
     model: Option<String>,
     /// For this request only; what is not said is as each character's own settings say.
     parameters: Option<Parameters>,
@@ -80,7 +80,7 @@ struct Ask {
 #[schema(as = ReplyOptions)]
 struct How {
     /// The language model, for this request only; else the character's own.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 200, pattern = "^[!-~]+$")]
     model: Option<String>,
     parameters: Option<Parameters>,
     /// `text` (the default) or `audio`, which is spoken too.

@@ -357,6 +357,7 @@ async fn what_cannot_be_is_refused_by_name(database: TestStore) {
         (json!({"text": 1}), "text"),
         (json!({"text": "Hi", "output": "song"}), "output"),
         (json!({"text": "Hi", "model": ""}), "model"),
+        (json!({"text": "Hi", "model": "two words"}), "model"),
         (json!({"text": "Hi", "character_ids": "mira"}), "character_ids"),
         (json!({"text": "Hi", "character_ids": ["a", "b", "c", "d", "e", "f", "g", "h", "i"]}), "character_ids"),
         (json!({"text": "Hi", "parameters": {"temperature": 3}}), "parameters.temperature"),

@@ -198,7 +198,7 @@ async fn an_address_names_each_character_once_and_not_too_many() {
     let mut client = server.connect(&format!("?conversation_id={known}&character_ids=mira-001,%20mira-001,")).await;
     let started = client.next().await;
     assert_eq!(started["characters"].as_array().unwrap().len(), 1, "{started}");
-    let many = vec!["mira-001"; 9].join(",");
+    let many = ["mira-001"; 9].join(",");
     let refusal = connect_async(format!("ws://{}/ws?character_ids={many}", server.address)).await.unwrap_err();
     let SocketError::Http(answer) = refusal else { panic!("{refusal}") };
     let body = String::from_utf8_lossy(answer.body().as_ref().unwrap()).into_owned();

@@ -9,12 +9,19 @@ pub(super) struct Work {
     speaking: bool,
     /// Speech has ended and is not written down yet.
     hearing: bool,
-    /// A character has the floor.
-    floor: bool,
-    /// Something was said that may be answered, or its reply has not ended.
-    replying: bool,
+    reply: Reply,
     /// Something happened: there is something to come back to.
     has_begun: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reply {
+    #[default]
+    None,
+    /// Something was said that somebody may answer.
+    Owed,
+    /// A character has the floor.
+    UnderWay,
 }
 
 impl Work {
@@ -24,12 +31,12 @@ impl Work {
     }
 
     /// Whether a draining server has to wait for it.
-    pub(super) const fn is_under_way(&self) -> bool {
-        self.hearing || self.replying
+    pub(super) fn is_under_way(&self) -> bool {
+        self.hearing || self.is_replying()
     }
 
-    pub(super) const fn is_replying(&self) -> bool {
-        self.replying
+    pub(super) fn is_replying(&self) -> bool {
+        self.reply != Reply::None
     }
 
     /// Whether a client that comes back would miss something.
@@ -43,18 +50,22 @@ impl Work {
             Output::SpeechStopped { .. } => (self.speaking, self.hearing) = (false, true),
             Output::Transcription(heard) if heard.is_final => {
                 self.hearing = false;
-                self.replying |= !heard.text.is_empty();
+                if !heard.text.is_empty() && self.reply == Reply::None {
+                    self.reply = Reply::Owed;
+                }
             }
             // Whoever answers it has had the floor since before it was stored, unless the user has not finished.
-            Output::MessageSaved { role: Role::User, .. } => {
-                self.replying &= self.floor || self.speaking || self.hearing;
+            Output::MessageSaved { role: Role::User, .. }
+                if self.reply == Reply::Owed && !self.speaking && !self.hearing =>
+            {
+                self.reply = Reply::None;
             }
-            Output::SpeakerChanged { character_id } => {
-                self.floor = character_id.is_some();
-                self.replying = self.floor;
+            Output::SpeakerChanged { character_id: Some(_) } | Output::TextChunk { .. } | Output::Audio(_) => {
+                self.reply = Reply::UnderWay;
             }
-            Output::TextChunk { .. } | Output::Audio(_) => self.replying = true,
-            Output::TurnComplete(_) | Output::Interrupted { .. } => self.replying = false,
+            Output::SpeakerChanged { character_id: None } | Output::TurnComplete(_) | Output::Interrupted { .. } => {
+                self.reply = Reply::None;
+            }
             Output::Error(_) => self.hearing = false,
             _ => {}
         }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::Work;
 use crate::audio::Samples;
 use crate::provider::Role;
@@ -34,7 +36,7 @@ fn written() -> Output {
 }
 
 fn ended() -> Output {
-    Output::Interrupted { turn: Turn(1), item_id: "i".into(), heard_text: "Yes.".into(), heard: Default::default() }
+    Output::Interrupted { turn: Turn(1), item_id: "i".into(), heard_text: "Yes.".into(), heard: Duration::ZERO }
 }
 
 /// Whether it is under way after each of these.

@@ -29,6 +29,7 @@ pub(in crate::nn) use config::{check_heads, check_numbers, check_sizes};
 pub use gguf::GgufFile;
 pub(in crate::nn) use hub_model::{RopeJson, read_json, shards};
 pub(in crate::nn) use rope::{RopeTable, scaled_frequencies};
+pub(in crate::nn) use tensor::NOWHERE;
 
 use cache::Store;
 use cpu::CpuDecoder;

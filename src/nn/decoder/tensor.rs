@@ -192,6 +192,9 @@ struct Tile {
     local_mask: Option<Tensor>,
 }
 
+/// The place at which candle's scatter, on a CPU as on CUDA, writes nothing.
+pub(in crate::nn) const NOWHERE: u32 = u32::MAX;
+
 /// One token each for several slots: a run of slots attends at once, the unused ones among them for nothing.
 struct Slots {
     first: usize,
@@ -202,7 +205,8 @@ struct Slots {
     rows: Tensor,
     /// `[rows]`: the place of each row in the run.
     places: Tensor,
-    /// Where each row's keys go, `[rows * kv_heads, head_dim]`: row numbers in a layer's memory.
+    /// Where the keys of each slot of the run go, `[count, kv_heads, 1, head_dim]`: the position, [`NOWHERE`] for unused
+    /// ones. So laid out a card writes every number by a thread of its own.
     memory_places: Tensor,
     /// `[count, 1, 1, end]`.
     mask: Tensor,
@@ -231,7 +235,7 @@ impl Call {
             turns: store.turns.at(&positions)?,
             local_turns: store.local_turns.as_ref().map(|turns| turns.at(&positions)).transpose()?,
             attention: if singles {
-                Attention::BySlot(Slots::new(config, store.positions, spans, window, device)?)
+                Attention::BySlot(Slots::new(config, spans, window, device)?)
             } else {
                 Attention::BySpan(tiles(spans, window, device)?)
             },
@@ -285,13 +289,7 @@ fn cell(sees: bool) -> f32 {
 }
 
 impl Slots {
-    fn new(
-        config: &DecoderConfig,
-        capacity: usize,
-        spans: &[Span<'_>],
-        window: Option<usize>,
-        device: &Device,
-    ) -> Result<Self> {
+    fn new(config: &DecoderConfig, spans: &[Span<'_>], window: Option<usize>, device: &Device) -> Result<Self> {
         let first = spans.iter().map(|span| span.slot).min().unwrap_or(0);
         let last = spans.iter().map(|span| span.slot).max().unwrap_or(0);
         let end = spans.iter().map(|span| span.start + 1).max().unwrap_or(0);
@@ -307,10 +305,10 @@ impl Slots {
             Tensor::from_vec(cells.collect::<Vec<f32>>(), (count, 1, 1, end), device)
         };
         let places: Vec<u32> = spans.iter().map(|span| (span.slot - first) as u32).collect();
-        let kv_heads = config.kv_heads;
-        let place = |span: &Span<'_>, head: usize| ((span.slot * kv_heads + head) * capacity + span.start) as u32;
-        let memory_places: Vec<u32> =
-            spans.iter().flat_map(|span| (0..kv_heads).map(move |head| place(span, head))).collect();
+        let mut memory_places = vec![NOWHERE; count];
+        for span in spans {
+            memory_places[span.slot - first] = span.start as u32;
+        }
         Ok(Self {
             first,
             count,
@@ -319,8 +317,8 @@ impl Slots {
             local_mask: window.map(mask).transpose()?,
             rows: Tensor::from_vec(rows, count, device)?,
             places: Tensor::from_vec(places, spans.len(), device)?,
-            memory_places: Tensor::from_vec(memory_places, (spans.len() * kv_heads, 1), device)?
-                .broadcast_as((spans.len() * kv_heads, config.head_dim))?
+            memory_places: Tensor::from_vec(memory_places, (count, 1, 1, 1), device)?
+                .broadcast_as((count, config.kv_heads, 1, config.head_dim))?
                 .contiguous()?,
         })
     }
@@ -442,8 +440,8 @@ impl Layer {
                 memory.narrow(0, tile.slot, 1)?.slice_set(&read, 2, tile.end - tile.rows)
             }),
             Attention::BySlot(slots) => {
-                let rows = rows.reshape(((), self.head_dim))?;
-                memory.reshape(((), self.head_dim))?.scatter_set(&slots.memory_places, &rows, 0)
+                let rows = rows.index_select(&slots.rows, 0)?.unsqueeze(2)?;
+                memory.narrow(0, slots.first, slots.count)?.scatter_set(&slots.memory_places, &rows, 2)
             }
         }
     }

@@ -19,11 +19,9 @@ use super::cache::Slots;
 use super::config::HiggsConfig;
 use super::prompt::{Prompt, Run, Segment};
 use super::weights::{BranchWeights, HiggsWeights, LayerWeights, Matrix, float_type};
-use crate::nn::decoder::{RopeTable, scaled_frequencies};
+use crate::nn::decoder::{NOWHERE, RopeTable, scaled_frequencies};
 use crate::nn::kernel::PackedLinear;
 
-/// The place at which candle's scatter, on a CPU as on CUDA, writes nothing.
-const NOWHERE: u32 = u32::MAX;
 /// Rows of a prompt that attend together: bounds the scores to so many rows.
 const TILE: usize = 256;
 /// In a step, what is attended to is rounded up to so many positions: shapes, and what is compiled or captured for them,

@@ -39,8 +39,6 @@ pub(super) struct TensorStore {
     values: Vec<Tensor>,
     /// What keys and values are rounded to before they are written.
     precision: DType,
-    /// Of one slot.
-    positions: usize,
     turns: Turns,
     local_turns: Option<Turns>,
 }
@@ -135,7 +133,6 @@ impl TensorDecoder {
             keys: (0..layers).map(|_| zeros()).collect::<Result<_>>()?,
             values: (0..layers).map(|_| zeros()).collect::<Result<_>>()?,
             precision: self.cache_type(),
-            positions,
             turns: turns(&self.frequencies)?,
             local_turns: self.local_frequencies.as_ref().map(turns).transpose()?,
         })
@@ -245,6 +242,21 @@ impl Call {
                 count => Some(Tensor::from_vec(wanted, count, device)?),
             },
         })
+    }
+
+    /// Writes `rows`, `[rows, kv_heads, head_dim]`, into a layer's memory of keys or values.
+    fn write(&self, memory: &Tensor, rows: &Tensor) -> Result<()> {
+        let rows = rows.to_dtype(self.precision)?.to_dtype(memory.dtype())?;
+        match &self.attention {
+            Attention::BySpan(tiles) => tiles.iter().try_for_each(|tile| {
+                let read = rows.narrow(0, tile.row, tile.rows)?.transpose(0, 1)?.contiguous()?.unsqueeze(0)?;
+                memory.narrow(0, tile.slot, 1)?.slice_set(&read, 2, tile.end - tile.rows)
+            }),
+            Attention::BySlot(slots) => {
+                let rows = rows.index_select(&slots.rows, 0)?.unsqueeze(2)?;
+                memory.narrow(0, slots.first, slots.count)?.scatter_set(&slots.memory_places, &rows, 2)
+            }
+        }
     }
 }
 
@@ -418,8 +430,8 @@ impl Layer {
         };
         let query = turns.turn(&self.norm_where(&query, self.query_norm.as_ref())?)?;
         let key = turns.turn(&self.norm_where(&key, self.key_norm.as_ref())?)?;
-        self.write(keys, &key, call)?;
-        self.write(values, &value, call)?;
+        call.write(keys, &key)?;
+        call.write(values, &value)?;
         let query = (query * self.query_scale)?.to_dtype(keys.dtype())?;
         let attended = match &call.attention {
             Attention::BySpan(tiles) => {
@@ -429,21 +441,6 @@ impl Layer {
             Attention::BySlot(slots) => self.attend_slots(&query, keys, values, slots)?,
         };
         self.output.forward(&attended)
-    }
-
-    /// `rows`: `[rows, kv_heads, head_dim]`.
-    fn write(&self, memory: &Tensor, rows: &Tensor, call: &Call) -> Result<()> {
-        let rows = rows.to_dtype(call.precision)?.to_dtype(memory.dtype())?;
-        match &call.attention {
-            Attention::BySpan(tiles) => tiles.iter().try_for_each(|tile| {
-                let read = rows.narrow(0, tile.row, tile.rows)?.transpose(0, 1)?.contiguous()?.unsqueeze(0)?;
-                memory.narrow(0, tile.slot, 1)?.slice_set(&read, 2, tile.end - tile.rows)
-            }),
-            Attention::BySlot(slots) => {
-                let rows = rows.index_select(&slots.rows, 0)?.unsqueeze(2)?;
-                memory.narrow(0, slots.first, slots.count)?.scatter_set(&slots.memory_places, &rows, 2)
-            }
-        }
     }
 
     /// `[tile.rows, heads * head_dim]` of `query`: `[rows, heads, head_dim]`.

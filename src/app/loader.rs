@@ -66,15 +66,17 @@ impl Loader {
     pub(super) fn weights(&self, name: &ModelName) -> anyhow::Result<PathBuf> {
         match name {
             ModelName::Local(name) => {
+                // The model's own first: whoever fetches it fetches its companion, too.
+                let weights = match self.folders.get(name.as_str()) {
+                    Some(folder) => folder.clone(),
+                    None => self.catalog.weights(name)?,
+                };
                 if let Some(companion) = &self.catalog.manifest(name)?.companion
                     && !self.folders.contains_key(companion.as_str())
                 {
                     self.catalog.weights(companion)?;
                 }
-                match self.folders.get(name.as_str()) {
-                    Some(folder) => Ok(folder.clone()),
-                    None => Ok(self.catalog.weights(name)?),
-                }
+                Ok(weights)
             }
             ModelName::File(path) if path.is_file() => Ok(path.clone()),
             ModelName::File(path) => Err(anyhow!("the model file {} is not there", path.display())),

@@ -18,6 +18,8 @@ use crate::session::settings::{OutputKind, SettingsPatch};
 const OWN_ID_BYTES: usize = 128;
 /// No id of ours, and no model's name, has more characters; REST takes as many.
 const ID: usize = 200;
+/// Of a text; REST takes as many, so that what is said here can be imported there.
+const TEXT: usize = 100_000;
 /// So many characters of what a client sent are repeated to it where they are wrong.
 const REPEATED: usize = 64;
 /// And so many of what is wrong with a setting, which may quote it.
@@ -175,6 +177,9 @@ fn read_text(fields: &Fields<'_>) -> Result<Input, Refusal> {
     let text = fields.text("text")?;
     if text.trim().is_empty() {
         return Err(bad_field("text", "must not be empty"));
+    }
+    if text.chars().count() > TEXT {
+        return Err(bad_field("text", &format!("must have at most {TEXT} characters")));
     }
     let client_message_id = fields.optional_text("client_message_id")?;
     if client_message_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > OWN_ID_BYTES) {

@@ -101,6 +101,7 @@ fn a_refusal_names_the_field_and_keeps_the_ref() {
         (json!({"type": "text_message", "text": "x", "output": "song"}), "bad_field", "output"),
         (json!({"type": "text_message", "text": "x", "client_message_id": ""}), "bad_field", "client_message_id"),
         (json!({"type": "text_message", "text": "x", "attachments": [{}]}), "bad_field", "attachments"),
+        (json!({"type": "text_message", "text": "é".repeat(100_001)}), "bad_field", "text"),
         (json!({"type": "text_message", "text": "x", "character_ids": "all"}), "bad_field", "character_ids"),
         (json!({"type": "playback_ack", "item_id": "i"}), "bad_field", "played_ms"),
         (json!({"type": "interrupt", "played_ms": "now"}), "bad_field", "played_ms"),

@@ -36,7 +36,7 @@ pub(super) struct Doubts {
 enum Doubt {
     /// An agreement or an echo.
     Any,
-    /// What it began beside was stopped otherwise: only an echo of it.
+    /// An echo: what it began beside was stopped, by its own first words or otherwise.
     Echo,
 }
 
@@ -49,7 +49,7 @@ impl Doubts {
         }
     }
 
-    /// Of what was audible this was said last; then something else than these voices stopped it.
+    /// Of what was audible this was said last; then it was stopped.
     pub(super) fn outlast_cut(&mut self, said: &str) {
         self.ducked = None;
         self.utterances.values_mut().for_each(|doubt| *doubt = Doubt::Echo);
@@ -82,7 +82,10 @@ impl Machine {
 
     /// Takes in what an utterance probably says so far.
     pub(super) fn guessed(&mut self, now: Instant, transcription: Transcription) {
-        if !is_guessed_word(&transcription) {
+        let settled: String = transcription.text.chars().take(transcription.stable_chars).collect();
+        // What is guessed after the words of an echo is often made up of them.
+        let is_echo = word_count(&settled) > 1 && self.is_echo(now, &settled);
+        if !is_guessed_word(&transcription) && !is_echo {
             self.judge(now, &transcription.item_id, &transcription.text);
         }
         self.tell(Output::Transcription(transcription));
@@ -91,7 +94,8 @@ impl Machine {
     /// Takes in what an utterance says so far. It interrupts where it means it.
     pub(super) fn judge(&mut self, now: Instant, utterance: &str, text: &str) {
         if self.doubts.utterances.get(utterance) == Some(&Doubt::Any) && self.means_it(now, text) {
-            self.doubts.utterances.remove(utterance);
+            // Its first words may have been misheard.
+            self.doubts.utterances.insert(utterance.to_owned(), Doubt::Echo);
             self.interrupt_for_voice(now);
         }
     }
@@ -140,8 +144,13 @@ impl Machine {
     }
 
     fn means_it(&self, now: Instant, text: &str) -> bool {
+        !is_backchannel(text) && !self.is_echo(now, text)
+    }
+
+    /// Whether these are words of the reply that is audible, or of what was before.
+    fn is_echo(&self, now: Instant, text: &str) -> bool {
         let audible = self.replies.front().filter(|reply| reply.is_audible());
         let said = audible.map(|reply| reply.ledger.around(reply.played(now, None)));
-        !is_backchannel(text) && !said.is_some_and(|said| is_echo(text, said)) && !self.doubts.is_late_echo(text)
+        said.is_some_and(|said| is_echo(text, said)) || self.doubts.is_late_echo(text)
     }
 }

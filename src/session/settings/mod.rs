@@ -165,6 +165,8 @@ const MAX_TOKENS: usize = 8192;
 const LONGEST_NAME: usize = 200;
 /// More than any vocabulary has.
 const LARGEST_TOP_K: usize = 1_000_000;
+/// Every language that anybody may speak, and not the same ones over and over.
+const LANGUAGES: usize = 128;
 /// As many stop strings as OpenAI's API takes.
 const MAX_STOPS: usize = 4;
 /// A longer system prompt would leave small models no room for the conversation.
@@ -246,6 +248,9 @@ impl Settings {
         }
         if self.system_prompt.as_ref().is_some_and(|prompt| prompt.len() > MAX_SYSTEM_PROMPT) {
             return Err(BadField::new("system_prompt", format!("must be at most {MAX_SYSTEM_PROMPT} bytes")));
+        }
+        if self.languages.len() > LANGUAGES {
+            return Err(BadField::new("languages", format!("has more than {LANGUAGES} codes")));
         }
         if let Some(bad) = self.languages.iter().find(|code| !is_language_code(code)) {
             return Err(BadField::new("languages", format!("\"{bad}\" is not an ISO 639-1 code such as \"en\"")));

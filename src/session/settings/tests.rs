@@ -40,6 +40,7 @@ fn every_wrong_field_is_named() {
         (json!({"lead_ms": 2001}), "lead_ms"),
         (json!({"speed": 9}), "speed"),
         (json!({"languages": ["English"]}), "languages"),
+        (json!({"languages": vec!["en"; 129]}), "languages"),
         (json!({"stop": [""]}), "stop"),
         (json!({"stop": "x"}), "stop"),
         (json!({"audio_format": "ogg"}), "audio_format"),

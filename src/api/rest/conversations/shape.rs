@@ -139,7 +139,7 @@ pub(in crate::api::rest) struct ConversationSettings {
     #[schema(min_length = 1, max_length = 200, pattern = "^[!-~]+$")]
     stt_model: Option<String>,
     /// ISO 639-1 codes. Empty: all.
-    #[schema(nullable = false)]
+    #[schema(max_items = 128, nullable = false)]
     languages: Option<Vec<String>>,
     /// The speech synthesiser. Null: the server's own.
     #[schema(min_length = 1, max_length = 200, pattern = "^[!-~]+$")]

@@ -153,6 +153,12 @@ impl Log {
         self.publish(lines);
     }
 
+    /// Whether all that follows this number is kept for all.
+    pub(super) fn reaches(&self, last_seq: u64) -> bool {
+        let lines = self.lines();
+        (lines.forgotten..=lines.last_seq).contains(&last_seq)
+    }
+
     /// Says something to all.
     pub(super) fn announce(&self, notice: Notice) {
         let mut lines = self.lines();

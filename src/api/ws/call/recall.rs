@@ -43,19 +43,23 @@ pub(in crate::api::ws) async fn recall(
         return Ok(None);
     }
     let state: State = serde_json::from_value(known.state).unwrap_or_default();
+    let resumption = resumption(known.session_id, &recall, &state);
+    let numbered = known.messages.into_iter().filter_map(|message| Some((message["seq"].as_u64()?, message)));
+    let recalled = numbered.map(|(seq, message)| (seq, Notice::Recalled(message))).collect();
+    let last_seq = resume.last_seq.max(recall.last_seq + UNWRITTEN);
+    let log = Log::after(house.state.limits.bounds.outbound, last_seq, recalled);
+    // A log holds less than a journal.
+    if !log.reaches(resume.last_seq) {
+        return Ok(None);
+    }
     let opening = Opening {
         conversation_id: Some(known.conversation_id),
         character_ids: state.character_ids.clone(),
         ..opening.clone()
     };
-    let resumption = resumption(known.session_id, &recall, &state);
     let handle = session::resume(asker.quiet_parts(house), opening, resumption).await?;
     let Handle { inbox, mut outbox, ending } = handle;
     let Some(scene) = Call::scene(&mut outbox).await else { return Ok(None) };
-    let numbered = known.messages.into_iter().filter_map(|message| Some((message["seq"].as_u64()?, message)));
-    let recalled = numbered.map(|(seq, message)| (seq, Notice::Recalled(message))).collect();
-    let last_seq = resume.last_seq.max(recall.last_seq + UNWRITTEN);
-    let log = Log::after(house.state.limits.bounds.outbound, last_seq, recalled);
     let call = Call::new(asker.rows.owner().into(), scene, secret.to_owned(), log, inbox);
     call.has_set(state.settings);
     let conductor = Conductor::again(house, Arc::clone(&call), outbox, ending);

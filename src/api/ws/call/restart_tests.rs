@@ -20,6 +20,7 @@ on_both_databases!(
     a_reply_that_was_cut_off_is_spoken_to_its_end,
     no_number_is_given_again_that_anybody_has_read,
     who_comes_too_late_begins_anew,
+    what_a_journal_holds_beyond_a_log_is_too_late,
     a_server_starts_whatever_is_noted_with_a_reply,
 );
 
@@ -261,6 +262,29 @@ async fn who_comes_too_late_begins_anew(database: TestStore) {
     assert_ne!(joined["session_id"], started["session_id"]);
     let (_client, answer) = back(&server, &started, 1).await;
     assert_eq!(answer["type"], "resync_required");
+}
+
+async fn what_a_journal_holds_beyond_a_log_is_too_late(database: TestStore) {
+    let first = mortal(&database).await;
+    let mut client = first.server.connect("").await;
+    let started = client.next().await;
+    let id = started["characters"][0]["id"].as_str().unwrap();
+    let prompt = "x".repeat(30_000);
+    // Each is told to be set, with all that is set: 64 kB.
+    let settings = json!({"type": "settings", "system_prompt": prompt, "characters": {id: {"system_prompt": prompt}}});
+    let mut seq = 0;
+    for _ in 0..80 {
+        client.send(settings.clone()).await;
+        seq = client.until("settings_applied").await.pop().unwrap()["seq"].as_u64().unwrap();
+    }
+    journalled().await;
+    first.kill();
+    let server = next_server(&database).await;
+    let (mut late, answer) = back(&server, &started, 1).await;
+    assert_eq!(answer["type"], "resync_required");
+    assert_eq!(late.until("session_started").await.pop().unwrap()["type"], "session_started");
+    let (_client, answer) = back(&server, &started, seq).await;
+    assert_eq!(answer["type"], "resumed", "what it holds is not lost");
 }
 
 async fn a_server_starts_whatever_is_noted_with_a_reply(database: TestStore) {

@@ -245,3 +245,35 @@ fn what_is_committed_is_a_turn_at_once() {
     let effects = run(&mut machine, now + ms(1300), vec![said("u1", "Okay.", now)]);
     assert!(effects.last().unwrap().ends_with("\"Okay.\"]"), "{effects:?}");
 }
+
+#[test]
+fn an_echo_that_was_misheard_at_first_stops_the_reply_and_is_no_turn() {
+    for (heard, is_turn) in [("climbed the tower each evening", false), ("Kindly tell me more.", true)] {
+        let mut machine = machine();
+        let now = Instant::now();
+        run(&mut machine, now, vec![text("A story?"), wrote(1, 0, STORY), sent(1, 1, ms(0), STORY, now)]);
+        run(&mut machine, now + ms(1000), vec![began("u1")]);
+        let effects = run(&mut machine, now + ms(1500), vec![partial("u1", "Kindly tower eat")]);
+        assert_eq!(effects[0], "stop");
+        let effects = run(&mut machine, now + ms(2500), vec![said("u1", heard, now)]);
+        assert_eq!(effects.iter().any(|it| it.starts_with("save m3")), is_turn, "{heard}: {effects:?}");
+    }
+}
+
+#[test]
+fn a_guess_that_begins_with_settled_words_of_an_echo_does_not_interrupt() {
+    let mut machine = machine();
+    let now = Instant::now();
+    run(&mut machine, now, vec![text("A story?"), wrote(1, 0, STORY), sent(1, 1, ms(0), STORY, now)]);
+    run(&mut machine, now + ms(1000), vec![began("u1")]);
+    let guess = |text: &str, stable_chars| {
+        let Event::Heard(Heard::Partial(guess)) = partial("u1", text) else { panic!() };
+        Event::Heard(Heard::Partial(Transcription { stable_chars, ..guess }))
+    };
+    let looped = guess("climbed the tower ladder, ladder, ladder, ladder", 17);
+    let effects = run(&mut machine, now + ms(1500), vec![looped]);
+    assert!(!effects.contains(&"stop".to_owned()), "{effects:?}");
+    let meant = guess("climbed the tower, no, stop that now please", 43);
+    let effects = run(&mut machine, now + ms(2000), vec![meant]);
+    assert_eq!(effects[0], "stop");
+}

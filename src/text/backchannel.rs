@@ -12,11 +12,44 @@ pub fn is_backchannel(text: &str) -> bool {
     words(text).all(|word| BACKCHANNEL.contains(&word.as_str()))
 }
 
-/// Whether most of what was heard is what was just `said` by a loudspeaker: its words stand there in the same order.
+/// As [`likeness`], an echo that was heard to its end; of fewer letters chance makes as much.
+const ECHO: (f64, usize) = (0.72, 12);
+/// What an echo's first guess has, and in one of fifty places of a text a few other words.
+const MISHEARD: f64 = 0.62;
+
+/// Whether most of what was heard is what was just `said` by a loudspeaker: its words stand there in the same order, or
+/// nearly all of its letters.
 pub fn is_echo(heard: &str, said: &str) -> bool {
-    let heard: Vec<String> = words(heard).collect();
-    let said: Vec<String> = words(said).collect();
-    !heard.is_empty() && common(&heard, &said) * 5 >= heard.len() * 3
+    let (alike, letters) = ECHO;
+    let (words_heard, words_said): (Vec<String>, Vec<String>) = (words(heard).collect(), words(said).collect());
+    let has_words = !words_heard.is_empty() && common(&words_heard, &words_said) * 5 >= words_heard.len() * 3;
+    has_words || spelled(heard).len() >= letters && likeness(heard, said) >= alike
+}
+
+/// Whether a guess may be an echo of what was `said`, whose words were misheard.
+pub fn may_be_echo(guess: &str, said: &str) -> bool {
+    is_echo(guess, said) || likeness(guess, said) >= MISHEARD
+}
+
+/// How much of what was heard stands somewhere in what was `said`, letter by letter: 1 is all of it.
+fn likeness(heard: &str, said: &str) -> f64 {
+    let (heard, said) = (spelled(heard), spelled(said));
+    // By edit distance; it may begin and end anywhere in what was said.
+    let mut distances = vec![0; said.len() + 1];
+    for (row, letter) in heard.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut distances[0], row + 1);
+        for (at, other) in said.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != other);
+            diagonal = distances[at + 1];
+            distances[at + 1] = replaced.min(diagonal + 1).min(distances[at] + 1);
+        }
+    }
+    let least = distances.into_iter().min().unwrap_or_default();
+    if heard.is_empty() { 0.0 } else { 1.0 - least as f64 / heard.len() as f64 }
+}
+
+fn spelled(text: &str) -> Vec<char> {
+    words(text).flat_map(|word| word.chars().filter(|c| c.is_alphanumeric()).collect::<Vec<_>>()).collect()
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> + '_ {

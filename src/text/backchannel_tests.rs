@@ -22,3 +22,16 @@ fn ones_own_words_that_come_back_are_an_echo() {
         assert!(!is_echo(heard, said), "{heard}");
     }
 }
+
+#[test]
+fn a_misheard_echo_has_most_of_its_letters() {
+    let said = "a reminder of the power of water and safety to sea travel ever since, while our planet Earth is composed of two parts.";
+    for guess in ["to see track", "I'll plan it earth is company", "Sea travel"] {
+        assert!(may_be_echo(guess, said), "{guess}");
+    }
+    for guess in ["Stop, please", "No, wait", "What do you mean?", "Okay, thank you", "Can I ask you something", ""] {
+        assert!(!may_be_echo(guess, said), "{guess}");
+    }
+    assert!(is_echo("two sea travelling ever since", said));
+    assert!(!is_echo("to see track", said), "too little to be sure");
+}

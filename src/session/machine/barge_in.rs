@@ -9,11 +9,14 @@ use tokio::time::Instant;
 
 use super::{Effect, Machine};
 use crate::session::event::{Output, Transcription};
-use crate::text::backchannel::{is_backchannel, is_echo};
+use crate::text::backchannel::{is_backchannel, is_echo, may_be_echo};
 use crate::text::word_count;
 
 /// Who has said nothing by then is not waited for with a lowered voice.
 const LONGEST_DUCK: Duration = Duration::from_secs(2);
+
+/// Whether the first text repeats the second.
+type Echo = fn(&str, &str) -> bool;
 
 /// Whether this is a single word that was guessed once: so is many a hum, and the next guess will tell.
 fn is_guessed_word(transcription: &Transcription) -> bool {
@@ -57,7 +60,7 @@ impl Doubts {
     }
 
     /// One word may as well be an answer that takes up what was asked.
-    fn is_late_echo(&self, text: &str) -> bool {
+    fn is_late_echo(&self, text: &str, is_echo: Echo) -> bool {
         word_count(text) > 1 && is_echo(text, &self.over)
     }
 }
@@ -84,16 +87,23 @@ impl Machine {
     pub(super) fn guessed(&mut self, now: Instant, transcription: Transcription) {
         let settled: String = transcription.text.chars().take(transcription.stable_chars).collect();
         // What is guessed after the words of an echo is often made up of them.
-        let is_echo = word_count(&settled) > 1 && self.is_echo(now, &settled);
-        if !is_guessed_word(&transcription) && !is_echo {
-            self.judge(now, &transcription.item_id, &transcription.text);
+        let begins_as_echo = word_count(&settled) > 1 && self.is_echo(now, &settled, is_echo);
+        // A first guess often has an echo's sounds and not its words.
+        let is_like: Echo = if transcription.stable_chars == 0 { may_be_echo } else { is_echo };
+        if !is_guessed_word(&transcription) && !begins_as_echo {
+            self.judge_by(now, &transcription.item_id, &transcription.text, is_like);
         }
         self.tell(Output::Transcription(transcription));
     }
 
     /// Takes in what an utterance says so far. It interrupts where it means it.
     pub(super) fn judge(&mut self, now: Instant, utterance: &str, text: &str) {
-        if self.doubts.utterances.get(utterance) == Some(&Doubt::Any) && self.means_it(now, text) {
+        self.judge_by(now, utterance, text, is_echo);
+    }
+
+    fn judge_by(&mut self, now: Instant, utterance: &str, text: &str, is_echo: Echo) {
+        let means_it = !is_backchannel(text) && !self.is_echo(now, text, is_echo);
+        if means_it && self.doubts.utterances.get(utterance) == Some(&Doubt::Any) {
             // Its first words may have been misheard.
             self.doubts.utterances.insert(utterance.to_owned(), Doubt::Echo);
             self.interrupt_for_voice(now);
@@ -118,7 +128,7 @@ impl Machine {
     pub(super) fn acquits(&mut self, utterance: &str, text: &str) -> bool {
         let is_acquitted = match self.doubts.utterances.remove(utterance) {
             Some(Doubt::Any) => true,
-            Some(Doubt::Echo) => self.doubts.is_late_echo(text),
+            Some(Doubt::Echo) => self.doubts.is_late_echo(text, is_echo),
             None => false,
         };
         if self.doubts.utterances.values().all(|doubt| *doubt == Doubt::Echo) {
@@ -143,14 +153,10 @@ impl Machine {
         }
     }
 
-    fn means_it(&self, now: Instant, text: &str) -> bool {
-        !is_backchannel(text) && !self.is_echo(now, text)
-    }
-
     /// Whether these are words of the reply that is audible, or of what was before.
-    fn is_echo(&self, now: Instant, text: &str) -> bool {
+    fn is_echo(&self, now: Instant, text: &str, is_echo: Echo) -> bool {
         let audible = self.replies.front().filter(|reply| reply.is_audible());
         let said = audible.map(|reply| reply.ledger.around(reply.played(now, None)));
-        said.is_some_and(|said| is_echo(text, said)) || self.doubts.is_late_echo(text)
+        said.is_some_and(|said| is_echo(text, said)) || self.doubts.is_late_echo(text, is_echo)
     }
 }

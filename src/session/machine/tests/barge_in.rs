@@ -273,6 +273,9 @@ fn a_guess_that_begins_with_settled_words_of_an_echo_does_not_interrupt() {
     let looped = guess("climbed the tower ladder, ladder, ladder, ladder", 17);
     let effects = run(&mut machine, now + ms(1500), vec![looped]);
     assert!(!effects.contains(&"stop".to_owned()), "{effects:?}");
+    let misheard = guess("eats cleaning and knit the lamb", 0);
+    let effects = run(&mut machine, now + ms(1800), vec![misheard]);
+    assert!(!effects.contains(&"stop".to_owned()), "{effects:?}");
     let meant = guess("climbed the tower, no, stop that now please", 43);
     let effects = run(&mut machine, now + ms(2000), vec![meant]);
     assert_eq!(effects[0], "stop");

@@ -87,7 +87,6 @@ impl Kind {
                 json!({"mira-001": {"temperature": "high"}}),
                 json!({"mira-001": {"vad": null}}),
                 json!({"mira-001": {"characters": {}}}),
-                json!({"nobody": {}}),
             ],
             Self::Vad => vec![
                 json!(7),

@@ -21,14 +21,18 @@ const MISHEARD: f64 = 0.62;
 /// nearly all of its letters.
 pub fn is_echo(heard: &str, said: &str) -> bool {
     let (alike, letters) = ECHO;
-    let (words_heard, words_said): (Vec<String>, Vec<String>) = (words(heard).collect(), words(said).collect());
-    let has_words = !words_heard.is_empty() && common(&words_heard, &words_said) * 5 >= words_heard.len() * 3;
-    has_words || spelled(heard).len() >= letters && likeness(heard, said) >= alike
+    repeats_words(heard, said) || spelled(heard).len() >= letters && likeness(heard, said) >= alike
 }
 
 /// Whether a guess may be an echo of what was `said`, whose words were misheard.
 pub fn may_be_echo(guess: &str, said: &str) -> bool {
-    is_echo(guess, said) || likeness(guess, said) >= MISHEARD
+    repeats_words(guess, said) || likeness(guess, said) >= MISHEARD
+}
+
+fn repeats_words(heard: &str, said: &str) -> bool {
+    let heard: Vec<String> = words(heard).collect();
+    let said: Vec<String> = words(said).collect();
+    !heard.is_empty() && common(&heard, &said) * 5 >= heard.len() * 3
 }
 
 /// How much of what was heard stands somewhere in what was `said`, letter by letter: 1 is all of it.

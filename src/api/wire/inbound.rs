@@ -18,8 +18,8 @@ use crate::session::settings::{OutputKind, SettingsPatch};
 const OWN_ID_BYTES: usize = 128;
 /// No id of ours, and no model's name, has more characters; REST takes as many.
 const ID: usize = 200;
-/// Of a text; REST takes as many, so that what is said here can be imported there.
-const TEXT: usize = 100_000;
+/// Of a message's text, over the socket as over REST, so that what is said in the one can be imported in the other.
+pub(in crate::api) const TEXT: usize = 100_000;
 /// So many characters of what a client sent are repeated to it where they are wrong.
 const REPEATED: usize = 64;
 /// And so many of what is wrong with a setting, which may quote it.

@@ -12,7 +12,7 @@ mod outbound;
 mod speech;
 
 pub(super) use binary::read_frame;
-pub(super) use inbound::{AudioChunk, ClientMessage, Inbound, Resume, named, read};
+pub(super) use inbound::{AudioChunk, ClientMessage, Inbound, Resume, TEXT, named, read};
 pub(super) use journal::Recall;
 pub(super) use notice::Notice;
 pub(super) use outbound::{Encoder, text};

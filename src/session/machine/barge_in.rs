@@ -85,25 +85,32 @@ impl Machine {
 
     /// Takes in what an utterance probably says so far.
     pub(super) fn guessed(&mut self, now: Instant, transcription: Transcription) {
-        let settled: String = transcription.text.chars().take(transcription.stable_chars).collect();
-        // What is guessed after the words of an echo is often made up of them.
-        let begins_as_echo = word_count(&settled) > 1 && self.is_echo(now, &settled, is_echo);
-        // A first guess often has an echo's sounds and not its words.
-        let is_like: Echo = if transcription.stable_chars == 0 { may_be_echo } else { is_echo };
-        if !is_guessed_word(&transcription) && !begins_as_echo {
-            self.judge_by(now, &transcription.item_id, &transcription.text, is_like);
+        if self.may_interrupt(&transcription.item_id) && !is_guessed_word(&transcription) {
+            let settled: String = transcription.text.chars().take(transcription.stable_chars).collect();
+            // What is guessed after the words of an echo is often made up of them.
+            let begins_as_echo = word_count(&settled) > 1 && self.is_echo(now, &settled, is_echo);
+            // A first guess often has an echo's sounds and not its words.
+            let is_like: Echo = if settled.is_empty() { may_be_echo } else { is_echo };
+            if !begins_as_echo {
+                self.judge_by(now, &transcription.item_id, &transcription.text, is_like);
+            }
         }
         self.tell(Output::Transcription(transcription));
     }
 
     /// Takes in what an utterance says so far. It interrupts where it means it.
     pub(super) fn judge(&mut self, now: Instant, utterance: &str, text: &str) {
-        self.judge_by(now, utterance, text, is_echo);
+        if self.may_interrupt(utterance) {
+            self.judge_by(now, utterance, text, is_echo);
+        }
+    }
+
+    fn may_interrupt(&self, utterance: &str) -> bool {
+        self.doubts.utterances.get(utterance) == Some(&Doubt::Any)
     }
 
     fn judge_by(&mut self, now: Instant, utterance: &str, text: &str, is_echo: Echo) {
-        let means_it = !is_backchannel(text) && !self.is_echo(now, text, is_echo);
-        if means_it && self.doubts.utterances.get(utterance) == Some(&Doubt::Any) {
+        if !is_backchannel(text) && !self.is_echo(now, text, is_echo) {
             // Its first words may have been misheard.
             self.doubts.utterances.insert(utterance.to_owned(), Doubt::Echo);
             self.interrupt_for_voice(now);

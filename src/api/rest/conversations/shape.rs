@@ -10,13 +10,14 @@ use super::metadata::Metadata;
 use crate::api::openapi;
 use crate::api::problem::Problem;
 use crate::api::rest::text;
+use crate::api::wire;
 use crate::provider::Role;
 use crate::session::record::MessageStatus;
 use crate::session::settings::SettingsPatch;
 use crate::store::{self, ConversationKind, ConversationStatus, StoredConversation, StoredMessage};
 
 pub(super) const TITLE: usize = 200;
-pub(super) const CONTENT: usize = 100_000;
+pub(super) const CONTENT: usize = wire::TEXT;
 const CLIENT_MESSAGE_ID: usize = 200;
 const IMAGE_ID: usize = 200;
 const ATTACHMENTS: usize = 16;

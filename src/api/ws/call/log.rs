@@ -153,10 +153,9 @@ impl Log {
         self.publish(lines);
     }
 
-    /// Whether all that follows this number is kept for all.
-    pub(super) fn reaches(&self, last_seq: u64) -> bool {
-        let lines = self.lines();
-        (lines.forgotten..=lines.last_seq).contains(&last_seq)
+    /// Whether all that follows this number is kept for a client.
+    pub(super) fn reaches(&self, client: Client, last_seq: u64) -> bool {
+        self.lines().reaches(client, last_seq)
     }
 
     /// Says something to all.
@@ -234,8 +233,7 @@ impl Log {
     /// there never was such a number.
     pub(super) fn from_seq(self: &Arc<Self>, client: Client, last_seq: u64) -> Option<Follower> {
         let lines = self.lines();
-        let forgotten = lines.answers.get(&client).map_or(0, |own| own.forgotten).max(lines.forgotten);
-        if last_seq < forgotten || last_seq > lines.last_seq {
+        if !lines.reaches(client, last_seq) {
             return None;
         }
         let after = |place: &&u64| lines.kept.get(place).is_some_and(|line| line.seq > Some(last_seq));
@@ -265,6 +263,11 @@ impl Log {
 }
 
 impl Lines {
+    fn reaches(&self, client: Client, last_seq: u64) -> bool {
+        let forgotten = self.answers.get(&client).map_or(0, |own| own.forgotten).max(self.forgotten);
+        (forgotten..=self.last_seq).contains(&last_seq)
+    }
+
     fn put(&mut self, only: Option<Client>, asker: Option<Client>, notice: Notice) {
         let seq = notice.is_numbered().then_some(self.last_seq + 1);
         let mut line = Line { seq, only, asker, notice, bytes: 0 };

@@ -49,7 +49,7 @@ pub(in crate::api::ws) async fn recall(
     let last_seq = resume.last_seq.max(recall.last_seq + UNWRITTEN);
     let log = Log::after(house.state.limits.bounds.outbound, last_seq, recalled);
     // A log holds less than a journal.
-    if !log.reaches(resume.last_seq) {
+    if !log.reaches(client, resume.last_seq) {
         return Ok(None);
     }
     let opening = Opening {

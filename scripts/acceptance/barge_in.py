@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Whether coughs, "mhm" and the server's own voice leave a reply alone, and a word stops it.
 
-usage: barge_in.py HTTP_URL [--rounds 20]
+usage: barge_in.py HTTP_URL [--rounds 20] [--only SCENE]
 
 Asks for a long reply over /ws, and while it is heard plays into the microphone, in real time: coughs (bursts of noise), "mhm"
 (hummed: a voice through a closed mouth, with a dip), "stop, please" and, for a whole reply and 3 s beyond, that reply itself,
 20 dB softer and 200 ms late. The first two must leave no `interrupted` behind, and no duck without its unduck; the third must
 interrupt; the last must not, nor be answered. "Mhm" as the server's own voices read it, which Whisper takes for words, is played too, for information.
-For each duck it prints how long after the sound's onset it came. Needs: numpy, websockets.
+It prints how long after a sound's onset the reply was ducked and interrupted. Needs: numpy, websockets.
 """
 import argparse, asyncio, base64, json, statistics, sys, time
 
@@ -111,6 +111,7 @@ async def main():
     options = argparse.ArgumentParser()
     options.add_argument("server")
     options.add_argument("--rounds", type=int, default=20)
+    options.add_argument("--only", default="", help="the scenes whose names have this in them")
     o = options.parse_args()
     server = o.server.rstrip("/")
     stop = speak(server, "am_adam", "Stop, please! That is enough.")
@@ -119,21 +120,24 @@ async def main():
     scenes = [("cough", [cough(seed) for seed in range(o.rounds)], False), ("mhm", [level(hum(seed)) for seed in range(o.rounds)], False)]
     scenes += [("stop, please", [level(stop)] * max(1, o.rounds // 4), True), ("its own voice", [None] * max(1, o.rounds // 4), False)]
     scenes.append(("mhm, read aloud", [level(sound) for sound in agree], None))
+    scenes = [scene for scene in scenes if o.only in scene[0]]
     failed = False
     for name, sounds, stops in scenes:
-        stopped, unpaired, ducks, texts = 0, 0, [], []
+        stopped, unpaired, ducks, stops_after, texts = 0, 0, [], [], []
         for sound in sounds:
             call, onset = await reply(server, sound)
             answered = len({m["turn"] for _, m in call.messages if m["type"] == "text_chunk"}) > 1
             stopped += bool(call.of("interrupted")) or sound is None and answered
             duck, unduck = call.of("duck"), call.of("unduck")
+            stops_after += [at - onset for at, _ in call.of("interrupted")[:1]]
             unpaired += len(duck) > len(unduck) and not call.of("interrupted") and not call.of("turn_complete")
             ducks += [at - onset for at, _ in duck[:1]]
             texts += [m["text"] for _, m in call.messages if m["type"] == "transcription_chunk" and m["text"]][-1:]
         wanted = stopped == len(sounds) if stops else stopped == 0 and unpaired == 0
         failed |= not wanted and stops is not None
-        median = f", the first {round(1000 * statistics.median(ducks))} ms after the onset" if ducks and sounds[0] is not None else ""
-        print(f"{name}: {stopped} of {len(sounds)} interrupted, {len(ducks)} ducked{median}, {unpaired} left ducked: {'told' if stops is None else 'ok' if wanted else 'FAILED'} {texts}", flush=True)
+        after = lambda times: f" {round(1000 * statistics.median(times))} ms after the onset" if times and sounds[0] is not None else ""
+        verdict = "told" if stops is None else "ok" if wanted else "FAILED"
+        print(f"{name}: {stopped} of {len(sounds)} interrupted{after(stops_after)}, {len(ducks)} ducked{after(ducks)}, {unpaired} left ducked: {verdict} {texts}", flush=True)
     sys.exit(failed)
 
 

@@ -47,14 +47,15 @@ pub enum Input {
     Text {
         text: String,
         client_message_id: Option<String>,
-        terms: Terms,
+        /// What is asked of these replies only, over what holds otherwise.
+        terms: SettingsPatch,
         /// Who answers, in this order. Empty: as the text and the settings say.
         character_ids: Vec<String>,
     },
     /// These speak up by themselves, in this order. Empty: whoever would answer.
     SpeakUp {
         character_ids: Vec<String>,
-        terms: Terms,
+        terms: SettingsPatch,
     },
     /// These take part from now on, in this order. At least one.
     Characters {
@@ -96,21 +97,9 @@ pub enum Input {
     /// What there was stands until the new one is written.
     Regenerate {
         item_id: String,
-        terms: Terms,
+        terms: SettingsPatch,
     },
     Settings(SettingsPatch),
-}
-
-/// What is asked of some replies only, over what holds otherwise.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Terms {
-    pub settings: SettingsPatch,
-}
-
-impl From<SettingsPatch> for Terms {
-    fn from(settings: SettingsPatch) -> Self {
-        Self { settings }
-    }
 }
 
 /// One message to a client.

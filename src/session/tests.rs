@@ -16,7 +16,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::event::{AudioPiece, Complaint, ErrorCode, Input, Terms, Transcription, TurnReport};
+use super::event::{AudioPiece, Complaint, ErrorCode, Input, Transcription, TurnReport};
 use super::record::{Character, Conversation, Message, MessageStatus, Recording};
 use super::settings::{OutputKind, SettingsPatch};
 use super::*;
@@ -228,7 +228,7 @@ impl Client {
         self.ask(Input::Text {
             text: text.to_owned(),
             client_message_id: None,
-            terms: Terms::default(),
+            terms: SettingsPatch::default(),
             character_ids: Vec::new(),
         })
         .await;
@@ -446,7 +446,7 @@ async fn a_written_reply_makes_no_sound_and_does_not_wait_for_any() {
         .ask(Input::Text {
             text: "Write".to_owned(),
             client_message_id: None,
-            terms: SettingsPatch { output, ..SettingsPatch::default() }.into(),
+            terms: SettingsPatch { output, ..SettingsPatch::default() },
             character_ids: Vec::new(),
         })
         .await;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::Refusal;
 use crate::audio::wav::WireFormat;
-use crate::session::event::{Input, Terms};
+use crate::session::event::Input;
 use crate::session::settings::{OutputKind, SettingsPatch};
 
 /// What a client's own id of a message, and its `ref`, may measure, in bytes: the one is kept and indexed, the other
@@ -111,7 +111,7 @@ fn read_message(fields: &Fields<'_>) -> Result<ClientMessage, Refusal> {
             if settings.characters.is_some() {
                 return Err(bad_field("characters", "is for settings; a reply has one character"));
             }
-            Input::Regenerate { item_id: fields.id("item_id")?, terms: settings.into() }
+            Input::Regenerate { item_id: fields.id("item_id")?, terms: settings }
         }
         "settings" => Input::Settings(read_settings(fields, &[])?),
         other => {
@@ -196,7 +196,7 @@ fn read_text(fields: &Fields<'_>) -> Result<Input, Refusal> {
         Some("text") => Some(OutputKind::Text),
         Some(_) => return Err(bad_field("output", "must be \"audio\" or \"text\"")),
     };
-    let terms = Terms::from(SettingsPatch { output, ..SettingsPatch::default() });
+    let terms = SettingsPatch { output, ..SettingsPatch::default() };
     Ok(Input::Text { text, client_message_id, terms, character_ids })
 }
 

@@ -35,7 +35,7 @@ fn every_message_of_the_protocol_is_read() {
     let input = Input::Text {
         text: " hi ".into(),
         client_message_id: Some("c".into()),
-        terms: SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() }.into(),
+        terms: SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() },
         character_ids: Vec::new(),
     };
     assert_eq!(message(&text), ClientMessage::Session(input));
@@ -59,8 +59,7 @@ fn every_message_of_the_protocol_is_read() {
                     temperature: Some(0.5),
                     model: Some(Some("m".into())),
                     ..SettingsPatch::default()
-                }
-                .into(),
+                },
             },
         ),
         (

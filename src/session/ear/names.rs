@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::Ear;
 use crate::provider::{Capability, ChatModel, SpeechSynthesizer};
 use crate::session::Parts;
-use crate::session::event::{Complaint, ErrorCode, Input, Terms};
+use crate::session::event::{Complaint, ErrorCode, Input};
 use crate::session::record::Character;
 use crate::session::settings::SettingsPatch;
 
@@ -51,9 +51,9 @@ impl Ear {
     /// What can be refused at once, so that nobody applies a part of it.
     pub(super) fn check(&self, input: &Input) -> Result<(), Complaint> {
         let (Input::Settings(patch)
-        | Input::Regenerate { terms: Terms { settings: patch }, .. }
-        | Input::Text { terms: Terms { settings: patch }, .. }
-        | Input::SpeakUp { terms: Terms { settings: patch }, .. }) = input
+        | Input::Regenerate { terms: patch, .. }
+        | Input::Text { terms: patch, .. }
+        | Input::SpeakUp { terms: patch, .. }) = input
         else {
             return Ok(());
         };

@@ -1,4 +1,3 @@
-use super::super::event::Terms;
 use super::super::settings::{SettingsPatch, VadMode, VadPatch, VadSettings};
 use super::*;
 use crate::provider::fake::{FakeActivity, FakeHearing, FaultyActivity};
@@ -318,7 +317,7 @@ async fn a_language_that_nobody_understands_is_refused_by_name() {
     };
     let inputs = vec![
         Input::Settings(patch(&["en", "xx"])),
-        Input::Regenerate { item_id: "m1".to_owned(), terms: patch(&["yy"]).into() },
+        Input::Regenerate { item_id: "m1".to_owned(), terms: patch(&["yy"]) },
         audio(&[loud(400), quiet(600)]),
         Input::Settings(patch(&["de"])),
         audio(&[loud(400), quiet(600)]),
@@ -433,7 +432,7 @@ async fn what_is_not_for_the_ear_goes_on_in_order() {
     let text = Input::Text {
         text: "Hi".to_owned(),
         client_message_id: None,
-        terms: Terms::default(),
+        terms: SettingsPatch::default(),
         character_ids: Vec::new(),
     };
     let (told, _) = hear(semantic(), &[], vec![interrupt.clone(), text.clone()]).await;

@@ -28,12 +28,12 @@ use self::reply::{Cause, Reply};
 use crate::audio::{MIC_HZ, Samples};
 use crate::provider::{Caller, ChatRequest, ProviderError, Role};
 use crate::session::ear::{Heard, Utterance};
-use crate::session::event::{Complaint, ErrorCode, Output, Request, Terms, Told, Transcription, Turn};
+use crate::session::event::{Complaint, ErrorCode, Output, Request, Told, Transcription, Turn};
 use crate::session::history::{self, History};
 use crate::session::mind::{self, Company, Thought};
 use crate::session::mouth::{Progress, Sentence, Voicing};
 use crate::session::record::{Character, Message, RecordError, Recording};
-use crate::session::settings::{BadField, Settings};
+use crate::session::settings::{BadField, Settings, SettingsPatch};
 
 /// What happens to a session.
 #[derive(Clone, Debug)]
@@ -342,7 +342,7 @@ impl Machine {
             endpoint: Some(endpoint),
             stt: Some(stt),
             stt_served_by: Some(served_by),
-            terms: Terms::default(),
+            terms: SettingsPatch::default(),
             speakers: speakers.into(),
             again: None,
         });

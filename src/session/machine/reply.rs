@@ -12,11 +12,11 @@ use super::cast::Player;
 use super::heard::Ledger;
 use crate::audio::{SPEECH_HZ, Samples, Speech};
 use crate::provider::{Role, Usage};
-use crate::session::event::{Output, ServedBy, Terms, Timings, Turn, TurnReport};
+use crate::session::event::{Output, ServedBy, Timings, Turn, TurnReport};
 use crate::session::history::{Entry, Speaker};
 use crate::session::mouth::{SentPiece, Voicing};
 use crate::session::record::{Character, Message, MessageStatus};
-use crate::session::settings::{OutputKind, Settings};
+use crate::session::settings::{OutputKind, Settings, SettingsPatch};
 
 /// A reply that is longer is recorded up to here: more than ten minutes of samples are not kept in memory.
 const LONGEST_RECORDING: Samples<SPEECH_HZ> = Samples::from_millis(600_000);
@@ -36,7 +36,7 @@ pub(super) struct Cause {
     pub(super) stt: Option<Duration>,
     pub(super) stt_served_by: Option<Arc<str>>,
     /// What is asked for these replies only. It was checked.
-    pub(super) terms: Terms,
+    pub(super) terms: SettingsPatch,
     /// Who answers, in this order.
     pub(super) speakers: VecDeque<usize>,
     /// The reply to write again. None: a new one.
@@ -51,7 +51,7 @@ impl Cause {
             endpoint: None,
             stt: None,
             stt_served_by: None,
-            terms: Terms::default(),
+            terms: SettingsPatch::default(),
             speakers: VecDeque::new(),
             again: None,
         }

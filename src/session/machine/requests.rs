@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::reply::{Cause, Reply};
 use super::{Effect, Machine, Player, bad_field, no_item};
 use crate::provider::Role;
-use crate::session::event::{AppliedSettings, Complaint, ErrorCode, Input, Output, Participant, Request, Terms};
+use crate::session::event::{AppliedSettings, Complaint, ErrorCode, Input, Output, Participant, Request};
 use crate::session::history::Entry;
 use crate::session::record::{Character, MessageStatus, RecordError};
 use crate::session::settings::{BadField, Settings, SettingsPatch};
@@ -150,8 +150,8 @@ impl Machine {
         self.begin(now, cause);
     }
 
-    fn regenerate(&mut self, now: Instant, mut item_id: String, terms: Terms, reference: Option<String>) {
-        if let Err(error) = self.settings.patched(&terms.settings) {
+    fn regenerate(&mut self, now: Instant, mut item_id: String, terms: SettingsPatch, reference: Option<String>) {
+        if let Err(error) = self.settings.patched(&terms) {
             return self.complain(bad_field(&error), reference);
         }
         if self.history.is_users(&item_id) {
@@ -249,8 +249,14 @@ impl Machine {
     }
 
     /// What a text or a wish to hear somebody comes to.
-    fn cause(&mut self, now: Instant, terms: Terms, character_ids: &[String], text: &str) -> Result<Cause, Complaint> {
-        self.settings.patched(&terms.settings).map_err(|error| bad_field(&error))?;
+    fn cause(
+        &mut self,
+        now: Instant,
+        terms: SettingsPatch,
+        character_ids: &[String],
+        text: &str,
+    ) -> Result<Cause, Complaint> {
+        self.settings.patched(&terms).map_err(|error| bad_field(&error))?;
         let speakers = self.speakers(character_ids, text)?;
         Ok(Cause { terms, speakers, ..Cause::new(now) })
     }

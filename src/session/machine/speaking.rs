@@ -34,7 +34,7 @@ impl Machine {
         self.turn = self.turn.next();
         let player = self.cast.player(speaker);
         // A patch was checked when it came.
-        let settings = player.settings.patched(&cause.terms.settings).unwrap_or_else(|_| player.settings.clone());
+        let settings = player.settings.patched(&cause.terms).unwrap_or_else(|_| player.settings.clone());
         let item_id = cause.again.clone().unwrap_or_else(|| (self.new_id)());
         let others = self.cast.others(speaker);
         let request = Box::new(self.request(&player.character, &settings, cause.again.as_deref(), &others));

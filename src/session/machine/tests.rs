@@ -12,7 +12,7 @@ use super::*;
 use crate::audio::{Mic, Samples, Speech};
 use crate::provider::fake::marks;
 use crate::provider::{ProviderError, Usage};
-use crate::session::event::{Input, Request, Terms};
+use crate::session::event::{Input, Request};
 use crate::session::mouth::SentPiece;
 use crate::session::record::{Conversation, MessageStatus, OpenConversation};
 use crate::session::settings::{OutputKind, SettingsPatch, TurnTaking};
@@ -94,7 +94,7 @@ pub(super) fn text(text: &str) -> Event {
         Input::Text {
             text: text.to_owned(),
             client_message_id: None,
-            terms: Terms::default(),
+            terms: SettingsPatch::default(),
             character_ids: Vec::new(),
         }
         .into(),

@@ -34,7 +34,7 @@ use crate::api::problem::{Problem, ProblemBody};
 use crate::api::wire::Packer;
 use crate::provider::ProviderError;
 use crate::provider::task;
-use crate::session::event::{Input, Terms};
+use crate::session::event::Input;
 use crate::session::settings::{AudioFormat, OutputKind, Settings, SettingsPatch};
 use crate::session::{self, Opening, StartError};
 pub(in crate::api) use busy::Busy;
@@ -117,7 +117,7 @@ struct Parameters {
 impl How {
     /// # Errors
     /// Names the field that is wrong.
-    fn terms(self) -> Result<Terms, Problem> {
+    fn terms(self) -> Result<SettingsPatch, Problem> {
         if let Some(model) = &self.model {
             text::check("model", model, 1..=MOST_MODEL)?;
         }
@@ -141,7 +141,7 @@ impl How {
             Problem::bad_field(place, error.message)
         };
         Settings::default().patched(&settings).map_err(wrong)?;
-        Ok(settings.into())
+        Ok(settings)
     }
 }
 

@@ -195,8 +195,12 @@ fn what_is_asked_while_characters_are_looked_up_comes_after_them() {
     let mut machine = machine_of(&company()[..1], None);
     let now = Instant::now();
     let ids = || vec!["max-001".to_owned()];
-    let to_max =
-        Input::Text { text: "Hi.".to_owned(), client_message_id: None, terms: Terms::default(), character_ids: ids() };
+    let to_max = Input::Text {
+        text: "Hi.".to_owned(),
+        client_message_id: None,
+        terms: SettingsPatch::default(),
+        character_ids: ids(),
+    };
     let effects = run(&mut machine, now, vec![asked(Input::Characters { character_ids: ids() }), asked(to_max)]);
     assert_eq!(effects, ["cast [\"max-001\"]"]);
     let [olivia, max, _] = company();

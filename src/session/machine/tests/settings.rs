@@ -116,7 +116,7 @@ fn what_is_set_for_one_is_hers_alone_and_hers_again_when_she_comes_back() {
         cast(&mut machine, &[max.clone(), olivia.clone()]);
     }
     // For one reply something else may hold.
-    let terms = patch(&json!({"temperature": 1.5, "model": "for-once"})).into();
+    let terms = patch(&json!({"temperature": 1.5, "model": "for-once"}));
     let character_ids = vec!["olivia-001".to_owned()];
     let effects = machine.step(Instant::now(), asked(Input::SpeakUp { character_ids, terms }));
     let request =

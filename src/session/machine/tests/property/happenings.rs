@@ -93,9 +93,9 @@ pub(super) fn happenings() -> impl Strategy<Value = Vec<Happening>> {
 pub(super) const POLICIES: [TurnTaking; 4] =
     [TurnTaking::Mention, TurnTaking::All, TurnTaking::Natural, TurnTaking::Manual];
 
-pub(super) fn terms(number: u64) -> Terms {
+pub(super) fn terms(number: u64) -> SettingsPatch {
     let output = number.is_multiple_of(4).then_some(OutputKind::Text);
-    SettingsPatch { output, ..SettingsPatch::default() }.into()
+    SettingsPatch { output, ..SettingsPatch::default() }
 }
 
 pub(super) fn ids(number: u64) -> Vec<String> {

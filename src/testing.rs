@@ -1,6 +1,7 @@
-//! Where tests find weights and fixtures: the only reader of the environment in tests.
+//! Where tests find weights and fixtures: the only reader of the environment in tests. And a sound to test with.
 
 use std::env;
+use std::f32::consts::TAU;
 use std::path::PathBuf;
 
 /// The folder of a model, `MODELS_DIR/name`, or in the user's cache.
@@ -46,4 +47,39 @@ pub(crate) fn postgres_url() -> String {
 pub(crate) fn rounds(key: &str, usual: usize) -> usize {
     let wanted = env::var(key).ok().filter(|value| !value.is_empty());
     wanted.map_or(usual, |value| value.parse().unwrap_or_else(|_| panic!("{key}={value} is no number")))
+}
+
+/// Sound that comes and goes like speech: tones with harmonics, of changing pitch and loudness, and pauses between them.
+pub(crate) struct Babble {
+    seed: u64,
+    loudness: f32,
+    pitch: f32,
+    left: usize,
+    position: usize,
+}
+
+impl Babble {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, loudness: 0.0, pitch: 0.0, left: 0, position: 0 }
+    }
+
+    /// 0 to 1.
+    pub(crate) fn draw(&mut self) -> f32 {
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.seed >> 40) as f32 / (1 << 24) as f32
+    }
+
+    /// At 48 kHz, of which 16 and 24 kHz are every third and every second sample.
+    pub(crate) fn sample(&mut self) -> f32 {
+        if self.left == 0 {
+            self.left = (3_000.0 + 9_000.0 * self.draw()) as usize;
+            self.loudness = if self.draw() < 0.25 { 0.0 } else { 0.02 + 0.2 * self.draw() };
+            self.pitch = 90.0 + 200.0 * self.draw();
+        }
+        self.left -= 1;
+        self.position += 1;
+        let phase = TAU * (self.position % 48_000) as f32 / 48_000.0 * self.pitch.round();
+        let voice: f32 = (1..12).map(|harmonic| (phase * harmonic as f32).sin() / harmonic as f32).sum();
+        self.loudness * voice
+    }
 }

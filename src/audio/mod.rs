@@ -5,6 +5,7 @@
 //! part of the type, so that mixing rates does not compile.
 
 pub mod container;
+pub mod echo;
 pub mod encode;
 pub mod packets;
 pub mod pcm;
@@ -15,6 +16,7 @@ pub mod vad;
 pub mod wav;
 
 pub use container::{AudioError, Decoder, Limits, decode_bytes, decode_file};
+pub use echo::EchoDetector;
 pub use encode::{EncodeError, Encoder, Format};
 pub use packets::{PacketDecoder, PacketEncoder, PacketError};
 pub use pcm::{MIC_HZ, Mic, Pcm, SPEECH_HZ, Samples, Speech};

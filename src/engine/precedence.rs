@@ -1,10 +1,11 @@
 //! Who goes first where models share one device: what somebody waits for in silence, then all else.
 //!
-//! The end of an utterance and the first audio of a reply are waited for. Meanwhile the language model, which writes
-//! several times faster than anybody listens, gives way between its steps, so that a small device is not divided among
-//! models just when one of them is urgent.
+//! The end of an utterance and the first audio of a reply are waited for, and so are the first guesses at an utterance,
+//! which may be meant to stop a reply. Meanwhile the language model, which writes several times faster than anybody
+//! listens, gives way between its steps, so that a small device is not divided among models just when one of them is
+//! urgent; and speech that is made ahead of its listener gives way to hearing.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// The longest that a step gives way, so that many in a hurry only slow the others down.
@@ -16,34 +17,74 @@ pub struct Precedence(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    hurrying: Mutex<usize>,
+    hurrying: Mutex<Hurrying>,
     over: Condvar,
 }
 
+/// How many are waited for.
+#[derive(Debug, Default)]
+struct Hurrying {
+    hearing: usize,
+    speaking: usize,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgent {
+    Hearing,
+    Speaking,
+}
+
 impl Precedence {
-    /// Something is waited for until the answer is dropped.
+    /// This is waited for until the answer is dropped.
     #[must_use]
-    pub(super) fn hurry(&self) -> Hurry {
-        *self.0.hurrying.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        Hurry(Arc::clone(&self.0))
+    pub(super) fn hurry(&self, urgent: Urgent) -> Hurry {
+        *self.0.lock().count(urgent) += 1;
+        Hurry { shared: Arc::clone(&self.0), urgent }
     }
 
     /// Waits while anything is waited for, but not for ever. Blocks the thread.
     pub(super) fn give_way(&self) {
-        let hurrying = self.0.hurrying.lock().unwrap_or_else(PoisonError::into_inner);
-        // A poisoned lock holds a count all the same.
-        drop(self.0.over.wait_timeout_while(hurrying, PATIENCE, |hurrying| *hurrying > 0));
+        self.0.wait_while(|hurrying| hurrying.hearing + hurrying.speaking > 0);
+    }
+
+    /// The same, of hearing only.
+    pub(super) fn give_way_to_hearing(&self) {
+        self.0.wait_while(|hurrying| hurrying.hearing > 0);
+    }
+}
+
+impl Shared {
+    /// A poisoned lock holds counts all the same.
+    fn lock(&self) -> MutexGuard<'_, Hurrying> {
+        self.hurrying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_while(&self, mut is_busy: impl FnMut(&Hurrying) -> bool) {
+        drop(self.over.wait_timeout_while(self.lock(), PATIENCE, |hurrying| is_busy(hurrying)));
+    }
+}
+
+impl Hurrying {
+    const fn count(&mut self, urgent: Urgent) -> &mut usize {
+        match urgent {
+            Urgent::Hearing => &mut self.hearing,
+            Urgent::Speaking => &mut self.speaking,
+        }
     }
 }
 
 /// Somebody waits.
 #[derive(Debug)]
-pub(super) struct Hurry(Arc<Shared>);
+pub(super) struct Hurry {
+    shared: Arc<Shared>,
+    urgent: Urgent,
+}
 
 impl Drop for Hurry {
     fn drop(&mut self) {
-        *self.0.hurrying.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.over.notify_all();
+        *self.shared.lock().count(self.urgent) -= 1;
+        self.shared.over.notify_all();
     }
 }
 

@@ -10,6 +10,7 @@ pub mod event;
 mod floor;
 mod guard;
 mod history;
+mod loopback;
 mod machine;
 mod mind;
 mod mouth;
@@ -33,6 +34,7 @@ pub use ear::LONGEST_UTTERANCE;
 use ear::{Ear, Names};
 use event::{Output, Participant, Request, Started};
 use history::History;
+use loopback::Loopback;
 use machine::{Base, Machine, Player, Scene};
 use mouth::Voice;
 pub use outbox::Outbox;
@@ -167,6 +169,8 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
     let (stt, vad) = (Arc::clone(&parts.stt), Arc::clone(&parts.vad));
     let ear = Ear::new(stt, vad, settings, caller.clone(), new_id, keeps_recordings);
     let (present, names) = Names::new(&parts, &conversation.characters);
+    let loopback = Loopback::default();
+    let ear = ear.bounded(opening.bounds.utterance).knowing(names).beside(loopback.clone());
     let scene = Scene {
         conversation_id: conversation_id.clone(),
         title: conversation.conversation.title.clone(),
@@ -177,7 +181,7 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
     let mut machine = Machine::new(scene, players, base, history, Box::new(new_id));
     machine.count_on(resumption.turn, resumption.sequence_number);
     let room = turn::Room {
-        ear: Task::spawn("ear", ear.bounded(opening.bounds.utterance).knowing(names).run(requests, events.clone())),
+        ear: Task::spawn("ear", ear.run(requests, events.clone())),
         machine,
         unfinished: resumption.unfinished,
         saves: Saves::new(Arc::clone(&parts.records), conversation_id.clone()),
@@ -186,7 +190,7 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
         conversation_id,
         casting: None,
         present,
-        voice: Voice::new(Arc::clone(&parts.speech)),
+        voice: Voice::new(Arc::clone(&parts.speech), loopback),
         parts,
         events,
         control,

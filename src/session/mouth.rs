@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::event::{AudioPiece, Turn};
 use super::guard::guarded;
+use super::loopback::Loopback;
 use super::machine::Event;
 use super::settings::AudioFormat;
 use crate::audio::packets::{PACKET, TAIL};
@@ -69,13 +70,15 @@ impl Voicing {
 #[derive(Clone)]
 pub(super) struct Voice {
     pub(super) speech: Arc<dyn SpeechSynthesizer>,
+    /// Hears what is played.
+    pub(super) loopback: Loopback,
     /// One session's permits to have a sentence generated: [`AT_ONCE`].
     permits: Arc<Semaphore>,
 }
 
 impl Voice {
-    pub(super) fn new(speech: Arc<dyn SpeechSynthesizer>) -> Self {
-        Self { speech, permits: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub(super) fn new(speech: Arc<dyn SpeechSynthesizer>, loopback: Loopback) -> Self {
+        Self { speech, loopback, permits: Arc::new(Semaphore::new(AT_ONCE)) }
     }
 }
 
@@ -340,7 +343,7 @@ impl Mouth {
         let pts = self.pts;
         self.pts += length;
         self.buffered = self.buffered.saturating_sub(length);
-        let audio = self.voicing.keeps_audio.then(|| piece.audio.clone());
+        let sound = piece.audio.clone();
         // An MP3 file has an end of its own, which may have to follow the last sound.
         if !piece.audio.is_empty() || (piece.last && self.voicing.format == AudioFormat::Mp3) {
             let piece = AudioPiece {
@@ -360,6 +363,9 @@ impl Mouth {
         let plays_at = self.playhead.map_or(now, |playhead| playhead.max(now));
         // Without a pace everything counts as played when it was taken.
         self.playhead = Some(if self.voicing.lead.is_some() { plays_at + length } else { now });
+        if self.voicing.lead.is_some() {
+            self.voice.loopback.play(&sound, plays_at + length);
+        }
         let last = piece.last;
         let served_by = piece.served_by;
         self.report(Progress::Sent(SentPiece {
@@ -371,7 +377,7 @@ impl Mouth {
             last,
             served_by,
             first_audio,
-            audio,
+            audio: self.voicing.keeps_audio.then_some(sound),
         }))
         .await
     }

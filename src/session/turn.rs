@@ -159,7 +159,10 @@ impl Room {
                         let _ = floor.send(());
                     }
                 }
-                Effect::Stop => (self.reply, self.waiting) = (None, None),
+                Effect::Stop => {
+                    (self.reply, self.waiting) = (None, None);
+                    self.voice.loopback.stop();
+                }
                 Effect::TakeBack => self.waiting = None,
                 Effect::Prepare(request) => self.prepare(*request),
                 Effect::Note { number, request } => {

@@ -30,7 +30,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::audio::{SPEECH_HZ, Speech};
 use crate::engine::EngineError;
-use crate::engine::precedence::{Hurry, Precedence};
+use crate::engine::precedence::{Hurry, Precedence, Urgent};
 use crate::engine::worker::{Ended, Resident, Worker};
 use crate::nn::kokoro;
 use crate::provider::voices::unavailable;
@@ -93,8 +93,9 @@ impl KokoroEngine {
         let start = Instant::now();
         let (model, english) = rayon::join(
             || {
+                let precedence = precedence.clone();
                 Worker::spawn(&name, WAITING_REQUESTS, load_model, move |speaker, inbox| {
-                    queue::run(speaker, inbox, start);
+                    queue::run(speaker, inbox, start, precedence);
                 })
             },
             || {
@@ -138,7 +139,7 @@ impl KokoroEngine {
         let (voice, tongue) = self.voices.choose(request.voice.as_deref(), request.language.as_deref(), &self.name)?;
         let (out, pieces) = mpsc::channel(PIECES_AHEAD);
         let seed = request.seed.unwrap_or_else(rand::random);
-        let hurry = (request.urgency == Urgency::First).then(|| self.precedence.hurry());
+        let hurry = (request.urgency == Urgency::First).then(|| self.precedence.hurry(Urgent::Speaking));
         let order = Order { request, voice, tongue, seed, out, hurry };
         self.front.send(order).map_err(|error| self.refusal(&error))?;
         Ok(pieces)

@@ -2,7 +2,8 @@
 //!
 //! Each turn takes in what came, gives out what listeners have room for, and speaks one piece for whoever runs dry first
 //! (`playback`, which ranks Higgs' listeners too) of those whose last piece was taken. The others are parked until their
-//! listeners read on. Between the stages of a piece that nobody waits for, one that is waited for in silence may go first.
+//! listeners read on. Between the stages of a piece that nobody waits for, one that is waited for in silence may go first;
+//! one whose listener has enough to listen to gives way to hearing, too.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -17,7 +18,7 @@ use super::playback::Playback;
 use super::speaker::Speaker;
 use super::{Order, Spoken};
 use crate::audio::{SPEECH_HZ, Samples};
-use crate::engine::precedence::Hurry;
+use crate::engine::precedence::{Hurry, Precedence};
 
 /// Requests in work or parked; those beyond wait in the inbox, which is bounded.
 const MOST_JOBS: usize = 32;
@@ -111,8 +112,8 @@ impl Job {
 
 /// The model thread: ends when every handle is dropped and every request is served.
 #[expect(clippy::needless_pass_by_value, reason = "the thread owns its model")]
-pub(super) fn run(speaker: Speaker, inbox: mpsc::Receiver<Job>, start: Instant) {
-    let mut queue = Queue { jobs: VecDeque::new(), inbox, closed: false, start };
+pub(super) fn run(speaker: Speaker, inbox: mpsc::Receiver<Job>, start: Instant, precedence: Precedence) {
+    let mut queue = Queue { jobs: VecDeque::new(), inbox, closed: false, start, precedence };
     loop {
         queue.take_in();
         queue.give_out();
@@ -131,6 +132,7 @@ struct Queue {
     closed: bool,
     /// Moments are counted from here.
     start: Instant,
+    precedence: Precedence,
 }
 
 impl Queue {
@@ -156,9 +158,12 @@ impl Queue {
 
     /// Speaks one piece of `job`, which then queues behind the others: several listeners share the model by pieces.
     fn speak(&mut self, speaker: &Speaker, mut job: Job) {
-        let may_wait = !job.playback.is_waited_for();
+        let playback = job.playback;
         job.speak(speaker, self.start, &mut || {
-            if may_wait {
+            if !playback.is_waited_for() {
+                if !playback.is_running_dry(self.start.elapsed()) {
+                    self.precedence.give_way_to_hearing();
+                }
                 self.take_in();
                 if let Some(urgent) = self.next(|job| job.playback.is_waited_for()) {
                     self.speak(speaker, urgent);

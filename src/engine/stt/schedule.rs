@@ -14,7 +14,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::listener::{Listener, Window};
 use super::session::{Job, Session};
-use crate::engine::precedence::Precedence;
+use crate::engine::precedence::{Precedence, Urgent};
 use crate::provider::ProviderError;
 
 /// Unparks the model's thread.
@@ -34,8 +34,7 @@ pub(super) fn run(listener: &Listener, inbox: Receiver<Session>, name: &Arc<str>
         room.take_in(listener);
         room.sessions.retain(|session| !session.is_over());
         if let Some((index, job)) = room.next() {
-            // Who has stopped speaking waits for an answer.
-            let _hurry = (job == Job::Last).then(|| precedence.hurry());
+            let _hurry = room.is_urgent(index, job).then(|| precedence.hurry(Urgent::Hearing));
             serve(listener, &mut room, index, job, name);
         } else if !room.open && room.sessions.is_empty() {
             return;
@@ -81,6 +80,11 @@ impl Room {
     fn next(&self) -> Option<(usize, Job)> {
         let jobs = self.sessions.iter().enumerate().filter_map(|(index, session)| Some((index, session.job()?)));
         jobs.min_by_key(|(index, job)| (*job, self.sessions[*index].served))
+    }
+
+    /// Whoever has stopped speaking waits for an answer, and whoever begins to may want a reply to stop.
+    fn is_urgent(&self, index: usize, job: Job) -> bool {
+        job == Job::Last || job == Job::Guess && self.sessions[index].has_just_begun()
     }
 
     /// Whether to go on with a job of session `index`.

@@ -25,6 +25,8 @@ pub(super) type Item = Result<Transcript, ProviderError>;
 const BUFFERED: usize = WINDOW_SAMPLES + 10 * MIC_HZ as usize;
 /// New audio worth another guess, and the least for the first one.
 const GUESS_EVERY: usize = MIC_HZ as usize * 3 / 10;
+/// Shorter audio is an utterance's beginning.
+const BEGINNING: usize = MIC_HZ as usize * 2;
 /// A guess may use one part in so many of the time.
 const GUESS_SHARE: u32 = 2;
 /// Shorter audio holds no word.
@@ -131,6 +133,11 @@ impl Session {
 
     pub(super) fn is_deserted(&self) -> bool {
         self.out.is_closed()
+    }
+
+    /// What is said so far may be meant to stop a reply.
+    pub(super) fn has_just_begun(&self) -> bool {
+        self.settled == 0 && self.samples.len() < BEGINNING
     }
 
     /// What is to be done now, if anything.

@@ -8,6 +8,7 @@
 
 mod detector;
 mod doubt;
+mod echo;
 mod endpoint;
 mod hallucination;
 mod names;
@@ -17,25 +18,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::stream::{self, BoxStream, SelectAll};
-use tokio::sync::{mpsc, oneshot};
+use futures::stream::{BoxStream, SelectAll};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use self::detector::Detector;
 use self::doubt::{Doubt, doubt};
+use self::echo::{EchoGuard, Source};
 pub use self::endpoint::LONGEST_UTTERANCE;
 use self::endpoint::{Endpoint, Step};
 use self::hallucination::was_said;
 pub(super) use self::names::Names;
-use self::utterance::{Awaited, End, Open, utterance};
+use self::utterance::{Awaited, End, Open, Recent, utterance};
 use super::event::{Complaint, ErrorCode, Input, Request, Transcription};
-use super::guard::guarded;
 use super::machine::Event;
 use super::settings::Settings;
 use crate::audio::{MIC_HZ, Mic, Samples};
-use crate::provider::{
-    Caller, FinalTranscript, ProviderError, SpeechToText, SttOptions, Transcript, VAD_FRAME, VoiceActivity,
-};
+use crate::provider::{Caller, FinalTranscript, ProviderError, SpeechToText, Transcript, VAD_FRAME, VoiceActivity};
 
 /// Frames of an utterance that may wait for the recogniser: all of it, so that hearing never waits. 5.8 MB at most.
 const UTTERANCE_FRAMES: usize = LONGEST_UTTERANCE.0 as usize / VAD_FRAME + 64;
@@ -110,6 +109,7 @@ pub(super) struct Ear {
     /// What patches are checked by. None: whoever they name is known.
     names: Option<Names>,
     activity: Detector,
+    echoes: EchoGuard,
     settings: Settings,
     caller: Caller,
     new_id: fn() -> String,
@@ -122,8 +122,8 @@ pub(super) struct Ear {
     received: Samples<MIC_HZ>,
     /// Less than a frame.
     rest: Vec<f32>,
-    /// The latest audio, up to `received`: the beginning of the next utterance.
-    recent: Vec<f32>,
+    /// Up to `received`.
+    recent: Recent,
     open: Option<Open>,
     /// Utterances whose transcripts are awaited, the open one among them.
     awaited: Vec<Awaited>,
@@ -146,6 +146,7 @@ impl Ear {
             stt,
             names: None,
             activity: Detector::new(activity),
+            echoes: EchoGuard::default(),
             endpoint: Endpoint::new(&settings, Samples(0), LONGEST_UTTERANCE),
             settings,
             caller,
@@ -154,7 +155,7 @@ impl Ear {
             longest: LONGEST_UTTERANCE,
             received: Samples(0),
             rest: Vec::new(),
-            recent: Vec::new(),
+            recent: Recent::default(),
             open: None,
             awaited: Vec::new(),
             refused: false,
@@ -245,8 +246,9 @@ impl Ear {
     fn hear_frame(&mut self, frame: &[f32; VAD_FRAME]) {
         let began = self.received;
         self.received += Samples(VAD_FRAME as u64);
-        self.remember(frame);
-        if self.settings.vad.is_none() {
+        let prefix = self.settings.vad.map_or(0, |vad| vad.prefix_ms);
+        self.recent.push(frame, Samples::from_millis(prefix) + ONSET);
+        let Some(vad) = self.settings.vad else {
             if self.open.is_some() {
                 self.feed(frame);
             } else if !self.refused {
@@ -256,13 +258,17 @@ impl Ear {
                 self.commit();
             }
             return;
-        }
+        };
         self.feed(frame);
         let probability = self.activity.score(frame).unwrap_or_else(|error| {
             self.told.push(Heard::Refused { complaint: Complaint::of(&error, None), reference: None });
             0.0
         });
-        if let Some(step) = self.endpoint.push(probability) {
+        let source = self.echoes.hear(frame);
+        if let Some(open) = self.open.as_mut().filter(|_| probability >= vad.threshold) {
+            open.makeup.add(source);
+        }
+        if let Some(step) = self.endpoint.push(if source == Source::Echo { 0.0 } else { probability }) {
             self.step(step);
         }
     }
@@ -296,16 +302,6 @@ impl Ear {
         }
     }
 
-    fn remember(&mut self, frame: &[f32; VAD_FRAME]) {
-        self.recent.extend_from_slice(frame);
-        let prefix = self.settings.vad.map_or(0, |vad| vad.prefix_ms);
-        let keep = (Samples::<MIC_HZ>::from_millis(prefix) + ONSET).as_usize();
-        // Cut rarely, not at every frame.
-        if self.recent.len() > 2 * keep {
-            self.recent.drain(..self.recent.len() - keep);
-        }
-    }
-
     /// Opens an utterance that began at `at`. None, and an error told, where too many are awaited.
     fn open(&mut self, at: Samples<MIC_HZ>) -> Option<String> {
         let item_id = (self.new_id)();
@@ -318,29 +314,9 @@ impl Ear {
         let (frames, wanted) = self.listen(item_id.clone());
         self.awaited.push(Awaited::new(item_id.clone(), wanted));
         self.open = Some(Open::new(item_id.clone(), frames, self.keeps_audio));
-        let since = self.received.saturating_sub(at).as_usize().min(self.recent.len());
-        let beginning = self.recent[self.recent.len() - since..].to_vec();
+        let beginning = self.recent.last(self.received.saturating_sub(at)).to_vec();
         self.feed(&beginning);
         Some(item_id)
-    }
-
-    /// Asks the recogniser to hear what is sent, until nobody wants that any more.
-    fn listen(&mut self, item_id: String) -> (mpsc::Sender<Mic>, oneshot::Sender<()>) {
-        let (frames, mut audio) = mpsc::channel(UTTERANCE_FRAMES);
-        let options = SttOptions {
-            model: self.settings.stt_model.clone(),
-            languages: self.settings.languages.clone(),
-            partials: true,
-            word_times: true,
-            caller: self.caller.clone(),
-            ..SttOptions::default()
-        };
-        let audio = stream::poll_fn(move |context| audio.poll_recv(context)).boxed();
-        let is_last = |item: &Transcript| matches!(item, Transcript::Final(_));
-        let flow = guarded("speech recognition", || self.stt.transcribe(audio, options), is_last);
-        let (wanted, unwanted) = oneshot::channel();
-        self.hearing.push(flow.map(move |item| (item_id.clone(), item)).take_until(unwanted).boxed());
-        (frames, wanted)
     }
 
     /// The speaker goes on: what was made of the pause is dropped.
@@ -376,6 +352,7 @@ impl Ear {
         let Some(awaited) = find(&mut self.awaited, &open.item_id) else { return };
         awaited.end = Some(End { decided: Instant::now(), endpoint });
         awaited.audio = open.audio;
+        awaited.is_echo = open.makeup.is_echo();
         if let Some(early) = awaited.early.take() {
             self.deliver(&open.item_id, early);
         }
@@ -419,22 +396,21 @@ impl Ear {
     }
 
     fn transcribed(&mut self, item_id: &str, item: Result<Transcript, ProviderError>) {
-        let open = self.open.as_mut().filter(|open| open.item_id == item_id);
+        let open = self.open.as_ref().filter(|open| open.item_id == item_id);
         match (item, open) {
-            (Ok(Transcript::Partial { text, stable_chars, .. }), Some(open)) => {
-                let says = open.says(&text, stable_chars, self.received);
-                self.told.push(Heard::Partial(says));
+            (Ok(Transcript::Partial { text, stable_chars, .. }), Some(_)) => {
+                self.tell_words(Heard::Partial, &text, stable_chars);
             }
             // How it ends is known before its last word is: the pause is judged already.
             (Ok(Transcript::Draft(draft)), Some(open)) if open.is_paused() && was_said(&draft) => {
-                self.told.push(Heard::Drafted(open.says(&draft.text, 0, self.received)));
+                self.tell_words(Heard::Drafted, &draft.text, 0);
                 self.understood(doubt(&draft));
             }
             // The end is decided; the whole comes next.
             (Ok(Transcript::Partial { .. } | Transcript::Draft(_)), _) => {}
             (Ok(Transcript::Final(transcript)), Some(open)) if open.is_paused() => {
                 if was_said(&transcript) {
-                    self.told.push(Heard::Paused(open.says(&transcript.text, 0, self.received)));
+                    self.tell_words(Heard::Paused, &transcript.text, 0);
                 }
                 let doubt = doubt(&transcript);
                 self.transcribed_early(item_id, Ok(transcript), doubt);
@@ -444,6 +420,15 @@ impl Ear {
             }
             (Ok(Transcript::Final(transcript)), _) => self.deliver(item_id, Ok(transcript)),
             (Err(error), _) => self.deliver(item_id, Err(error)),
+        }
+    }
+
+    /// Tells what the open utterance says so far, where somebody says it.
+    fn tell_words(&mut self, heard: fn(Transcription) -> Heard, text: &str, stable_chars: usize) {
+        let Some(open) = &mut self.open else { return };
+        let words = open.says(text, stable_chars, self.received);
+        if !open.makeup.may_be_echo() {
+            self.told.push(heard(words));
         }
     }
 
@@ -459,7 +444,7 @@ impl Ear {
     fn deliver(&mut self, item_id: &str, outcome: Result<FinalTranscript, ProviderError>) {
         let Some(awaited) = self.no_longer(item_id) else { return };
         self.told.push(match outcome {
-            Ok(transcript) if was_said(&transcript) => {
+            Ok(transcript) if was_said(&transcript) && !awaited.is_echo => {
                 Heard::Final(Box::new(utterance(awaited, transcript, self.received)))
             }
             Ok(_) => Heard::Nothing { item_id: awaited.item_id, at: self.received },

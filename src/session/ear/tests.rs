@@ -1,8 +1,10 @@
+use futures::stream;
+
 use super::super::settings::{SettingsPatch, VadMode, VadPatch, VadSettings};
 use super::*;
 use crate::provider::fake::{FakeActivity, FakeHearing, FaultyActivity};
 use crate::provider::task::Task;
-use crate::provider::{Ending, Flow};
+use crate::provider::{Ending, Flow, SttOptions};
 
 fn loud(millis: u64) -> Mic {
     Mic::new(vec![0.5; Samples::<MIC_HZ>::from_millis(millis).as_usize()])

@@ -5,14 +5,18 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::Utterance;
 use super::doubt::Doubt;
+use super::echo::Makeup;
+use super::{Ear, UTTERANCE_FRAMES, Utterance};
 use crate::audio::{MIC_HZ, Mic, Samples};
-use crate::provider::{FinalTranscript, ProviderError};
+use crate::provider::{FinalTranscript, ProviderError, SttOptions, Transcript};
 use crate::session::event::Transcription;
+use crate::session::guard::guarded;
 use crate::text::outlook::outlook;
 use crate::text::promise::Promise;
 
@@ -20,12 +24,55 @@ use crate::text::promise::Promise;
 /// pause. Whisper's window, and 1.9 MB.
 const LONGEST_REPEATED: Samples<MIC_HZ> = Samples::from_millis(28_000);
 
+impl Ear {
+    /// Asks the recogniser to hear what is sent, until nobody wants that any more.
+    pub(super) fn listen(&mut self, item_id: String) -> (mpsc::Sender<Mic>, oneshot::Sender<()>) {
+        let (frames, mut audio) = mpsc::channel(UTTERANCE_FRAMES);
+        let options = SttOptions {
+            model: self.settings.stt_model.clone(),
+            languages: self.settings.languages.clone(),
+            partials: true,
+            word_times: true,
+            caller: self.caller.clone(),
+            ..SttOptions::default()
+        };
+        let audio = stream::poll_fn(move |context| audio.poll_recv(context)).boxed();
+        let is_last = |item: &Transcript| matches!(item, Transcript::Final(_));
+        let flow = guarded("speech recognition", || self.stt.transcribe(audio, options), is_last);
+        let (wanted, unwanted) = oneshot::channel();
+        self.hearing.push(flow.map(move |item| (item_id.clone(), item)).take_until(unwanted).boxed());
+        (frames, wanted)
+    }
+}
+
+/// The latest audio: the beginning of the next utterance.
+#[derive(Default)]
+pub(super) struct Recent(Vec<f32>);
+
+impl Recent {
+    /// Adds to it; so much at least is kept.
+    pub(super) fn push(&mut self, samples: &[f32], kept: Samples<MIC_HZ>) {
+        self.0.extend_from_slice(samples);
+        let kept = kept.as_usize();
+        // Cut rarely, not at every frame.
+        if self.0.len() > 2 * kept {
+            self.0.drain(..self.0.len() - kept);
+        }
+    }
+
+    /// The last of it, or all that there is.
+    pub(super) fn last(&self, length: Samples<MIC_HZ>) -> &[f32] {
+        &self.0[self.0.len().saturating_sub(length.as_usize())..]
+    }
+}
+
 /// The utterance that is being spoken. Its audio ends when this is dropped.
 pub(super) struct Open {
     pub(super) item_id: String,
     pub(super) length: Samples<MIC_HZ>,
     /// Where it is kept.
     pub(super) audio: Option<Mic>,
+    pub(super) makeup: Makeup,
     /// None: the recogniser was told that this was all.
     frames: Option<mpsc::Sender<Mic>>,
     /// All of it; None of a long one.
@@ -41,6 +88,7 @@ impl Open {
             item_id,
             length: Samples(0),
             audio: keeps_audio.then(Mic::default),
+            makeup: Makeup::default(),
             frames: Some(frames),
             spoken: Some(Vec::new()),
             promise: Promise::default(),
@@ -111,6 +159,8 @@ pub(super) struct Awaited {
     pub(super) early: Option<Result<FinalTranscript, ProviderError>>,
     /// Once it has ended, where it is kept.
     pub(super) audio: Option<Mic>,
+    /// Once it has ended: nobody said it.
+    pub(super) is_echo: bool,
     _wanted: oneshot::Sender<()>,
 }
 
@@ -123,7 +173,7 @@ pub(super) struct End {
 
 impl Awaited {
     pub(super) fn new(item_id: String, wanted: oneshot::Sender<()>) -> Self {
-        Self { item_id, end: None, early: None, audio: None, _wanted: wanted }
+        Self { item_id, end: None, early: None, audio: None, is_echo: false, _wanted: wanted }
     }
 
     /// Drops the request for another one.

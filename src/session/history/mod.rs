@@ -124,6 +124,12 @@ impl History {
         self.entries.last().is_some_and(|entry| entry.id == id)
     }
 
+    /// Nothing was said after it.
+    pub(super) fn is_last_word(&self, id: &str) -> bool {
+        let said = self.entries.iter().rev().find(|entry| !entry.text.is_empty());
+        said.is_some_and(|entry| entry.id == id)
+    }
+
     /// What was heard or said. Empty: there is no such message.
     pub(super) fn text_of(&self, id: &str) -> String {
         self.entries.iter().find(|entry| entry.id == id).map(|entry| entry.text.clone()).unwrap_or_default()

@@ -64,11 +64,15 @@ enum Note {
 }
 
 impl Machine {
+    /// Nobody speaks, is answered or waits for an answer.
+    pub(super) fn is_idle(&self) -> bool {
+        self.replies.is_empty() && self.speaking.is_empty() && self.owed.is_none()
+    }
+
     /// Asks for a note where it is time, and stops one where it no longer is.
     pub(super) fn note_when_idle(&mut self) {
-        let is_idle = self.replies.is_empty() && self.speaking.is_empty() && self.owed.is_none();
         let wanted = match &self.notes.under_way {
-            _ if !is_idle || self.notes.is_closed => false,
+            _ if !self.is_idle() || self.notes.is_closed => false,
             Some(Note::Summary { .. }) => self.settings.summarize_history,
             Some(Note::Title) | None => true,
         };

@@ -26,7 +26,7 @@ use super::vocoder::{self, Heard, Vocoder};
 use super::voices::{Enrolled, HiggsVoice, Voices, standard};
 use crate::audio::Speech;
 use crate::engine::device::{self, DeviceChoice};
-use crate::engine::precedence::Precedence;
+use crate::engine::precedence::{Precedence, Urgent};
 use crate::engine::worker::{Ended, Resident, Worker};
 use crate::engine::{EngineError, failure};
 use crate::nn::higgs::codec::{CODEBOOKS, CODES, Decoder, Encoder};
@@ -221,7 +221,7 @@ impl HiggsEngine {
             return Ok(None);
         }
         let (out, heard) = mpsc::channel(CHUNKS_AHEAD);
-        let hurry = (request.urgency == Urgency::First).then(|| self.precedence.hurry());
+        let hurry = (request.urgency == Urgency::First).then(|| self.precedence.hurry(Urgent::Speaking));
         let listener = out.clone();
         let SpeakRequest { own_voice, seed, speed, urgency, story, .. } = request;
         let order = move |voice: Arc<Enrolled>| {

@@ -194,6 +194,48 @@ fn a_message_sent_twice_is_stored_and_answered_once() {
     assert_eq!(told(&machine.step(now, again())), ["message_saved m1 Completed"]);
 }
 
+/// As after a crash, or where nothing came of the reply.
+#[test]
+fn a_message_that_nobody_answered_is_answered_when_it_is_sent_again() {
+    let message = |id: &str, role: Role, content: &str, status: MessageStatus| Message {
+        id: id.to_owned(),
+        conversation_id: "c1".to_owned(),
+        role,
+        character_id: None,
+        character_name: None,
+        content: content.to_owned(),
+        status,
+        heard_chars: None,
+        metadata: json!({}),
+        client_message_id: Some(format!("client-{id}")),
+    };
+    let asks = |id: &str| message(id, Role::User, "How?", MessageStatus::Completed);
+    let cut_off = message("a1", Role::Assistant, "", MessageStatus::Pending);
+    let again = |id: &str| {
+        let input = Input::Text {
+            text: "How?".to_owned(),
+            client_message_id: Some(format!("client-{id}")),
+            terms: silently(),
+            character_ids: Vec::new(),
+        };
+        asked(input)
+    };
+    let mut machine = machine_with(&[character()], None, "A talk", vec![asks("u1"), asks("u2"), cut_off]);
+    let now = Instant::now();
+    assert_eq!(
+        run(&mut machine, now, vec![again("u1")]),
+        ["message_saved u1 Completed"],
+        "the talk went on without it"
+    );
+    let effects = run(&mut machine, now, vec![again("u2")]);
+    assert_eq!(effects[0], "message_saved u2 Completed");
+    assert!(effects.iter().any(|effect| effect.starts_with("think 1 ")), "{effects:?}");
+    assert_eq!(run(&mut machine, now, vec![again("u2")]), ["message_saved u2 Completed"], "it is being answered");
+    run(&mut machine, now, vec![thought(1, Thought::Failed(failed()))]);
+    let effects = run(&mut machine, now, vec![again("u2")]);
+    assert!(effects.iter().any(|effect| effect.starts_with("think 2 ")), "{effects:?}");
+}
+
 #[test]
 fn a_message_that_could_not_be_stored_is_stored_when_it_is_sent_again() {
     let mut machine = machine();

@@ -1,0 +1,90 @@
+//! Tells the echo of a reply from a voice, by its sound; `text::backchannel` does by its words.
+//!
+//! Once a microphone has let the detector hear where its echoes come from, they are no speech: no utterance begins with
+//! them, nor goes on. The very first one has begun an utterance by then, and so does one that comes all at once; of that
+//! nothing is told, and it comes to nothing.
+
+use super::Ear;
+use crate::audio::echo::{EchoDetector, HEARD_FRAME};
+use crate::session::loopback::Loopback;
+
+/// Frames of a voice that make an utterance, whatever echoes are in it: 0.3 s.
+const ENOUGH: usize = 10;
+/// Fewer frames of an echo are a coincidence.
+const ECHO: usize = 3;
+
+impl Ear {
+    /// Knowing what is played.
+    pub(in crate::session) fn beside(self, loopback: Loopback) -> Self {
+        Self { echoes: EchoGuard::new(loopback), ..self }
+    }
+}
+
+/// What a loud frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Voice,
+    /// Nobody knows where this microphone's echoes come from; this is like one.
+    Doubtful,
+    Echo,
+}
+
+/// Knows the sound of what is played.
+#[derive(Default)]
+pub(super) struct EchoGuard {
+    loopback: Loopback,
+    detector: EchoDetector,
+}
+
+impl EchoGuard {
+    pub(super) fn new(loopback: Loopback) -> Self {
+        Self { loopback, detector: EchoDetector::default() }
+    }
+
+    /// Takes a frame of the microphone.
+    pub(super) fn hear(&mut self, frame: &[f32; HEARD_FRAME]) -> Source {
+        self.detector.hear(frame, &self.loopback.take());
+        if self.detector.is_echo() {
+            Source::Echo
+        } else if self.detector.may_be_echo() {
+            Source::Doubtful
+        } else {
+            Source::Voice
+        }
+    }
+}
+
+/// What an utterance is made of, in loud frames.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Makeup {
+    voice: usize,
+    doubtful: usize,
+    echo: usize,
+    /// The latest is in doubt.
+    in_doubt: bool,
+}
+
+impl Makeup {
+    pub(super) fn add(&mut self, source: Source) {
+        self.in_doubt = source == Source::Doubtful;
+        match source {
+            Source::Voice => self.voice += 1,
+            Source::Doubtful => self.doubtful += 1,
+            Source::Echo => self.echo += 1,
+        }
+    }
+
+    /// Nobody said it.
+    pub(super) const fn is_echo(self) -> bool {
+        self.echo > 0 && self.echo + self.doubtful >= ECHO && self.voice < ENOUGH
+    }
+
+    /// It is, or will soon turn out to be.
+    pub(super) const fn may_be_echo(self) -> bool {
+        self.is_echo() || self.in_doubt && self.voice < ENOUGH
+    }
+}
+
+#[cfg(test)]
+#[path = "echo_tests.rs"]
+mod tests;

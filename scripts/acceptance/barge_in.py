@@ -4,9 +4,9 @@
 usage: barge_in.py HTTP_URL [--rounds 20] [--only SCENE]
 
 Asks for a long reply over /ws, and while it is heard plays into the microphone, in real time: coughs (bursts of noise), "mhm"
-(hummed: a voice through a closed mouth, with a dip), "stop, please" and, for a whole reply and 3 s beyond, that reply itself,
-20 dB softer and 200 ms late. The first two must leave no `interrupted` behind, and no duck without its unduck; the third must
-interrupt; the last must not, nor be answered. "Mhm" as the server's own voices read it, which Whisper takes for words, is played too, for information.
+(hummed: a voice through a closed mouth, with a dip), "stop, please", the same over the reply's echo, 20 dB softer and 200 ms late,
+and, for a whole reply and 3 s beyond, that echo alone. The first two must leave no `interrupted` behind, and no duck without its
+unduck; the next two must interrupt; the last must not, nor be answered. "Mhm" as the server's own voices read it, which Whisper takes for words, is played too, for information.
 It prints how long after a sound's onset the reply was ducked and interrupted. Needs: numpy, websockets.
 """
 import argparse, asyncio, base64, json, statistics, sys, time
@@ -18,6 +18,8 @@ from sound import FRAME, RATE, ROOM_NOISE, microphone, speak
 STORY = "Tell me a long story about a lighthouse keeper, in many sentences."
 ECHO_GAIN, ECHO_DELAY = 0.1, 0.2
 AFTER = 3
+# Seconds of a reply before a sound.
+BEFORE, BEFORE_OVER_ECHO = 0.6, 2.5
 
 
 def cough(seed):
@@ -78,8 +80,8 @@ def piece(samples, first, last):
     return numpy.pad(part, (last - first - len(part), 0) if first < 0 else (0, last - first - len(part)))
 
 
-async def reply(server, sound):
-    """One reply with `sound` in it; None: with itself. Gives the call and the sound's onset."""
+async def reply(server, sound, echo=False):
+    """One reply with `sound` in it, or, where there is none, with nothing but its `echo`. Gives the call and the sound's onset."""
     async with websockets.connect(server.replace("http", "ws", 1) + "/ws", max_size=2**24) as socket:
         assert json.loads(await socket.recv())["type"] == "session_started"
         call = Call(socket)
@@ -87,22 +89,23 @@ async def reply(server, sound):
         await socket.send(json.dumps({"type": "settings", "max_tokens": 80, "languages": ["en"]}))
         await socket.send(json.dumps({"type": "text_message", "text": STORY}))
         await asyncio.wait_for(call.heard.wait(), 60)
-        onset = call.now() + 0.6
-        over = lambda: bool(call.of("turn_complete", "interrupted"))
-        if sound is None:
-            own = lambda: numpy.concatenate(call.speech)
+        before = BEFORE_OVER_ECHO if echo else BEFORE
+        onset, begin = call.now() + before, int(before * RATE)
+        ended = lambda: [at for at, _ in call.of("turn_complete", "interrupted")]
 
-            def echo(first, last):
+        def microphone_hears(first, last):
+            heard = numpy.zeros(last - first) if sound is None else piece(sound, first - begin, last - begin)
+            if echo:
                 at = lambda sample: int((sample / RATE - ECHO_DELAY) * 24000)
-                part = piece(own(), at(first), at(last))
-                return ECHO_GAIN * numpy.interp(numpy.linspace(0, len(part) - 1, last - first), numpy.arange(len(part)), part)
+                part = piece(numpy.concatenate(call.speech), at(first), at(last))
+                heard = heard + ECHO_GAIN * numpy.interp(numpy.linspace(0, len(part) - 1, last - first), numpy.arange(len(part)), part)
+            return heard
 
-            ended = lambda: [at for at, _ in call.of("turn_complete", "interrupted")]
-            await call.play(echo, lambda: over() and call.now() > ended()[0] + AFTER)
+        if sound is None:
+            await call.play(microphone_hears, lambda: ended() and call.now() > ended()[0] + AFTER)
         else:
-            begin = int(0.6 * RATE)
             end = onset + len(sound) / RATE + 4
-            await call.play(lambda first, last: piece(sound, first - begin, last - begin), lambda: over() or call.now() > end)
+            await call.play(microphone_hears, lambda: ended() or call.now() > end)
         ear.cancel()
         return call, onset
 
@@ -117,15 +120,21 @@ async def main():
     stop = speak(server, "am_adam", "Stop, please! That is enough.")
     agree = [speak(server, voice, text) for voice in ("af_heart", "bm_george") for text in ("Mhm.", "Uh-huh.", "Mm.")]
     level = lambda samples: samples * (0.1 / float(numpy.sqrt((samples**2).mean())))
-    scenes = [("cough", [cough(seed) for seed in range(o.rounds)], False), ("mhm", [level(hum(seed)) for seed in range(o.rounds)], False)]
-    scenes += [("stop, please", [level(stop)] * max(1, o.rounds // 4), True), ("its own voice", [None] * max(1, o.rounds // 4), False)]
-    scenes.append(("mhm, read aloud", [level(sound) for sound in agree], None))
-    scenes = [scene for scene in scenes if o.only in scene[0]]
+    few = max(1, o.rounds // 4)
+    # Name, sounds, with an echo, whether they must interrupt.
+    scenes = [
+        ("cough", [cough(seed) for seed in range(o.rounds)], False, False),
+        ("mhm", [level(hum(seed)) for seed in range(o.rounds)], False, False),
+        ("stop, please", [level(stop)] * few, False, True),
+        ("stop, please, over an echo", [level(stop)] * few, True, True),
+        ("its own voice", [None] * few, True, False),
+        ("mhm, read aloud", [level(sound) for sound in agree], False, None),
+    ]
     failed = False
-    for name, sounds, stops in scenes:
+    for name, sounds, echo, stops in [scene for scene in scenes if o.only in scene[0]]:
         stopped, unpaired, ducks, stops_after, texts = 0, 0, [], [], []
         for sound in sounds:
-            call, onset = await reply(server, sound)
+            call, onset = await reply(server, sound, echo)
             answered = len({m["turn"] for _, m in call.messages if m["type"] == "text_chunk"}) > 1
             stopped += bool(call.of("interrupted")) or sound is None and answered
             duck, unduck = call.of("duck"), call.of("unduck")

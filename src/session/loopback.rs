@@ -4,24 +4,33 @@
 //! whatever a network does to either.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::audio::Speech;
 
+/// Pieces that may wait for the ear, which takes them at once. What is more is lost: an echo of it has to be known by its
+/// words.
+const PIECES: usize = 64;
 /// An ear that has taken nothing for so long has no microphone.
 const DEAF: Duration = Duration::from_secs(1);
 
-/// Shared by one session's mouths and its ear.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Loopback(Arc<Mutex<Playing>>);
+/// What a session's mouths play, and what they do not.
+pub(super) fn loopback() -> (Loopback, Playing) {
+    let (mouths, pieces) = mpsc::channel(PIECES);
+    (Loopback(mouths), Playing { inbox: pieces, pieces: VecDeque::new(), taken: None })
+}
 
-#[derive(Debug, Default)]
-struct Playing {
-    pieces: VecDeque<Piece>,
-    taken: Option<Instant>,
+/// The mouths' end.
+#[derive(Clone, Debug)]
+pub(super) struct Loopback(mpsc::Sender<News>);
+
+#[derive(Debug)]
+enum News {
+    Plays(Piece),
+    Stops,
 }
 
 #[derive(Debug)]
@@ -34,31 +43,52 @@ struct Piece {
 impl Loopback {
     /// This follows what was handed over before, and will have been played by then.
     pub(super) fn play(&self, audio: &Speech, until: Instant) {
-        let mut playing = self.lock();
-        playing.forget(Instant::now());
-        playing.pieces.push_back(Piece { samples: audio.as_slice().iter().copied().collect(), until });
+        let samples = audio.as_slice().iter().copied().collect();
+        let _ = self.0.try_send(News::Plays(Piece { samples, until }));
     }
 
     /// What was not played yet will not be.
     pub(super) fn stop(&self) {
-        self.lock().pieces.clear();
-    }
-
-    /// The next `N` samples; silence where nothing is played.
-    pub(super) fn take<const N: usize>(&self) -> [f32; N] {
-        let now = Instant::now();
-        let mut playing = self.lock();
-        playing.forget(now);
-        playing.taken = Some(now);
-        std::array::from_fn(|_| playing.next().unwrap_or_default())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Playing> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let _ = self.0.try_send(News::Stops);
     }
 }
 
+/// The ear's end.
+#[derive(Debug)]
+pub(super) struct Playing {
+    inbox: mpsc::Receiver<News>,
+    pieces: VecDeque<Piece>,
+    taken: Option<Instant>,
+}
+
 impl Playing {
+    /// Takes in the next news. False: there will be none.
+    pub(super) async fn hear(&mut self) -> bool {
+        let news = self.inbox.recv().await;
+        let is_open = news.is_some();
+        self.note(news);
+        is_open
+    }
+
+    /// The next `N` samples; silence where nothing is played.
+    pub(super) fn take<const N: usize>(&mut self) -> [f32; N] {
+        while let Ok(news) = self.inbox.try_recv() {
+            self.note(Some(news));
+        }
+        self.forget();
+        self.taken = Some(Instant::now());
+        std::array::from_fn(|_| self.next().unwrap_or_default())
+    }
+
+    fn note(&mut self, news: Option<News>) {
+        self.forget();
+        match news {
+            Some(News::Plays(piece)) => self.pieces.push_back(piece),
+            Some(News::Stops) => self.pieces.clear(),
+            None => {}
+        }
+    }
+
     fn next(&mut self) -> Option<f32> {
         loop {
             let piece = self.pieces.front_mut()?;
@@ -69,8 +99,9 @@ impl Playing {
         }
     }
 
-    /// What was played while nobody listened.
-    fn forget(&mut self, now: Instant) {
+    /// What was played while nobody listened is gone.
+    fn forget(&mut self) {
+        let now = Instant::now();
         if self.taken.is_none_or(|taken| now > taken + DEAF) {
             self.pieces.retain(|piece| piece.until > now);
         }

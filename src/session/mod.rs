@@ -34,7 +34,7 @@ pub use ear::LONGEST_UTTERANCE;
 use ear::{Ear, Names};
 use event::{Output, Participant, Request, Started};
 use history::History;
-use loopback::Loopback;
+use loopback::loopback;
 use machine::{Base, Machine, Player, Scene};
 use mouth::Voice;
 pub use outbox::Outbox;
@@ -169,8 +169,8 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
     let (stt, vad) = (Arc::clone(&parts.stt), Arc::clone(&parts.vad));
     let ear = Ear::new(stt, vad, settings, caller.clone(), new_id, keeps_recordings);
     let (present, names) = Names::new(&parts, &conversation.characters);
-    let loopback = Loopback::default();
-    let ear = ear.bounded(opening.bounds.utterance).knowing(names).beside(loopback.clone());
+    let (loopback, playing) = loopback();
+    let ear = ear.bounded(opening.bounds.utterance).knowing(names).beside(playing);
     let scene = Scene {
         conversation_id: conversation_id.clone(),
         title: conversation.conversation.title.clone(),

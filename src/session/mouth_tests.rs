@@ -1,6 +1,7 @@
 use super::*;
 use crate::provider::VoiceEngine;
 use crate::provider::fake::{FakeSpeech, MILLIS_PER_CHAR};
+use crate::session::loopback::loopback;
 
 struct Stage {
     sentences: mpsc::Sender<Sentence>,
@@ -35,7 +36,7 @@ fn stage(fake: FakeSpeech, lead: Option<Duration>) -> Stage {
     let (lane, audio) = mpsc::channel(4);
     let (turn, events) = mpsc::channel(1024);
     let speech: Arc<dyn SpeechSynthesizer> = Arc::<FakeSpeech>::clone(&fake);
-    let task = tokio::spawn(speak(Voice::new(speech, Loopback::default()), voicing, None, inbox, lane, turn));
+    let task = tokio::spawn(speak(Voice::new(speech, loopback().0), voicing, None, inbox, lane, turn));
     Stage { sentences, audio, events, fake, task }
 }
 
@@ -187,7 +188,7 @@ async fn voices_that_hear_themselves_are_asked_for_a_sentence_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_the_floor_makes_one_sentence_ready_and_is_silent() {
     let fake = Arc::new(FakeSpeech::default());
-    let voice = Voice::new(Arc::<FakeSpeech>::clone(&fake), Loopback::default());
+    let voice = Voice::new(Arc::<FakeSpeech>::clone(&fake), loopback().0);
     let (sentences, inbox) = mpsc::channel(INBOX);
     let (lane, mut audio) = mpsc::channel(64);
     let (turn, mut events) = mpsc::channel(64);
@@ -222,8 +223,7 @@ async fn a_floor_that_nobody_gives_any_more_is_not_taken() {
     let (lane, mut audio) = mpsc::channel(64);
     let (turn, mut events) = mpsc::channel(64);
     let (give, floor) = oneshot::channel();
-    let task =
-        tokio::spawn(speak(Voice::new(fake, Loopback::default()), voicing(LEAD), Some(floor), inbox, lane, turn));
+    let task = tokio::spawn(speak(Voice::new(fake, loopback().0), voicing(LEAD), Some(floor), inbox, lane, turn));
     sentences.send(Sentence { sequence_number: 1, text: "One.".to_owned(), urgency: Urgency::Later }).await.unwrap();
     drop(sentences);
     tokio::time::sleep(Duration::from_secs(1)).await;

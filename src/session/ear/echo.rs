@@ -6,7 +6,7 @@
 
 use super::Ear;
 use crate::audio::echo::{EchoDetector, HEARD_FRAME};
-use crate::session::loopback::Loopback;
+use crate::session::loopback::{Playing, loopback};
 
 /// Frames of a voice that make an utterance, whatever echoes are in it: 0.3 s.
 const ENOUGH: usize = 10;
@@ -15,8 +15,8 @@ const ECHO: usize = 3;
 
 impl Ear {
     /// Knowing what is played.
-    pub(in crate::session) fn beside(self, loopback: Loopback) -> Self {
-        Self { echoes: EchoGuard::new(loopback), ..self }
+    pub(in crate::session) fn beside(self, playing: Playing) -> Self {
+        Self { echoes: EchoGuard::new(playing), ..self }
     }
 }
 
@@ -30,20 +30,31 @@ pub(super) enum Source {
 }
 
 /// Knows the sound of what is played.
-#[derive(Default)]
 pub(super) struct EchoGuard {
-    loopback: Loopback,
+    playing: Playing,
     detector: EchoDetector,
 }
 
+impl Default for EchoGuard {
+    /// Nothing is played.
+    fn default() -> Self {
+        Self::new(loopback().1)
+    }
+}
+
 impl EchoGuard {
-    pub(super) fn new(loopback: Loopback) -> Self {
-        Self { loopback, detector: EchoDetector::default() }
+    fn new(playing: Playing) -> Self {
+        Self { playing, detector: EchoDetector::default() }
+    }
+
+    /// Takes in what is played. False: nothing more will be.
+    pub(super) async fn listen(&mut self) -> bool {
+        self.playing.hear().await
     }
 
     /// Takes a frame of the microphone.
     pub(super) fn hear(&mut self, frame: &[f32; HEARD_FRAME]) -> Source {
-        self.detector.hear(frame, &self.loopback.take());
+        self.detector.hear(frame, &self.playing.take());
         if self.detector.is_echo() {
             Source::Echo
         } else if self.detector.may_be_echo() {

@@ -42,12 +42,12 @@ fn what_is_mostly_echo_was_said_by_nobody() {
 /// are played one after the other, and somebody speaks from that second on, for one.
 async fn listen(replies: &[u64], speaks: u64) -> Vec<Heard> {
     const STEP: Duration = Duration::from_millis(20);
-    let loopback = Loopback::default();
+    let (loopback, playing) = loopback();
     let stt = Arc::new(FakeHearing::new(&["Stop it, please."; 9]));
     let ear = Ear::new(stt, Arc::new(FakeActivity), Settings::default(), Caller::default(), || "u".to_owned(), false);
     let (inbox, requests) = mpsc::channel(8);
     let (turn, mut events) = mpsc::channel(512);
-    let task = tokio::spawn(ear.beside(loopback.clone()).run(requests, turn));
+    let task = tokio::spawn(ear.beside(playing).run(requests, turn));
     // Loud enough for the fake detector, as far as it is heard.
     let (mut reply, mut user) = (Babble::new(11), Babble::new(2));
     let mut air: Vec<f32> = vec![0.0; 3200];

@@ -179,6 +179,7 @@ impl Ear {
                 biased;
                 Some((item_id, item)) = self.hearing.next() => self.transcribed(&item_id, item),
                 () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.give_up(),
+                true = self.echoes.listen() => {}
                 request = inbox.recv() => match request {
                     Some(request) => self.take(request),
                     None => return,

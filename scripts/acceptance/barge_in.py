@@ -49,7 +49,9 @@ def hum(seed):
 class Call:
     def __init__(self, socket):
         self.socket, self.started = socket, time.monotonic()
-        self.messages, self.speech, self.heard = [], [], asyncio.Event()
+        self.messages, self.heard = [], asyncio.Event()
+        # What the loudspeaker plays, at 24 kHz from the first piece on: each piece when it comes, or when the last one ends.
+        self.played, self.first = numpy.zeros(0, numpy.float32), None
 
     def now(self):
         return time.monotonic() - self.started
@@ -59,7 +61,10 @@ class Call:
             message = json.loads(text)
             self.messages.append((self.now(), message))
             if message["type"] == "audio_chunk":
-                self.speech.append(numpy.frombuffer(base64.b64decode(message["audio_data"]), "<i2").astype(numpy.float32) / 32768)
+                self.first = self.first or self.now()
+                late = int((self.now() - self.first) * 24000) - len(self.played)
+                sound = numpy.frombuffer(base64.b64decode(message["audio_data"]), "<i2").astype(numpy.float32) / 32768
+                self.played = numpy.concatenate([self.played, numpy.zeros(max(0, late), numpy.float32), sound])
                 self.heard.set()
 
     def of(self, *kinds):
@@ -97,7 +102,7 @@ async def reply(server, sound, echo=False):
             heard = numpy.zeros(last - first) if sound is None else piece(sound, first - begin, last - begin)
             if echo:
                 at = lambda sample: int((sample / RATE - ECHO_DELAY) * 24000)
-                part = piece(numpy.concatenate(call.speech), at(first), at(last))
+                part = piece(call.played, at(first), at(last))
                 heard = heard + ECHO_GAIN * numpy.interp(numpy.linspace(0, len(part) - 1, last - first), numpy.arange(len(part)), part)
             return heard
 

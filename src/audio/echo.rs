@@ -168,6 +168,8 @@ impl EchoDetector {
 struct Sound {
     fft: Arc<dyn RealToComplex<f32>>,
     window: Vec<f32>,
+    /// The window's.
+    energy: f32,
     /// The window's samples.
     recent: Vec<f32>,
     mean: Loudness,
@@ -180,9 +182,11 @@ impl Sound {
     fn new(hop: usize) -> Self {
         let length = 2 * hop;
         let hann = |n: usize| 0.5 - 0.5 * (std::f32::consts::TAU * n as f32 / length as f32).cos();
+        let window: Vec<f32> = (0..length).map(hann).collect();
         Self {
             fft: RealFftPlanner::new().plan_fft_forward(length),
-            window: (0..length).map(hann).collect(),
+            energy: window.iter().map(|weight| weight * weight).sum(),
+            window,
             recent: vec![0.0; length],
             mean: [0.0; BANDS],
             square: [0.0; BANDS],
@@ -197,10 +201,9 @@ impl Sound {
         let mut spectrum = self.fft.make_output_vec();
         // The lengths are the plan's own.
         let _ = self.fft.process(&mut frame, &mut spectrum);
-        let whole: f32 = self.window.iter().map(|weight| weight * weight).sum();
         let loudness: Loudness = std::array::from_fn(|band| {
             let bins = &spectrum[EDGES[band]..EDGES[band + 1]];
-            let power = bins.iter().map(Complex32::norm_sqr).sum::<f32>() / (bins.len() as f32 * whole);
+            let power = bins.iter().map(Complex32::norm_sqr).sum::<f32>() / (bins.len() as f32 * self.energy);
             power.powf(COMPRESSION)
         });
         for ((value, mean), square) in loudness.iter().zip(&mut self.mean).zip(&mut self.square) {

@@ -1,8 +1,8 @@
 //! Tells the echo of a reply from a voice, by its sound; `text::backchannel` does by its words.
 //!
 //! Once a microphone has let the detector hear where its echoes come from, they are no speech: no utterance begins with
-//! them, nor goes on. The very first one has begun an utterance by then, and so does one that comes all at once; of that
-//! nothing is told, and it comes to nothing.
+//! them, nor goes on. The very first one has begun an utterance by then, and so may one that comes all at once; of its words
+//! none are told, and it comes to nothing.
 
 use super::Ear;
 use crate::audio::echo::{EchoDetector, HEARD_FRAME};
@@ -10,8 +10,8 @@ use crate::session::loopback::{Playing, loopback};
 
 /// Frames of a voice that make an utterance, whatever echoes are in it: 0.3 s.
 const ENOUGH: usize = 10;
-/// Fewer frames of an echo are a coincidence.
-const ECHO: usize = 3;
+/// Fewer frames of an echo are a coincidence: 0.25 s.
+const ECHO: usize = 8;
 
 impl Ear {
     /// Knowing what is played.
@@ -71,7 +71,7 @@ pub(super) struct Makeup {
     voice: usize,
     doubtful: usize,
     echo: usize,
-    /// The latest is in doubt.
+    /// The latest was.
     in_doubt: bool,
 }
 
@@ -90,9 +90,9 @@ impl Makeup {
         self.echo > 0 && self.echo + self.doubtful >= ECHO && self.voice < ENOUGH
     }
 
-    /// It is, or will soon turn out to be.
+    /// It will perhaps turn out to be.
     pub(super) const fn may_be_echo(self) -> bool {
-        self.is_echo() || self.in_doubt && self.voice < ENOUGH
+        (self.echo > 0 || self.in_doubt) && self.voice < ENOUGH
     }
 }
 

@@ -28,8 +28,8 @@ fn what_is_mostly_echo_was_said_by_nobody() {
     let verdict = |sources: &[(Source, usize)]| (of(sources).is_echo(), of(sources).may_be_echo());
     assert_eq!(verdict(&[]), (false, false));
     assert_eq!(verdict(&[(Voice, 4)]), (false, false), "somebody says little");
-    assert_eq!(verdict(&[(Voice, 4), (Echo, 2)]), (false, false), "a coincidence");
-    assert_eq!(verdict(&[(Voice, 4), (Echo, 3)]), (true, true), "a reply that began");
+    assert_eq!(verdict(&[(Voice, 4), (Echo, 2)]), (false, true), "perhaps a coincidence");
+    assert_eq!(verdict(&[(Voice, 4), (Echo, 8)]), (true, true), "a reply that began");
     assert_eq!(verdict(&[(Voice, 10), (Echo, 30)]), (false, false), "somebody has spoken, and the reply goes on");
     // The first echo of a microphone.
     assert_eq!(verdict(&[(Voice, 4), (Doubtful, 12)]), (false, true));
@@ -88,8 +88,7 @@ async fn of_an_echo_nothing_is_told_and_of_who_speaks_over_it_all() {
         |heard: &Heard| matches!(heard, Heard::Began { .. } | Heard::Stopped { .. } | Heard::Nothing { .. });
     assert!(told.iter().all(is_silent), "{told:?}");
     let told = listen(&[6, 8], 9).await;
-    let said: Vec<&Heard> = told.iter().filter(|heard| matches!(heard, Heard::Final(_))).collect();
-    let [Heard::Final(utterance)] = said[..] else { panic!("{told:?}") };
-    let at = utterance.transcription.at;
-    assert!((9_500..11_500).contains(&at.millis()), "{}", at.millis());
+    let at = |heard: &Heard| if let Heard::Final(said) = heard { Some(said.transcription.at.millis()) } else { None };
+    let said: Vec<u64> = told.iter().filter_map(at).collect();
+    assert!(!said.is_empty() && said.iter().all(|at| (9_500..11_500).contains(at)), "{told:?}");
 }

@@ -268,6 +268,9 @@ impl Ear {
         let source = self.echoes.hear(frame);
         if let Some(open) = self.open.as_mut().filter(|_| probability >= vad.threshold) {
             open.makeup.add(source);
+            if open.makeup.is_echo() {
+                self.cancel();
+            }
         }
         if let Some(step) = self.endpoint.push(if source == Source::Echo { 0.0 } else { probability }) {
             self.step(step);
@@ -353,7 +356,6 @@ impl Ear {
         let Some(awaited) = find(&mut self.awaited, &open.item_id) else { return };
         awaited.end = Some(End { decided: Instant::now(), endpoint });
         awaited.audio = open.audio;
-        awaited.is_echo = open.makeup.is_echo();
         if let Some(early) = awaited.early.take() {
             self.deliver(&open.item_id, early);
         }
@@ -445,7 +447,7 @@ impl Ear {
     fn deliver(&mut self, item_id: &str, outcome: Result<FinalTranscript, ProviderError>) {
         let Some(awaited) = self.no_longer(item_id) else { return };
         self.told.push(match outcome {
-            Ok(transcript) if was_said(&transcript) && !awaited.is_echo => {
+            Ok(transcript) if was_said(&transcript) => {
                 Heard::Final(Box::new(utterance(awaited, transcript, self.received)))
             }
             Ok(_) => Heard::Nothing { item_id: awaited.item_id, at: self.received },

@@ -159,8 +159,6 @@ pub(super) struct Awaited {
     pub(super) early: Option<Result<FinalTranscript, ProviderError>>,
     /// Once it has ended, where it is kept.
     pub(super) audio: Option<Mic>,
-    /// Once it has ended: nobody said it.
-    pub(super) is_echo: bool,
     _wanted: oneshot::Sender<()>,
 }
 
@@ -173,7 +171,7 @@ pub(super) struct End {
 
 impl Awaited {
     pub(super) fn new(item_id: String, wanted: oneshot::Sender<()>) -> Self {
-        Self { item_id, end: None, early: None, audio: None, is_echo: false, _wanted: wanted }
+        Self { item_id, end: None, early: None, audio: None, _wanted: wanted }
     }
 
     /// Drops the request for another one.

@@ -7,7 +7,7 @@ Asks for a long reply over /ws, and while it is heard plays into the microphone,
 (hummed: a voice through a closed mouth, with a dip), "stop, please", the same over the reply's echo, 20 dB softer and 200 ms late,
 and, for a whole reply and 3 s beyond, that echo alone. The first two must leave no `interrupted` behind, and no duck without its
 unduck; the next two must interrupt; the last must not, nor be answered. "Mhm" as the server's own voices read it, which Whisper takes for words, is played too, for information.
-It prints how long after a sound's onset the reply was ducked and interrupted. Needs: numpy, websockets.
+It prints how long after a sound's onset the reply was ducked and interrupted, and how much of a reply came too late. Needs: numpy, websockets.
 """
 import argparse, asyncio, base64, json, statistics, sys, time
 
@@ -51,7 +51,7 @@ class Call:
         self.socket, self.started = socket, time.monotonic()
         self.messages, self.heard = [], asyncio.Event()
         # What the loudspeaker plays, at 24 kHz from the first piece on: each piece when it comes, or when the last one ends.
-        self.played, self.first = numpy.zeros(0, numpy.float32), None
+        self.played, self.first, self.gaps = numpy.zeros(0, numpy.float32), None, 0.0
 
     def now(self):
         return time.monotonic() - self.started
@@ -62,9 +62,10 @@ class Call:
             self.messages.append((self.now(), message))
             if message["type"] == "audio_chunk":
                 self.first = self.first or self.now()
-                late = int((self.now() - self.first) * 24000) - len(self.played)
+                late = max(0, int((self.now() - self.first) * 24000) - len(self.played))
+                self.gaps += late / 24000
                 sound = numpy.frombuffer(base64.b64decode(message["audio_data"]), "<i2").astype(numpy.float32) / 32768
-                self.played = numpy.concatenate([self.played, numpy.zeros(max(0, late), numpy.float32), sound])
+                self.played = numpy.concatenate([self.played, numpy.zeros(late, numpy.float32), sound])
                 self.heard.set()
 
     def of(self, *kinds):
@@ -137,12 +138,13 @@ async def main():
     ]
     failed = False
     for name, sounds, echo, stops in [scene for scene in scenes if o.only in scene[0]]:
-        stopped, unpaired, ducks, stops_after, texts = 0, 0, [], [], []
+        stopped, unpaired, gaps, ducks, stops_after, texts = 0, 0, [], [], [], []
         for sound in sounds:
             call, onset = await reply(server, sound, echo)
             answered = len({m["turn"] for _, m in call.messages if m["type"] == "text_chunk"}) > 1
             stopped += bool(call.of("interrupted")) or sound is None and answered
             duck, unduck = call.of("duck"), call.of("unduck")
+            gaps.append(call.gaps)
             stops_after += [at - onset for at, _ in call.of("interrupted")[:1]]
             unpaired += len(duck) > len(unduck) and not call.of("interrupted") and not call.of("turn_complete")
             ducks += [at - onset for at, _ in duck[:1]]
@@ -151,7 +153,7 @@ async def main():
         failed |= not wanted and stops is not None
         after = lambda times: f" {round(1000 * statistics.median(times))} ms after the onset" if times and sounds[0] is not None else ""
         verdict = "told" if stops is None else "ok" if wanted else "FAILED"
-        print(f"{name}: {stopped} of {len(sounds)} interrupted{after(stops_after)}, {len(ducks)} ducked{after(ducks)}, {unpaired} left ducked: {verdict} {texts}", flush=True)
+        print(f"{name}: {stopped} of {len(sounds)} interrupted{after(stops_after)}, {len(ducks)} ducked{after(ducks)}, {unpaired} left ducked, {statistics.mean(gaps):.2f} s ({max(gaps):.2f} at most) of silence within a reply: {verdict} {texts}", flush=True)
     sys.exit(failed)
 
 

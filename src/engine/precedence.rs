@@ -3,7 +3,7 @@
 //! The end of an utterance and the first audio of a reply are waited for, and so are the first guesses at an utterance,
 //! which may be meant to stop a reply. Meanwhile the language model, which writes several times faster than anybody
 //! listens, gives way between its steps, so that a small device is not divided among models just when one of them is
-//! urgent; and speech that is made ahead of its listener gives way to hearing.
+//! urgent; and speech that is made ahead of its listener, which may have to stop, gives way to such guesses.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,15 +24,17 @@ struct Shared {
 /// How many are waited for.
 #[derive(Debug, Default)]
 struct Hurrying {
-    hearing: usize,
-    speaking: usize,
+    answers: usize,
+    interruptions: usize,
 }
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgent {
-    Hearing,
-    Speaking,
+    /// A step towards an answer.
+    Answer,
+    /// What may be meant to stop one.
+    Interruption,
 }
 
 impl Precedence {
@@ -45,12 +47,12 @@ impl Precedence {
 
     /// Waits while anything is waited for, but not for ever. Blocks the thread.
     pub(super) fn give_way(&self) {
-        self.0.wait_while(|hurrying| hurrying.hearing + hurrying.speaking > 0);
+        self.0.wait_while(|hurrying| hurrying.answers + hurrying.interruptions > 0);
     }
 
-    /// The same, of hearing only.
-    pub(super) fn give_way_to_hearing(&self) {
-        self.0.wait_while(|hurrying| hurrying.hearing > 0);
+    /// The same, of interruptions only.
+    pub(super) fn give_way_to_interruption(&self) {
+        self.0.wait_while(|hurrying| hurrying.interruptions > 0);
     }
 }
 
@@ -68,8 +70,8 @@ impl Shared {
 impl Hurrying {
     const fn count(&mut self, urgent: Urgent) -> &mut usize {
         match urgent {
-            Urgent::Hearing => &mut self.hearing,
-            Urgent::Speaking => &mut self.speaking,
+            Urgent::Answer => &mut self.answers,
+            Urgent::Interruption => &mut self.interruptions,
         }
     }
 }

@@ -13,7 +13,7 @@ fn nobody_gives_way_to_nobody() {
 #[test]
 fn a_step_waits_until_the_last_hurry_is_over() {
     let precedence = Precedence::default();
-    let (first, second) = (precedence.hurry(Urgent::Speaking), precedence.hurry(Urgent::Hearing));
+    let (first, second) = (precedence.hurry(Urgent::Answer), precedence.hurry(Urgent::Interruption));
     let begun = Instant::now();
     let step = {
         let precedence = precedence.clone();
@@ -30,20 +30,20 @@ fn a_step_waits_until_the_last_hurry_is_over() {
 #[test]
 fn patience_ends() {
     let precedence = Precedence::default();
-    let _hurry = precedence.hurry(Urgent::Hearing);
+    let _hurry = precedence.hurry(Urgent::Interruption);
     let begun = Instant::now();
     precedence.give_way();
     assert!(begun.elapsed() >= PATIENCE);
 }
 
 #[test]
-fn speech_gives_way_to_hearing_only() {
+fn speech_gives_way_to_interruptions_only() {
     let precedence = Precedence::default();
-    let _speaking = precedence.hurry(Urgent::Speaking);
+    let _answer = precedence.hurry(Urgent::Answer);
     let begun = Instant::now();
-    precedence.give_way_to_hearing();
+    precedence.give_way_to_interruption();
     assert!(begun.elapsed() < PATIENCE / 2);
-    let _hearing = precedence.hurry(Urgent::Hearing);
-    precedence.give_way_to_hearing();
+    let _interruption = precedence.hurry(Urgent::Interruption);
+    precedence.give_way_to_interruption();
     assert!(begun.elapsed() >= PATIENCE);
 }

@@ -139,7 +139,7 @@ impl KokoroEngine {
         let (voice, tongue) = self.voices.choose(request.voice.as_deref(), request.language.as_deref(), &self.name)?;
         let (out, pieces) = mpsc::channel(PIECES_AHEAD);
         let seed = request.seed.unwrap_or_else(rand::random);
-        let hurry = (request.urgency == Urgency::First).then(|| self.precedence.hurry(Urgent::Speaking));
+        let hurry = (request.urgency == Urgency::First).then(|| self.precedence.hurry(Urgent::Answer));
         let order = Order { request, voice, tongue, seed, out, hurry };
         self.front.send(order).map_err(|error| self.refusal(&error))?;
         Ok(pieces)

@@ -3,7 +3,7 @@
 //! Each turn takes in what came, gives out what listeners have room for, and speaks one piece for whoever runs dry first
 //! (`playback`, which ranks Higgs' listeners too) of those whose last piece was taken. The others are parked until their
 //! listeners read on. Between the stages of a piece that nobody waits for, one that is waited for in silence may go first;
-//! one whose listener has enough to listen to gives way to hearing, too.
+//! one whose listener has enough to listen to gives way to a voice that may want to stop it, too.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -162,7 +162,7 @@ impl Queue {
         job.speak(speaker, self.start, &mut || {
             if !playback.is_waited_for() {
                 if !playback.is_running_dry(self.start.elapsed()) {
-                    self.precedence.give_way_to_hearing();
+                    self.precedence.give_way_to_interruption();
                 }
                 self.take_in();
                 if let Some(urgent) = self.next(|job| job.playback.is_waited_for()) {

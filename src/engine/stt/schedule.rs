@@ -34,7 +34,7 @@ pub(super) fn run(listener: &Listener, inbox: Receiver<Session>, name: &Arc<str>
         room.take_in(listener);
         room.sessions.retain(|session| !session.is_over());
         if let Some((index, job)) = room.next() {
-            let _hurry = room.is_urgent(index, job).then(|| precedence.hurry(Urgent::Hearing));
+            let _hurry = room.urgency(index, job).map(|urgent| precedence.hurry(urgent));
             serve(listener, &mut room, index, job, name);
         } else if !room.open && room.sessions.is_empty() {
             return;
@@ -83,8 +83,12 @@ impl Room {
     }
 
     /// Whoever has stopped speaking waits for an answer, and whoever begins to may want a reply to stop.
-    fn is_urgent(&self, index: usize, job: Job) -> bool {
-        job == Job::Last || job == Job::Guess && self.sessions[index].has_just_begun()
+    fn urgency(&self, index: usize, job: Job) -> Option<Urgent> {
+        match job {
+            Job::Last => Some(Urgent::Answer),
+            Job::Guess => self.sessions[index].has_just_begun().then_some(Urgent::Interruption),
+            Job::Window => None,
+        }
     }
 
     /// Whether to go on with a job of session `index`.

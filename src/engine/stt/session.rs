@@ -26,7 +26,7 @@ const BUFFERED: usize = WINDOW_SAMPLES + 10 * MIC_HZ as usize;
 /// New audio worth another guess, and the least for the first one.
 const GUESS_EVERY: usize = MIC_HZ as usize * 3 / 10;
 /// Shorter audio is an utterance's beginning.
-const BEGINNING: usize = MIC_HZ as usize * 2;
+const BEGINNING: usize = MIC_HZ as usize * 3 / 2;
 /// A guess may use one part in so many of the time.
 const GUESS_SHARE: u32 = 2;
 /// Shorter audio holds no word.

@@ -221,7 +221,7 @@ impl HiggsEngine {
             return Ok(None);
         }
         let (out, heard) = mpsc::channel(CHUNKS_AHEAD);
-        let hurry = (request.urgency == Urgency::First).then(|| self.precedence.hurry(Urgent::Speaking));
+        let hurry = (request.urgency == Urgency::First).then(|| self.precedence.hurry(Urgent::Answer));
         let listener = out.clone();
         let SpeakRequest { own_voice, seed, speed, urgency, story, .. } = request;
         let order = move |voice: Arc<Enrolled>| {

@@ -49,6 +49,25 @@ fn words_of(phonemes: &Phonemes) -> Vec<&str> {
 }
 
 #[tokio::test]
+async fn speech_that_nobody_waits_for_gives_way_to_a_voice_that_may_want_to_stop_it() {
+    let precedence = Precedence::default();
+    let engine = KokoroEngine::load("kokoro-82m", &model("kokoro-82m"), &Device::Cpu, precedence.clone()).unwrap();
+    let mut times = Vec::new();
+    for (urgency, is_begun) in [(Urgency::Later, false), (Urgency::Later, true), (Urgency::First, true)] {
+        let voice = is_begun.then(|| precedence.hurry(Urgent::Interruption));
+        let begun = Instant::now();
+        engine
+            .speak(SpeakRequest { urgency, ..request("Hello.") })
+            .for_each(|chunk| async { drop(chunk.unwrap()) })
+            .await;
+        times.push(begun.elapsed());
+        drop(voice);
+    }
+    // There are four stages and more, and at each it gives way for a second.
+    assert!(times[1] > times[0].max(times[2]) + Duration::from_secs(3), "{times:?}");
+}
+
+#[tokio::test]
 async fn a_sentence_becomes_ordered_chunks_with_timed_words() {
     let text = "The quick brown fox jumps over the lazy dog. Then, it sleeps until noon.";
     let chunks = chunks(request(text)).await;

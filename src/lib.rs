@@ -2,7 +2,7 @@
 //!
 //! The tour, bottom up. Each module imports only from those above it in this list.
 
-/// Sound as numbers: PCM with its rate in the type, resampling, containers, end-pointing.
+/// Sound as numbers: PCM with its rate in the type, resampling, containers, end-pointing, echoes.
 pub mod audio;
 /// Text on its way to a voice: chunking a stream, making it speakable.
 pub mod text;

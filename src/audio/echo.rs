@@ -97,9 +97,9 @@ impl EchoDetector {
         self.is_echo
     }
 
-    /// What was heard last may be the first echo of this microphone.
+    /// What was heard last may be an echo of a delay that is not known yet.
     pub const fn may_be_echo(&self) -> bool {
-        self.may_be_echo && self.delay.is_none()
+        self.may_be_echo
     }
 
     fn step(&mut self, heard: &[f32], played: &[f32]) {
@@ -120,7 +120,8 @@ impl EchoDetector {
         }
         let (best, near) = self.correlate(&heard);
         self.believe(best, is_loud);
-        self.may_be_echo = best.1 >= UNSURE;
+        let is_known = self.delay.is_some_and(|known| known.abs_diff(best.0) <= NEAR);
+        self.may_be_echo = best.1 >= UNSURE && !is_known;
         self.is_echo = self.delay.is_some() && near >= if self.is_echo { UNSURE } else { SURE };
     }
 

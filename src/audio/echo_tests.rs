@@ -121,3 +121,15 @@ fn silence_and_hiss_are_nothing() {
         assert!(!detector.is_echo() && !detector.may_be_echo());
     }
 }
+
+#[test]
+fn a_voice_somewhat_louder_than_a_loud_echo_is_a_voice() {
+    for seed in 3..8 {
+        let mut scene = Scene::new(200);
+        scene.frames(200, 0.5, None);
+        let mut user = Babble::new(seed);
+        scene.frames(30, 0.5, Some(&mut user));
+        let taken_for_echo = scene.frames(100, 0.5, Some(&mut user));
+        assert!(taken_for_echo <= 50, "seed {seed}: {taken_for_echo} of 100");
+    }
+}

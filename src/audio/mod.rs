@@ -1,4 +1,4 @@
-//! Sound as numbers: samples with their rate in the type, resampling, containers, end-pointing.
+//! Sound as numbers: samples with their rate in the type, resampling, containers, end-pointing, echoes.
 //!
 //! Layer 0: pure functions and small state machines. Nothing here knows a model, a task or a socket, and nothing
 //! here reads a clock. A sample rate is a run-time value only in [`container`], at the door; everywhere else it is

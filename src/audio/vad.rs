@@ -137,6 +137,14 @@ impl EndPointer {
         speaking.then(|| self.stop(self.position, StopReason::Committed))
     }
 
+    /// Takes the utterance for nothing: the next one may begin with its audio. Where it began; None where nobody speaks.
+    pub fn forget(&mut self) -> Option<Position> {
+        match std::mem::replace(&mut self.state, State::Quiet) {
+            State::Speaking { start, .. } => Some(start),
+            State::Quiet | State::Maybe { .. } => None,
+        }
+    }
+
     fn push_quiet(&mut self, frame: Position, probability: f32) -> Option<VadEvent> {
         // Speech that is thinly spread over a longer time is no beginning.
         let longest = self.settings.minimum_speech + self.settings.minimum_speech + FRAME;

@@ -127,3 +127,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_forgotten_may_begin_the_next_utterance() {
+    let mut end_pointer = EndPointer::new(VadSettings::default());
+    assert_eq!(end_pointer.forget(), None);
+    for _ in 0..20 {
+        end_pointer.push(SPEECH);
+    }
+    assert_eq!(end_pointer.forget(), Some(Samples(0)));
+    assert!(!end_pointer.is_speaking());
+    let again = (0..3).find_map(|_| end_pointer.push(SPEECH));
+    assert_eq!(again, Some(VadEvent::SpeechStarted { at: frames(20).saturating_sub(Samples::from_millis(300)) }));
+}

@@ -1,5 +1,4 @@
 use std::thread;
-use std::time::Instant;
 
 use super::*;
 
@@ -37,13 +36,22 @@ fn patience_ends() {
 }
 
 #[test]
-fn speech_gives_way_to_interruptions_only() {
+fn speech_gives_way_to_interruptions_only_and_to_none_before_an_answer() {
     let precedence = Precedence::default();
-    let _answer = precedence.hurry(Urgent::Answer);
     let begun = Instant::now();
-    precedence.give_way_to_interruption();
-    assert!(begun.elapsed() < PATIENCE / 2);
+    let answer = precedence.hurry(Urgent::Answer);
+    let left = precedence.give_way_to_interruption(PATIENCE);
     let _interruption = precedence.hurry(Urgent::Interruption);
-    precedence.give_way_to_interruption();
-    assert!(begun.elapsed() >= PATIENCE);
+    let left = precedence.give_way_to_interruption(left);
+    assert!(begun.elapsed() < PATIENCE / 2 && left > PATIENCE / 2);
+    drop(answer);
+    assert_eq!(precedence.give_way_to_interruption(left), Duration::ZERO);
+    // The next answer that is waited for ends the wait.
+    let speech = {
+        let precedence = precedence.clone();
+        thread::spawn(move || precedence.give_way_to_interruption(20 * PATIENCE))
+    };
+    thread::sleep(Duration::from_millis(50));
+    let _answer = precedence.hurry(Urgent::Answer);
+    assert!(speech.join().unwrap() > 10 * PATIENCE);
 }

@@ -1,7 +1,7 @@
 //! What is being played, for the ear to know an echo when it hears one.
 //!
 //! The mouth hands over what it sends. The ear takes as much as it hears of the microphone, which keeps the two in step
-//! whatever a network does to either.
+//! whatever a network does to either, as long as the microphone gives all that it hears.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::audio::Speech;
 /// Pieces that may wait for the ear, which takes them at once. What is more is lost: an echo of it has to be known by its
 /// words.
 const PIECES: usize = 64;
-/// An ear that has taken nothing for so long has no microphone.
+/// An ear that has taken nothing for so long has no microphone; what was played so long ago it does not hear any more.
 const DEAF: Duration = Duration::from_secs(1);
 
 /// What a session's mouths play, and what they do not.
@@ -102,9 +102,9 @@ impl Playing {
     /// What was played while nobody listened is gone.
     fn forget(&mut self) {
         let now = Instant::now();
-        if self.taken.is_none_or(|taken| now > taken + DEAF) {
-            self.pieces.retain(|piece| piece.until > now);
-        }
+        let is_deaf = self.taken.is_none_or(|taken| now > taken + DEAF);
+        let late = if is_deaf { Duration::ZERO } else { DEAF };
+        self.pieces.retain(|piece| piece.until + late > now);
     }
 }
 

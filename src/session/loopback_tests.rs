@@ -41,3 +41,14 @@ async fn what_was_played_while_the_ear_was_deaf_is_gone() {
     tokio::time::sleep(Duration::from_millis(90)).await;
     assert_eq!(taken(&mut playing), [2; 4]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_microphone_that_gives_little_lets_nothing_pile_up() {
+    let (loopback, mut playing) = loopback();
+    for _ in 0..100 {
+        playing.take::<1>();
+        loopback.play(&piece(0.1), Instant::now() + Duration::from_millis(100));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(playing.hear().await && playing.pieces.len() <= 3);
+    }
+}

@@ -3,7 +3,7 @@
 //! Each turn takes in what came, gives out what listeners have room for, and speaks one piece for whoever runs dry first
 //! (`playback`, which ranks Higgs' listeners too) of those whose last piece was taken. The others are parked until their
 //! listeners read on. Between the stages of a piece that nobody waits for, one that is waited for in silence may go first;
-//! one whose listener has enough to listen to gives way to a voice that may want to stop it, too.
+//! one whose listener is not about to run dry gives way to a voice that may want to stop it, for a second.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -18,7 +18,7 @@ use super::playback::Playback;
 use super::speaker::Speaker;
 use super::{Order, Spoken};
 use crate::audio::{SPEECH_HZ, Samples};
-use crate::engine::precedence::{Hurry, Precedence};
+use crate::engine::precedence::{Hurry, PATIENCE, Precedence};
 
 /// Requests in work or parked; those beyond wait in the inbox, which is bounded.
 const MOST_JOBS: usize = 32;
@@ -159,10 +159,11 @@ impl Queue {
     /// Speaks one piece of `job`, which then queues behind the others: several listeners share the model by pieces.
     fn speak(&mut self, speaker: &Speaker, mut job: Job) {
         let playback = job.playback;
+        let mut patience = PATIENCE;
         job.speak(speaker, self.start, &mut || {
             if !playback.is_waited_for() {
                 if !playback.is_running_dry(self.start.elapsed()) {
-                    self.precedence.give_way_to_interruption();
+                    patience = self.precedence.give_way_to_interruption(patience);
                 }
                 self.take_in();
                 if let Some(urgent) = self.next(|job| job.playback.is_waited_for()) {

@@ -52,19 +52,16 @@ fn words_of(phonemes: &Phonemes) -> Vec<&str> {
 async fn speech_that_nobody_waits_for_gives_way_to_a_voice_that_may_want_to_stop_it() {
     let precedence = Precedence::default();
     let engine = KokoroEngine::load("kokoro-82m", &model("kokoro-82m"), &Device::Cpu, precedence.clone()).unwrap();
-    let mut times = Vec::new();
-    for (urgency, is_begun) in [(Urgency::Later, false), (Urgency::Later, true), (Urgency::First, true)] {
+    let mut fastest = [Duration::MAX; 2];
+    for round in 0..6 {
+        let is_begun = round % 2 == 1;
         let voice = is_begun.then(|| precedence.hurry(Urgent::Interruption));
         let begun = Instant::now();
-        engine
-            .speak(SpeakRequest { urgency, ..request("Hello.") })
-            .for_each(|chunk| async { drop(chunk.unwrap()) })
-            .await;
-        times.push(begun.elapsed());
+        engine.speak(request("Hello.")).for_each(|chunk| async { drop(chunk.unwrap()) }).await;
+        fastest[usize::from(is_begun)] = fastest[usize::from(is_begun)].min(begun.elapsed());
         drop(voice);
     }
-    // There are four stages and more, and at each it gives way for a second.
-    assert!(times[1] > times[0].max(times[2]) + Duration::from_secs(3), "{times:?}");
+    assert!(fastest[1] > fastest[0] + Duration::from_millis(500), "{fastest:?}");
 }
 
 #[tokio::test]

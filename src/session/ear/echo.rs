@@ -24,7 +24,7 @@ impl Ear {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     Voice,
-    /// Nobody knows where this microphone's echoes come from; this is like one.
+    /// Like an echo, but of a delay that no echo was known to have.
     Doubtful,
     Echo,
 }
@@ -71,7 +71,7 @@ pub(super) struct Makeup {
     voice: usize,
     doubtful: usize,
     echo: usize,
-    /// The latest was.
+    /// The latest is doubtful.
     in_doubt: bool,
 }
 
@@ -90,9 +90,14 @@ impl Makeup {
         self.echo > 0 && self.echo + self.doubtful >= ECHO && self.voice < ENOUGH
     }
 
-    /// It will perhaps turn out to be.
+    /// It may turn out to be. An onset may look so for a moment, which the next guess is beyond.
     pub(super) const fn may_be_echo(self) -> bool {
-        (self.echo > 0 || self.in_doubt) && self.voice < ENOUGH
+        self.is_likely_echo() || self.in_doubt && self.voice < ENOUGH
+    }
+
+    /// It probably is.
+    pub(super) const fn is_likely_echo(self) -> bool {
+        (self.echo > 0 || self.doubtful >= ECHO) && self.voice < ENOUGH
     }
 }
 

@@ -95,6 +95,13 @@ impl Endpoint {
         was_speaking
     }
 
+    /// The utterance was none. Where it began; None where there is none.
+    pub(super) fn forget(&mut self) -> Option<Position> {
+        let start = self.pointer.forget()?;
+        self.rest();
+        Some(self.from + start)
+    }
+
     fn step(&mut self, event: VadEvent) -> Step {
         self.rest();
         match event {

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::detector::Detector;
 use self::doubt::{Doubt, doubt};
-use self::echo::{EchoGuard, Source};
+use self::echo::{EchoGuard, Makeup, Source};
 pub use self::endpoint::LONGEST_UTTERANCE;
 use self::endpoint::{Endpoint, Step};
 use self::hallucination::was_said;
@@ -269,7 +269,8 @@ impl Ear {
         if let Some(open) = self.open.as_mut().filter(|_| probability >= vad.threshold) {
             open.makeup.add(source);
             if open.makeup.is_echo() {
-                self.cancel();
+                let began = self.endpoint.forget();
+                self.drop_utterance(began);
             }
         }
         if let Some(step) = self.endpoint.push(if source == Source::Echo { 0.0 } else { probability }) {
@@ -383,11 +384,16 @@ impl Ear {
     }
 
     fn cancel(&mut self) {
-        let Some(open) = self.open.take() else { return };
-        if self.endpoint.commit() {
-            self.told.push(Heard::Stopped { at: self.received });
+        if self.open.is_some() {
+            let stopped = self.endpoint.commit().then_some(self.received);
+            self.drop_utterance(stopped);
         }
-        // What was told of it so far is taken back.
+    }
+
+    /// What was told of it so far is taken back.
+    fn drop_utterance(&mut self, stopped: Option<Samples<MIC_HZ>>) {
+        let Some(open) = self.open.take() else { return };
+        self.told.extend(stopped.map(|at| Heard::Stopped { at }));
         if let Some(awaited) = self.no_longer(&open.item_id) {
             self.told.push(Heard::Nothing { item_id: awaited.item_id, at: self.received });
         }
@@ -402,18 +408,18 @@ impl Ear {
         let open = self.open.as_ref().filter(|open| open.item_id == item_id);
         match (item, open) {
             (Ok(Transcript::Partial { text, stable_chars, .. }), Some(_)) => {
-                self.tell_words(Heard::Partial, &text, stable_chars);
+                self.tell_words(Heard::Partial, &text, stable_chars, Makeup::may_be_echo);
             }
             // How it ends is known before its last word is: the pause is judged already.
             (Ok(Transcript::Draft(draft)), Some(open)) if open.is_paused() && was_said(&draft) => {
-                self.tell_words(Heard::Drafted, &draft.text, 0);
+                self.tell_words(Heard::Drafted, &draft.text, 0, Makeup::is_likely_echo);
                 self.understood(doubt(&draft));
             }
             // The end is decided; the whole comes next.
             (Ok(Transcript::Partial { .. } | Transcript::Draft(_)), _) => {}
             (Ok(Transcript::Final(transcript)), Some(open)) if open.is_paused() => {
                 if was_said(&transcript) {
-                    self.tell_words(Heard::Paused, &transcript.text, 0);
+                    self.tell_words(Heard::Paused, &transcript.text, 0, Makeup::is_likely_echo);
                 }
                 let doubt = doubt(&transcript);
                 self.transcribed_early(item_id, Ok(transcript), doubt);
@@ -426,11 +432,17 @@ impl Ear {
         }
     }
 
-    /// Tells what the open utterance says so far, where somebody says it.
-    fn tell_words(&mut self, heard: fn(Transcription) -> Heard, text: &str, stable_chars: usize) {
+    /// Tells what the open utterance says so far, unless it is `held` back.
+    fn tell_words(
+        &mut self,
+        heard: fn(Transcription) -> Heard,
+        text: &str,
+        stable_chars: usize,
+        held: fn(Makeup) -> bool,
+    ) {
         let Some(open) = &mut self.open else { return };
         let words = open.says(text, stable_chars, self.received);
-        if !open.makeup.may_be_echo() {
+        if !held(open.makeup) {
             self.told.push(heard(words));
         }
     }

@@ -135,7 +135,7 @@ impl Machine {
             let (message_id, text, is_stored) = (known.id.clone(), known.text.clone(), known.is_stored);
             if is_stored {
                 let (role, status) = (Role::User, MessageStatus::Completed);
-                // A crash, or a failure, may have left it unanswered.
+                // A crash, a failure or an interruption may have left it unanswered.
                 let is_owed = self.is_idle() && self.history.is_last_word(&message_id);
                 self.tell_to(Output::MessageSaved { message_id, client_message_id, role, status }, reference);
                 if is_owed {

@@ -103,10 +103,8 @@ impl EchoDetector {
     }
 
     fn step(&mut self, heard: &[f32], played: &[f32]) {
-        let (heard, is_loud) = {
-            let loudness = self.heard.push(heard);
-            (loudness, loudness.iter().sum::<f32>() > self.heard.mean.iter().sum())
-        };
+        let heard = self.heard.push(heard);
+        let is_loud = heard.iter().sum::<f32>() > self.heard.mean.iter().sum();
         let loudness = self.played.push(played);
         self.past.truncate(DELAYS - 1);
         self.past.push_front(Moment { loudness, mean: self.played.mean, variance: self.played.variance() });
@@ -197,21 +195,30 @@ impl Sound {
     fn push(&mut self, hop: &[f32]) -> Loudness {
         self.recent.drain(..hop.len());
         self.recent.extend_from_slice(hop);
-        let mut frame: Vec<f32> =
-            self.recent.iter().zip(&self.window).map(|(sample, weight)| sample * weight).collect();
-        let mut spectrum = self.fft.make_output_vec();
-        // The lengths are the plan's own.
-        let _ = self.fft.process(&mut frame, &mut spectrum);
-        let loudness: Loudness = std::array::from_fn(|band| {
-            let bins = &spectrum[EDGES[band]..EDGES[band + 1]];
-            let power = bins.iter().map(Complex32::norm_sqr).sum::<f32>() / (bins.len() as f32 * self.energy);
-            power.powf(COMPRESSION)
-        });
+        let loudness = self.loudness();
         for ((value, mean), square) in loudness.iter().zip(&mut self.mean).zip(&mut self.square) {
             *mean += (1.0 - DECAY) * (value - *mean);
             *square += (1.0 - DECAY) * (value * value - *square);
         }
         loudness
+    }
+
+    /// Of the window.
+    fn loudness(&self) -> Loudness {
+        // Most of the time nothing is played.
+        if self.recent.iter().all(|sample| *sample == 0.0) {
+            return [0.0; BANDS];
+        }
+        let mut frame: Vec<f32> =
+            self.recent.iter().zip(&self.window).map(|(sample, weight)| sample * weight).collect();
+        let mut spectrum = self.fft.make_output_vec();
+        // The lengths are the plan's own.
+        let _ = self.fft.process(&mut frame, &mut spectrum);
+        std::array::from_fn(|band| {
+            let bins = &spectrum[EDGES[band]..EDGES[band + 1]];
+            let power = bins.iter().map(Complex32::norm_sqr).sum::<f32>() / (bins.len() as f32 * self.energy);
+            power.powf(COMPRESSION)
+        })
     }
 
     /// Of all bands together.

@@ -177,7 +177,7 @@ fn a_message_sent_twice_is_stored_and_answered_once() {
         let input = Input::Text {
             text: "Hello".to_owned(),
             client_message_id: Some("mine".to_owned()),
-            terms: SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() },
+            terms: silently(),
             character_ids: Vec::new(),
         };
         Event::Heard(Heard::Asked(Request { input, reference: Some("r".to_owned()) }))
@@ -244,7 +244,7 @@ fn a_message_that_could_not_be_stored_is_stored_when_it_is_sent_again() {
         let input = Input::Text {
             text: text.to_owned(),
             client_message_id: Some("mine".to_owned()),
-            terms: SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() },
+            terms: silently(),
             character_ids: Vec::new(),
         };
         Event::Heard(Heard::Asked(Request { input, reference: Some(reference.to_owned()) }))
@@ -268,10 +268,9 @@ fn a_message_that_could_not_be_stored_is_stored_when_it_is_sent_again() {
 fn a_reply_can_be_written_again() {
     let mut machine = machine();
     let now = Instant::now();
-    let silently = SettingsPatch { output: Some(OutputKind::Text), ..SettingsPatch::default() };
-    run(&mut machine, now, vec![asked(Input::Settings(silently.clone())), text("Hello"), wrote(1, 0, "Hi."), done(1)]);
+    run(&mut machine, now, vec![asked(Input::Settings(silently())), text("Hello"), wrote(1, 0, "Hi."), done(1)]);
     run(&mut machine, now, vec![text("And?"), wrote(2, 0, "So."), done(2)]);
-    let again = |item_id: &str| asked(Input::Regenerate { item_id: item_id.to_owned(), terms: silently.clone() });
+    let again = |item_id: &str| asked(Input::Regenerate { item_id: item_id.to_owned(), terms: silently() });
     assert_eq!(run(&mut machine, now, vec![again("m9")]), ["error item_not_found Some(\"m9\")"]);
     let effects = run(&mut machine, now, vec![again("m2"), wrote(3, 0, "Hey."), done(3)]);
     assert_eq!(effects[1], "think 3 silently [\"Hello\"]");

@@ -66,6 +66,8 @@ pub enum Input {
     Recast {
         character_ids: Vec<String>,
     },
+    /// The conversation's own settings, as the records have them by now.
+    Stored(serde_json::Value),
     /// Somebody else has written or changed these messages, as the records say already.
     Noted(Vec<Message>),
     /// Somebody else has deleted this message.

@@ -144,8 +144,9 @@ async fn begin(parts: Parts, opening: Opening, resumption: Resumption) -> Result
     let conversation_id = conversation.conversation.id.clone();
     let history = History::of(&conversation, parts.chat.window());
     let languages = parts.stt.languages();
-    let stored = stored_settings(&conversation.conversation, &languages).unwrap_or_default();
-    let base = Base { settings: opening.settings, stored, changed: resumption.settings, languages };
+    let mut base =
+        Base { settings: opening.settings, stored: SettingsPatch::default(), changed: resumption.settings, languages };
+    base.store(&conversation_id, &conversation.conversation.settings);
     let players: Vec<Player> = conversation.characters.iter().map(|it| base.player(it.clone())).collect();
     let settings = conversation.characters.first().map(|first| base.shared(first));
     let settings = settings.ok_or_else(|| StartError::NoCharacter(conversation_id.clone()))?;
@@ -245,19 +246,6 @@ async fn open_alone(records: &dyn Records, opening: &Opening) -> Result<OpenConv
 fn caller_of(caller: Caller, conversation: &Conversation) -> Caller {
     let conversation_id = Some(conversation.id.as_str().into());
     Caller { private: conversation.private || caller.private, conversation_id, ..caller }
-}
-
-/// What the conversation's sessions begin with, as if a client had set it. Those that are no longer possible are left out.
-fn stored_settings(conversation: &Conversation, languages: &[String]) -> Option<SettingsPatch> {
-    let checked = SettingsPatch::read(&conversation.settings).and_then(|patch| {
-        patch.check_languages(languages)?;
-        Ok(patch)
-    });
-    checked
-        .inspect_err(
-            |error| tracing::warn!(conversation = conversation.id, %error, "its settings are wrong and are ignored"),
-        )
-        .ok()
 }
 
 fn new_id() -> String {

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::session::floor::{Floor, Seat};
 use crate::session::record::Character;
-use crate::session::settings::{Settings, SettingsPatch, TurnTaking};
+use crate::session::settings::{BadField, Settings, SettingsPatch, TurnTaking};
 
 /// A character and the settings of its replies.
 #[derive(Clone, Debug)]
@@ -34,6 +36,21 @@ pub(in crate::session) struct Base {
 }
 
 impl Base {
+    /// The conversation's sessions begin with `settings` from now on. Those that are no longer possible are left out.
+    pub(in crate::session) fn store(&mut self, conversation_id: &str, settings: &Value) {
+        self.stored = self.read(settings).unwrap_or_else(|error| {
+            tracing::warn!(conversation_id, %error, "a conversation's settings are wrong and are ignored");
+            SettingsPatch::default()
+        });
+    }
+
+    /// What somebody has stored.
+    fn read(&self, settings: &Value) -> Result<SettingsPatch, BadField> {
+        let patch = SettingsPatch::read(settings)?;
+        patch.check_languages(&self.languages)?;
+        Ok(patch)
+    }
+
     /// A character with what holds for its replies.
     pub(in crate::session) fn player(&self, character: Character) -> Player {
         let settings = self.shared(&character).of(&character.id);
@@ -42,27 +59,25 @@ impl Base {
 
     /// What holds for all, where this character is the first.
     pub(in crate::session) fn shared(&self, first: &Character) -> Settings {
-        let settings = settings_of(first, self.settings.clone(), &self.languages);
+        let settings = self.own(first);
         // Both were checked when they came.
         let over = |settings: Settings, patch| settings.patched(patch).unwrap_or(settings);
         [&self.stored, &self.changed].into_iter().fold(settings, over)
     }
-}
 
-/// The server's settings with the character's own on top.
-fn settings_of(character: &Character, settings: Settings, languages: &[String]) -> Settings {
-    if character.parameters.is_null() {
-        return settings;
+    /// The server's settings with the character's own on top.
+    fn own(&self, character: &Character) -> Settings {
+        let settings = &self.settings;
+        if character.parameters.is_null() {
+            return settings.clone();
+        }
+        // What is set for single ones is none of its business.
+        let own = self.read(&character.parameters).map(|patch| SettingsPatch { characters: None, ..patch });
+        own.and_then(|patch| settings.patched(&patch)).unwrap_or_else(|error| {
+            tracing::warn!(character = character.id, %error, "a character's parameters are wrong and are ignored");
+            settings.clone()
+        })
     }
-    let patched = SettingsPatch::read(&character.parameters).and_then(|patch| {
-        patch.check_languages(languages)?;
-        // Others are none of its business.
-        settings.patched(&SettingsPatch { characters: None, ..patch })
-    });
-    patched.unwrap_or_else(|error| {
-        tracing::warn!(character = character.id, %error, "a character's parameters are wrong and are ignored");
-        settings
-    })
 }
 
 fn seat(player: &Player) -> Seat {

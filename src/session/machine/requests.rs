@@ -64,6 +64,11 @@ impl Machine {
                 self.deferred = Some(Vec::new());
                 self.effects.push(Effect::Cast { character_ids, reference, is_stored: true });
             }
+            Input::Stored(settings) => {
+                self.base.store(&self.scene.conversation_id, &settings);
+                self.cast.settle(&self.base);
+                self.follow_base();
+            }
             Input::Noted(messages) => messages.iter().for_each(|message| self.history.note(message)),
             Input::Dropped { message_id } => self.history.drop_entry(&message_id),
             Input::NextSpeaker { character_id } => match self.cast.find(&character_id) {
@@ -227,14 +232,15 @@ impl Machine {
         }
         let all = (0..).zip(self.cast.characters()).map(Participant::new).collect();
         self.tell_to(Output::Characters(all), reference);
-        self.follow_first();
+        self.follow_base();
         self.prepare();
         let speakers: VecDeque<usize> = called.into_iter().filter_map(|speaker| moved[speaker]).collect();
         self.begin(now, Cause { speakers, ..Cause::new(now) });
     }
 
-    /// What holds for all is what the first character's own settings make of it. The ear goes on as it is.
-    fn follow_first(&mut self) {
+    /// What holds for all is what the conversation's and the first character's own settings make of it. The ear goes on
+    /// as it is.
+    fn follow_base(&mut self) {
         let now = &self.settings;
         let settings = Settings {
             stt_model: now.stt_model.clone(),

@@ -12,6 +12,7 @@ impl Call {
     pub(super) fn hear_of(&self, what: &Changed) -> Option<Ending> {
         match what {
             Changed::Conversation { conversation, is_recast } => {
+                self.ask(Input::Stored(conversation.settings.clone()));
                 if *is_recast {
                     self.ask(Input::Recast { character_ids: conversation.character_ids.clone() });
                 }

@@ -352,6 +352,11 @@ async fn what_rest_does_to_a_conversation_is_told_and_known() {
     assert_eq!((&told["type"], &told["title"]), (&json!("conversation_updated"), &json!("Fish")));
     assert_eq!((&told["conversation"]["id"], &told["seq"]), (&json!(id), &json!(2)));
 
+    over_rest(&server, Method::PUT, &format!("/conversations/{id}"), Some(json!({"settings": {"top_k": 3}}))).await;
+    let told = [client.next().await, client.next().await];
+    assert_eq!((&told[0]["type"], &told[1]["type"]), (&json!("conversation_updated"), &json!("settings_applied")));
+    assert_eq!((&told[0]["conversation"]["settings"], &told[1]["top_k"]), (&json!({"top_k": 3}), &json!(3)));
+
     let new = json!({"conversation_id": id, "role": "user", "content": "The word is trout."});
     let made: Value = server.post("/api/messages", &new).await.json().await.unwrap();
     let told = client.next().await;
@@ -366,8 +371,9 @@ async fn what_rest_does_to_a_conversation_is_told_and_known() {
     client.say("what is the word").await;
     let turn = until_stored(&mut client).await;
     assert!(of(&turn, "message_created").is_empty(), "what the session does itself it tells itself: {turn:?}");
-    let asked = server.chat.asked.lock().unwrap().last().unwrap().messages.clone();
-    assert!(asked.iter().any(|message| message.content.contains("swordfish")), "{asked:?}");
+    let asked = server.chat.asked.lock().unwrap().last().unwrap().clone();
+    assert!(asked.messages.iter().any(|message| message.content.contains("swordfish")), "{asked:?}");
+    assert_eq!(asked.sampling.top_k, 3);
 
     over_rest(&server, Method::DELETE, &place, None).await;
     let told = client.until("message_updated").await.pop().unwrap();

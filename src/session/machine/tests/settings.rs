@@ -74,6 +74,34 @@ fn the_conversations_settings_stay_whoever_joins() {
 }
 
 #[test]
+fn what_is_stored_with_the_conversation_meanwhile_holds_from_the_next_reply_on() {
+    let [olivia, max] = pair();
+    let mut machine = machine_of(&[max, olivia], None);
+    machine.base.languages = vec!["de".to_owned()];
+    let mut store = |settings: Value| machine.step(Instant::now(), asked(Input::Stored(settings)));
+    let told = applied(store(json!({"temperature": 0.4, "turn_taking": "all", "vad": null, "languages": ["de"]})));
+    let told = told.unwrap();
+    assert_eq!((told.settings.temperature, told.settings.turn_taking), (0.4, TurnTaking::All));
+    assert_eq!(
+        (told.settings.vad, told.settings.languages),
+        (Settings::default().vad, vec![]),
+        "the ear's, which goes on"
+    );
+    assert_eq!(told.changed, SettingsPatch::default(), "no client has set it");
+    assert!(store(json!({"temperature": 0.4, "turn_taking": "all"})).is_empty(), "a new title changes no settings");
+    assert_eq!(temperatures(&mut machine), ["0.4", "0.4"], "over a character's own");
+    machine.step(Instant::now(), set(&json!({"temperature": 0.2})));
+    machine.step(
+        Instant::now(),
+        asked(Input::Stored(json!({"temperature": 0.5, "characters": {"max-001": {"top_k": 5}}}))),
+    );
+    assert_eq!(temperatures(&mut machine), ["0.2", "0.2"], "under what clients set");
+    assert_eq!(answer(&mut machine, "Max, hello.").0.sampling.top_k, 5);
+    let told = applied(machine.step(Instant::now(), asked(Input::Stored(json!({"temperature": "hot"}))))).unwrap();
+    assert_eq!(told.settings.characters.len(), 0, "what cannot be is ignored");
+}
+
+#[test]
 fn a_model_is_the_sessions_then_the_characters_own() {
     let mut machine = machine_of(&pair(), None);
     let models = |machine: &mut Machine| ["Olivia, hello.", "Max, hello."].map(|words| answer(machine, words).0.model);

@@ -425,14 +425,14 @@ async fn a_spoken_question_is_answered_and_stored() {
 }
 
 #[test]
-fn a_characters_parameters_with_an_unknown_language_are_ignored() {
+fn of_a_characters_parameters_an_unknown_language_alone_is_ignored() {
     let known = ["en".to_owned()];
     let settings = |languages| {
         let parameters = json!({"languages": [languages], "temperature": 0.1});
         let base = Base { languages: known.to_vec(), ..Base::default() };
         base.player(Character { parameters, ..character("a") }).settings
     };
-    assert_eq!(settings("xx"), Settings::default());
+    assert_eq!(settings("xx"), Settings { temperature: 0.1, ..Settings::default() });
     assert_eq!(settings("en").languages, known);
 }
 

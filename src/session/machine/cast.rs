@@ -36,7 +36,7 @@ pub(in crate::session) struct Base {
 }
 
 impl Base {
-    /// The conversation's sessions begin with `settings` from now on. Those that are no longer possible are left out.
+    /// The conversation's sessions begin with `settings` from now on.
     pub(in crate::session) fn store(&mut self, conversation_id: &str, settings: &Value) {
         self.stored = self.read(settings).unwrap_or_else(|error| {
             tracing::warn!(conversation_id, %error, "a conversation's settings are wrong and are ignored");
@@ -44,10 +44,13 @@ impl Base {
         });
     }
 
-    /// What somebody has stored.
+    /// What somebody has stored, perhaps beside another speech recogniser.
     fn read(&self, settings: &Value) -> Result<SettingsPatch, BadField> {
-        let patch = SettingsPatch::read(settings)?;
-        patch.check_languages(&self.languages)?;
+        let mut patch = SettingsPatch::read(settings)?;
+        if let Err(error) = patch.check_languages(&self.languages) {
+            tracing::warn!(%error, "stored languages are ignored");
+            patch.languages = None;
+        }
         Ok(patch)
     }
 

@@ -95,7 +95,7 @@ impl SettingsPatch {
 
     /// # Errors
     /// Names the first language that is not among `known`, and those that are.
-    pub(in crate::session) fn check_languages(&self, known: &[String]) -> Result<(), BadField> {
+    pub fn check_languages(&self, known: &[String]) -> Result<(), BadField> {
         let unknown = self.languages.iter().flatten().find(|code| !known.contains(code));
         unknown.map_or(Ok(()), |code| {
             let mut allowed: Vec<&str> = known.iter().map(String::as_str).collect();

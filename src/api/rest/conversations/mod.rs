@@ -161,7 +161,7 @@ async fn read(asker: Asker, Segment(id): Segment<String>) -> Result<Entity<Conve
         (status = "5XX", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-async fn create(asker: Asker, body: JsonBody) -> Result<Response, Problem> {
+async fn create(Extract(house): Extract<Arc<House>>, asker: Asker, body: JsonBody) -> Result<Response, Problem> {
     let sent: Create = body.read()?;
     let title = sent.title.unwrap_or_default();
     shape::check_title("title", &title)?;
@@ -172,7 +172,7 @@ async fn create(asker: Asker, body: JsonBody) -> Result<Response, Problem> {
         kind: sent.kind.unwrap_or(Kind::Text).into(),
         private: sent.private.unwrap_or(false),
         character_ids: sent.character_ids,
-        settings: shape::settings("settings", settings)?,
+        settings: kept_settings(&house, settings)?,
     };
     let stored = asker.rows.new_conversation(new).await.map_err(|error| unknown_character(error, "character_ids"))?;
     Ok(created(stored))
@@ -192,6 +192,7 @@ async fn create(asker: Asker, body: JsonBody) -> Result<Response, Problem> {
     )
 )]
 async fn change(
+    Extract(house): Extract<Arc<House>>,
     asker: Asker,
     Segment(id): Segment<String>,
     if_match: IfMatch,
@@ -205,11 +206,15 @@ async fn change(
         title: sent.title,
         status: sent.status.map(Status::into),
         private: sent.private,
-        settings: sent.settings.map(|settings| shape::settings("settings", settings)).transpose()?,
+        settings: sent.settings.map(|settings| kept_settings(&house, settings)).transpose()?,
         cast: sent.character_ids.map(CastChange::Set),
     };
     let stored = asker.rows.change_conversation(&id, if_match.versions(), change).await;
     Ok(entity(stored.map_err(|error| unknown_character(error, "character_ids"))?))
+}
+
+fn kept_settings(house: &House, settings: Value) -> Result<Value, Problem> {
+    shape::settings("settings", settings, Some(&house.state.parts.stt.languages()))
 }
 
 /// Delete a conversation for good, with its messages and files

@@ -290,10 +290,12 @@ pub(super) fn check_title(field: &str, title: &str) -> Result<(), Problem> {
     text::check(field, title, 0..=TITLE)
 }
 
-/// Checks the settings of a conversation, and gives them as they are kept.
-pub(super) fn settings(field: &str, settings: Value) -> Result<Value, Problem> {
-    match SettingsPatch::read(&settings) {
-        Ok(_) => Ok(settings),
+/// Checks settings, and gives them as they are kept. `languages`: those that the speech recogniser knows; None where they
+/// were chosen beside another one.
+pub(super) fn settings(field: &str, settings: Value, languages: Option<&[String]>) -> Result<Value, Problem> {
+    let is_known = |patch: SettingsPatch| languages.map_or(Ok(()), |known| patch.check_languages(known));
+    match SettingsPatch::read(&settings).and_then(is_known) {
+        Ok(()) => Ok(settings),
         Err(error) if !settings.is_object() => Err(Problem::bad_field(field, error.message)),
         Err(error) => Err(Problem::bad_field(format!("{field}.{}", error.field), error.message)),
     }

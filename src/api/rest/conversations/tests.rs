@@ -128,6 +128,20 @@ async fn every_route_answers_and_refuses_as_it_says(store: TestStore) {
             (post.clone(), all.clone(), Some(json!({"settings": []})), 400, Some("settings")),
             (post.clone(), all.clone(), Some(json!({"settings": {"speed": 9}})), 400, Some("settings.speed")),
             (post.clone(), all.clone(), Some(json!({"settings": {"x": 9}})), 400, Some("settings.x")),
+            (
+                post.clone(),
+                all.clone(),
+                Some(json!({"settings": {"languages": ["en", "xx"]}})),
+                400,
+                Some("settings.languages"),
+            ),
+            (
+                put.clone(),
+                at.clone(),
+                Some(json!({"settings": {"languages": ["xx"]}})),
+                400,
+                Some("settings.languages"),
+            ),
             (post.clone(), all.clone(), Some(json!({"settings": {"model": ""}})), 400, Some("settings.model")),
             (
                 post.clone(),

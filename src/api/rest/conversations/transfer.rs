@@ -318,7 +318,7 @@ impl Talk {
             status: self.status.into(),
             private: self.private,
             character_ids: Vec::new(),
-            settings: shape::settings("conversation.settings", self.settings)?,
+            settings: shape::settings("conversation.settings", self.settings, None)?,
             message_count: 0,
             last_message_at: None,
             created_at: time("conversation.created_at", &self.created_at)?,
@@ -346,7 +346,7 @@ impl Character {
         let (created_at, updated_at) =
             (time(&field("created_at"), &self.created_at)?, time(&field("updated_at"), &self.updated_at)?);
         let character = record::Character {
-            parameters: shape::settings(&field("parameters"), self.parameters)?,
+            parameters: shape::settings(&field("parameters"), self.parameters, None)?,
             id: self.id,
             name: self.name,
             description: self.description,

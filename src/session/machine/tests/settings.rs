@@ -97,6 +97,9 @@ fn what_is_stored_with_the_conversation_meanwhile_holds_from_the_next_reply_on()
     );
     assert_eq!(temperatures(&mut machine), ["0.2", "0.2"], "under what clients set");
     assert_eq!(answer(&mut machine, "Max, hello.").0.sampling.top_k, 5);
+    machine.step(Instant::now(), asked(Input::Stored(json!({"top_k": 8, "languages": ["de", "xx"]}))));
+    assert_eq!(answer(&mut machine, "Max, hello.").0.sampling.top_k, 8, "only what is not possible is left out");
+    machine.step(Instant::now(), asked(Input::Stored(json!({"characters": {"max-001": {"top_k": 5}}}))));
     let told = applied(machine.step(Instant::now(), asked(Input::Stored(json!({"temperature": "hot"}))))).unwrap();
     assert_eq!(told.settings.characters.len(), 0, "what cannot be is ignored");
 }

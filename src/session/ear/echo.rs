@@ -4,8 +4,11 @@
 //! them, nor goes on. The very first one has begun an utterance by then, and so may one that comes all at once; of its words
 //! none are told, and it comes to nothing.
 
+use std::time::Duration;
+
 use super::Ear;
 use crate::audio::echo::{EchoDetector, HEARD_FRAME};
+use crate::audio::{MIC_HZ, Samples};
 use crate::session::loopback::{Playing, loopback};
 
 /// Frames of a voice that make an utterance, whatever echoes are in it: 0.3 s.
@@ -83,6 +86,10 @@ impl Makeup {
             Source::Doubtful => self.doubtful += 1,
             Source::Echo => self.echo += 1,
         }
+    }
+
+    pub(super) fn spoken(self) -> Duration {
+        Samples::<MIC_HZ>(((self.voice + self.doubtful + self.echo) * HEARD_FRAME) as u64).duration()
     }
 
     /// Nobody said it.

@@ -96,6 +96,8 @@ pub(super) struct Utterance {
     pub(super) ended: Instant,
     /// From the end of speech to that decision, in samples received.
     pub(super) endpoint: Duration,
+    /// How long it was loud, by the detector; a push-to-talk one's is not known, and is zero.
+    pub(super) spoken: Duration,
     /// From that decision to the transcript.
     pub(super) stt: Duration,
     pub(super) served_by: Arc<str>,
@@ -355,7 +357,7 @@ impl Ear {
     fn close(&mut self, endpoint: Duration) {
         let Some(open) = self.open.take() else { return };
         let Some(awaited) = find(&mut self.awaited, &open.item_id) else { return };
-        awaited.end = Some(End { decided: Instant::now(), endpoint });
+        awaited.end = Some(End { decided: Instant::now(), endpoint, spoken: open.makeup.spoken() });
         awaited.audio = open.audio;
         if let Some(early) = awaited.early.take() {
             self.deliver(&open.item_id, early);

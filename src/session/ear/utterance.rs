@@ -167,6 +167,7 @@ pub(super) struct End {
     pub(super) decided: Instant,
     /// From the end of speech to the decision.
     pub(super) endpoint: Duration,
+    pub(super) spoken: Duration,
 }
 
 impl Awaited {
@@ -182,7 +183,7 @@ impl Awaited {
 
 /// What was said, known at `at`.
 pub(super) fn utterance(awaited: Awaited, transcript: FinalTranscript, at: Samples<MIC_HZ>) -> Utterance {
-    let end = awaited.end.unwrap_or(End { decided: Instant::now(), endpoint: Duration::ZERO });
+    let end = awaited.end.unwrap_or(End { decided: Instant::now(), endpoint: Duration::ZERO, spoken: Duration::MAX });
     Utterance {
         transcription: Transcription {
             item_id: awaited.item_id,
@@ -195,6 +196,7 @@ pub(super) fn utterance(awaited: Awaited, transcript: FinalTranscript, at: Sampl
         },
         ended: end.decided,
         endpoint: end.endpoint,
+        spoken: end.spoken,
         stt: end.decided.elapsed(),
         served_by: transcript.served_by,
         audio: awaited.audio,

@@ -15,6 +15,13 @@ use crate::text::word_count;
 /// Who has said nothing by then is not waited for with a lowered voice.
 const LONGEST_DUCK: Duration = Duration::from_secs(2);
 
+/// Until so much of a reply was heard, an ear may not know the sound of its echo.
+const UNKNOWN: Duration = Duration::from_millis(1500);
+/// So long after a reply was cut off its echo may begin,
+const LATE: Duration = Duration::from_secs(1);
+/// and so much longer than the reply it may last.
+const REVERBERATION: Duration = Duration::from_millis(300);
+
 /// Whether the first text repeats the second.
 type Echo = fn(&str, &str) -> bool;
 
@@ -32,6 +39,8 @@ pub(super) struct Doubts {
     ducked: Option<(String, Instant)>,
     /// What was audible while they began, and is over.
     over: String,
+    /// A text that was typed cut off a reply then, of which so much had been audible.
+    typed: Option<(Instant, Duration)>,
 }
 
 /// What an utterance may be, other than a turn.
@@ -41,6 +50,8 @@ enum Doubt {
     Any,
     /// An echo: what it began beside was stopped, by its own first words or otherwise.
     Echo,
+    /// An echo of what was cut off by a text that was typed, when so much of it had been audible.
+    Rest(Duration),
 }
 
 impl Doubts {
@@ -55,8 +66,20 @@ impl Doubts {
     /// Of what was audible this was said last; then it was stopped.
     pub(super) fn outlast_cut(&mut self, said: &str) {
         self.ducked = None;
-        self.utterances.values_mut().for_each(|doubt| *doubt = Doubt::Echo);
+        self.utterances.values_mut().filter(|doubt| **doubt == Doubt::Any).for_each(|doubt| *doubt = Doubt::Echo);
         self.outlast(said);
+    }
+
+    /// A text was typed that cuts off a reply of which so much was `audible`.
+    fn typed(&mut self, now: Instant, audible: Duration) {
+        self.typed = Some((now, audible));
+        let doubted = self.utterances.values_mut().filter(|doubt| **doubt == Doubt::Any);
+        doubted.for_each(|doubt| *doubt = Doubt::Rest(audible));
+    }
+
+    /// What an utterance may be that begins beside nothing audible.
+    fn rest(&self, now: Instant) -> Option<Doubt> {
+        self.typed.filter(|(since, _)| now <= *since + LATE).map(|(_, audible)| Doubt::Rest(audible))
     }
 
     /// One word may as well be an answer that takes up what was asked.
@@ -69,9 +92,13 @@ impl Machine {
     /// A voice begins. False: nobody speaks or writes, and it has the floor at once.
     pub(super) fn doubts(&mut self, now: Instant, utterance: &str) -> bool {
         // A client that pushes to talk means it.
-        let Some(reply) = self.replies.front().filter(|reply| reply.is_perceived() && self.settings.vad.is_some())
-        else {
+        if self.settings.vad.is_none() {
             return false;
+        }
+        let Some(reply) = self.replies.front().filter(|reply| reply.is_perceived()) else {
+            let rest = self.doubts.rest(now);
+            self.doubts.utterances.extend(rest.map(|doubt| (utterance.to_owned(), doubt)));
+            return rest.is_some();
         };
         let (item_id, is_audible) = (reply.item_id.clone(), reply.is_audible());
         self.doubts.utterances.insert(utterance.to_owned(), Doubt::Any);
@@ -125,6 +152,16 @@ impl Machine {
         self.prepare();
     }
 
+    /// Whoever types does not speak. What is heard just then, and no longer than what the text cuts off, is the echo of that,
+    /// which the ear does not know yet.
+    pub(super) fn interrupt_for_text(&mut self, now: Instant) {
+        let audible = self.replies.front().filter(|reply| reply.is_audible()).map(|reply| reply.ledger.played_by(now));
+        if let Some(audible) = audible.filter(|audible| *audible < UNKNOWN) {
+            self.doubts.typed(now, audible);
+        }
+        self.interrupt(now, None);
+    }
+
     /// Whoever speaks has said that it is a turn.
     pub(super) fn commit(&mut self, now: Instant) {
         self.doubts = Doubts::default();
@@ -132,13 +169,14 @@ impl Machine {
     }
 
     /// Whether a whole utterance was in doubt to its end: then it is no turn.
-    pub(super) fn acquits(&mut self, utterance: &str, text: &str) -> bool {
+    pub(super) fn acquits(&mut self, utterance: &str, text: &str, spoken: Duration) -> bool {
         let is_acquitted = match self.doubts.utterances.remove(utterance) {
             Some(Doubt::Any) => true,
             Some(Doubt::Echo) => self.doubts.is_late_echo(text, is_echo),
+            Some(Doubt::Rest(audible)) => spoken <= audible + REVERBERATION || self.doubts.is_late_echo(text, is_echo),
             None => false,
         };
-        if self.doubts.utterances.values().all(|doubt| *doubt == Doubt::Echo) {
+        if self.doubts.utterances.values().all(|doubt| *doubt != Doubt::Any) {
             self.unduck();
         }
         if self.doubts.utterances.is_empty() {

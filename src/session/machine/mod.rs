@@ -15,7 +15,8 @@ mod requests;
 mod speaking;
 mod stored;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
@@ -178,8 +179,8 @@ pub(super) struct Machine {
     /// What holds for all.
     settings: Settings,
     history: History,
-    /// Messages of the user's that are on their way to the records.
-    saving: HashSet<String>,
+    /// Messages of the user's that are on their way to the records, each with the `ref`s under which it was sent again.
+    saving: HashMap<String, Vec<String>>,
     new_id: Box<dyn FnMut() -> String + Send>,
     turn: Turn,
     /// The last one given.
@@ -224,7 +225,7 @@ impl Machine {
             base,
             settings,
             history,
-            saving: HashSet::new(),
+            saving: HashMap::new(),
             new_id,
             turn: Turn::default(),
             sequence_number: 0,
@@ -296,14 +297,15 @@ impl Machine {
                 let Transcription { item_id, text, at, .. } = &utterance.transcription;
                 let (item_id, at) = (item_id.clone(), *at);
                 self.judge(now, &item_id, text);
-                if self.acquits(&item_id, text) { self.nothing(now, &item_id, at) } else { self.said(now, *utterance) }
+                let is_none = self.acquits(&item_id, text, utterance.spoken);
+                if is_none { self.nothing(now, &item_id, at) } else { self.said(now, *utterance) }
             }
             Heard::Nothing { item_id, at } => {
-                self.acquits(&item_id, "");
+                self.acquits(&item_id, "", Duration::ZERO);
                 self.nothing(now, &item_id, at);
             }
             Heard::Failed { item_id, error } => {
-                self.acquits(&item_id, "");
+                self.acquits(&item_id, "", Duration::ZERO);
                 self.complain(Complaint::of(&error, Some(item_id.clone())), None);
                 self.heard_out(now, &item_id);
             }
@@ -327,7 +329,7 @@ impl Machine {
     }
 
     fn said(&mut self, now: Instant, utterance: Utterance) {
-        let Utterance { transcription, ended, endpoint, stt, served_by, audio } = utterance;
+        let Utterance { transcription, ended, endpoint, stt, served_by, audio, .. } = utterance;
         let item_id = transcription.item_id.clone();
         let metadata = json!({ "spoken": true, "language": transcription.language, "served_by": served_by.as_ref() });
         self.user_message(item_id.clone(), transcription.text.clone(), None, metadata, None);

@@ -138,22 +138,24 @@ impl Machine {
         let known = client_message_id.as_deref().and_then(|id| self.history.by_client_message(id));
         if let Some(known) = known {
             let (message_id, text, is_stored) = (known.id.clone(), known.text.clone(), known.is_stored);
+            // A crash, a failure or an interruption may have left it unanswered.
+            let is_owed = self.is_idle() && self.history.is_last_word(&message_id);
             if is_stored {
                 let (role, status) = (Role::User, MessageStatus::Completed);
-                // A crash, a failure or an interruption may have left it unanswered.
-                let is_owed = self.is_idle() && self.history.is_last_word(&message_id);
                 self.tell_to(Output::MessageSaved { message_id, client_message_id, role, status }, reference);
-                if is_owed {
-                    self.begin(now, cause);
-                }
-            } else if !self.saving.contains(&message_id) {
-                // It was answered, but could not be stored.
+            } else if let Some(waiting) = self.saving.get_mut(&message_id) {
+                // It is acknowledged when it is stored.
+                waiting.extend(reference);
+            } else {
+                // It could not be stored before.
                 self.save_users(message_id, text, client_message_id, json!({}), reference);
             }
-            // One that is being stored is acknowledged when it is.
+            if is_owed {
+                self.begin(now, cause);
+            }
             return;
         }
-        self.interrupt(now, None);
+        self.interrupt_for_text(now);
         let id = (self.new_id)();
         self.user_message(id, text, client_message_id, json!({}), reference);
         self.owed = None;

@@ -38,7 +38,7 @@ impl Machine {
         metadata: Value,
         reference: Option<String>,
     ) {
-        self.saving.insert(id.clone());
+        self.saving.insert(id.clone(), Vec::new());
         let message = Message {
             id,
             conversation_id: self.scene.conversation_id.clone(),
@@ -57,20 +57,23 @@ impl Machine {
     pub(super) fn stored(&mut self, save: Save, outcome: Result<String, RecordError>) {
         let Save { message, reference } = save;
         let Message { id, client_message_id, role, status, .. } = message;
-        self.saving.remove(&id);
+        let references = std::iter::once(reference).chain(self.saving.remove(&id).into_iter().flatten().map(Some));
         match outcome {
             // It is only begun, and may still be taken back.
             Ok(_) if status == MessageStatus::Pending => {}
             Ok(message_id) => {
                 self.history.stored(&id);
-                self.tell_to(Output::MessageSaved { message_id, client_message_id, role, status }, reference);
+                for reference in references {
+                    let (message_id, client_message_id) = (message_id.clone(), client_message_id.clone());
+                    self.tell_to(Output::MessageSaved { message_id, client_message_id, role, status }, reference);
+                }
             }
             Err(error) => {
                 let message = format!("the message could not be saved: {error}");
                 let retryable = error == RecordError::Failed;
                 let code = if error == RecordError::Full { ErrorCode::StorageFull } else { ErrorCode::Internal };
                 let complaint = Complaint { code, message, retryable, item_id: Some(id) };
-                self.complain(complaint, reference);
+                references.for_each(|reference| self.complain(complaint.clone(), reference));
             }
         }
     }

@@ -122,6 +122,7 @@ pub(super) fn said(item_id: &str, text: &str, ended: Instant) -> Event {
         },
         ended,
         endpoint: ms(320),
+        spoken: ms(800),
         stt: ms(50),
         served_by: "ear".into(),
         audio: None,

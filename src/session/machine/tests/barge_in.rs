@@ -27,6 +27,45 @@ fn barge_in_keeps_what_was_heard_and_nothing_else() {
     assert_eq!(effects.last().unwrap(), "think 3 aloud [\"Tell me\", \"One two\", \"Stop.\"]");
 }
 
+/// Nobody knows the sound of the echo of what was heard for so short a time.
+#[test]
+fn what_a_typed_text_cuts_off_may_echo_for_as_long_as_it_was_heard() {
+    let spoke = |spoken: u64, now: Instant| {
+        let Event::Heard(Heard::Final(utterance)) = said("u1", "the ohs are", now) else { unreachable!() };
+        Event::Heard(Heard::Final(Box::new(Utterance { spoken: ms(spoken), ..*utterance })))
+    };
+    let stores = |effects: &[String]| effects.iter().any(|effect| effect.starts_with("save u1"));
+    let long = "I am doing fine, thanks, and how are you today?";
+    let answering = |now: Instant| {
+        let mut machine = machine();
+        run(&mut machine, now, vec![text("Hello"), wrote(1, 0, long), sent(1, 1, ms(0), long, now)]);
+        machine
+    };
+    let cases = [(-100, 600, true), (-100, 800, false), (300, 600, true), (300, 800, false), (1100, 600, false)];
+    for (after, spoken, is_echo) in cases {
+        let now = Instant::now();
+        let mut machine = answering(now);
+        let typed = ms(400);
+        let begins = ms((400 + after) as u64);
+        let mut events = [(typed, text("And you?")), (begins, began("u1"))];
+        events.sort_by_key(|(at, _)| *at);
+        let mut effects = Vec::new();
+        for (at, event) in events {
+            effects.extend(run(&mut machine, now + at, vec![event]));
+        }
+        effects.extend(run(&mut machine, now + begins + ms(200), vec![partial("u1", "the ohs are")]));
+        let stops = effects.iter().filter(|effect| effect.starts_with("interrupted ")).count();
+        assert_eq!(stops, if after > 1000 { 2 } else { 1 }, "{after}: {effects:?}");
+        let effects = run(&mut machine, now + begins + ms(900), vec![spoke(spoken, now)]);
+        assert_eq!(stores(&effects), !is_echo, "after {after} ms {spoken} ms of speech: {effects:?}");
+    }
+    // Of what was heard for longer the ear knows the sound.
+    let now = Instant::now();
+    let mut machine = answering(now);
+    run(&mut machine, now + ms(1600), vec![text("Well"), began("u1")]);
+    assert!(stores(&run(&mut machine, now + ms(2500), vec![spoke(300, now)])));
+}
+
 #[test]
 fn the_clients_word_on_its_playback_counts_as_far_as_it_can() {
     for (input, heard) in [

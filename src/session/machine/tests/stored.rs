@@ -188,10 +188,38 @@ fn a_message_sent_twice_is_stored_and_answered_once() {
     assert_eq!(told(&machine.step(now, again())), [""; 0]);
     let Effect::Save(save) = effects[0].clone() else { panic!() };
     let stored = machine.step(now, Event::Stored { save, outcome: Ok("m1".to_owned()) });
-    assert_eq!(told(&stored), ["message_saved m1 Completed"]);
+    assert_eq!(told(&stored), ["message_saved m1 Completed"; 2]);
     let Effect::Tell(Told { reference, .. }) = &stored[0] else { panic!() };
     assert_eq!(reference.as_deref(), Some("r"));
     assert_eq!(told(&machine.step(now, again())), ["message_saved m1 Completed"]);
+}
+
+#[test]
+fn a_message_sent_again_before_it_is_stored_is_acknowledged_and_answered_too() {
+    let mut machine = machine();
+    let now = Instant::now();
+    let again = |reference: Option<&str>| {
+        let input = Input::Text {
+            text: "Hello".to_owned(),
+            client_message_id: Some("mine".to_owned()),
+            terms: silently(),
+            character_ids: Vec::new(),
+        };
+        Event::Heard(Heard::Asked(Request { input, reference: reference.map(str::to_owned) }))
+    };
+    let Effect::Save(save) = machine.step(now, again(Some("r1")))[0].clone() else { panic!() };
+    let stop = || asked(Input::Interrupt { item_id: None, played_ms: None });
+    let stopped = run(&mut machine, now, vec![stop()]);
+    assert!(stopped.iter().any(|effect| effect.starts_with("interrupted ")), "{stopped:?}");
+    let effects = run(&mut machine, now, vec![again(Some("r2")), again(None)]);
+    assert_eq!(effects.iter().filter(|effect| effect.starts_with("think ")).count(), 1, "{effects:?}");
+    let stored = machine.step(now, Event::Stored { save, outcome: Ok("m1".to_owned()) });
+    assert_eq!(told(&stored), ["message_saved m1 Completed"; 2]);
+    let references = stored.iter().map(|effect| match effect {
+        Effect::Tell(told) => told.reference.as_deref(),
+        _ => None,
+    });
+    assert_eq!(references.collect::<Vec<_>>(), [Some("r1"), Some("r2")]);
 }
 
 /// As after a crash, or where nothing came of the reply.
@@ -258,9 +286,7 @@ fn a_message_that_could_not_be_stored_is_stored_when_it_is_sent_again() {
     assert_eq!((&second.message, second.reference.as_deref()), (&first.message, Some("r2")));
     assert_eq!(told(&machine.step(now, sent("Hello", "r3"))), [""; 0], "it is on its way");
     let stored = machine.step(now, Event::Stored { save: second, outcome: Ok("m1".to_owned()) });
-    assert_eq!(told(&stored), ["message_saved m1 Completed"]);
-    let Effect::Tell(Told { reference, .. }) = &stored[0] else { panic!() };
-    assert_eq!(reference.as_deref(), Some("r2"));
+    assert_eq!(told(&stored), ["message_saved m1 Completed"; 2], "to both");
     assert_eq!(told(&machine.step(now, sent("Hello", "r4"))), ["message_saved m1 Completed"]);
 }
 

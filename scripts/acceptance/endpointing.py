@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """How often a server cuts a speaker off, and how long it makes one wait, by mode of end-pointing.
 
-usage: endpointing.py HTTP_URL [--half tune|test|all] [--modes server300,...] [--keep FOLDER]
+usage: endpointing.py HTTP_URL [--set first|unseen] [--half tune|test|all] [--modes server300,...] [--keep FOLDER]
 
 Plays the utterances of pauses.py over /ws in real time, 20 ms a frame, one after another, each in a session of its own. An
 utterance is cut off where its end was decided (`speech_stopped`) before its speech was over. The wait runs from the end of
 its speech to the last final transcript, the recogniser's time included; the decision to the last `speech_stopped`. The odd
-utterances are for tuning, the even ones for figures. Nobody answers (turn_taking manual): only hearing is measured.
-Needs: numpy, websockets, and a machine that does nothing else.
+utterances of the first set are for tuning, the even ones for figures; the unseen set is for figures alone. Nobody answers
+(turn_taking manual): only hearing is measured. Needs: numpy, websockets, and a machine that does nothing else.
 """
 import argparse, asyncio, json, os, statistics, sys, time
 
@@ -63,13 +63,15 @@ def shown(values, share):
 async def main():
     options = argparse.ArgumentParser()
     options.add_argument("server")
+    options.add_argument("--set", default="first", choices=pauses.SETS)
     options.add_argument("--half", default="test", choices=["tune", "test", "all"])
     options.add_argument("--modes", default=",".join(MODES))
-    options.add_argument("--keep", help="a folder for the utterances: written once, then read")
+    options.add_argument("--keep", help="a folder for the set's utterances: written once, then read")
     options.add_argument("--most-cut", type=float, default=5.0, help="percent that semantic may cut off")
     options.add_argument("--longest-wait", type=float, default=400.0, help="ms, the median of semantic, to the decision")
     o = options.parse_args()
-    chosen = pauses.kept(o.server.rstrip("/"), o.keep) if o.keep else pauses.utterances(o.server.rstrip("/"))
+    server = o.server.rstrip("/")
+    chosen = pauses.kept(server, o.set, o.keep) if o.keep else pauses.utterances(server, o.set)
     chosen = [u for n, u in enumerate(chosen) if o.half == "all" or (n % 2 == 1) == (o.half == "tune")]
     print(f"{len(chosen)} utterances, {sum(len(u['pauses']) for u in chosen)} pauses; load {os.getloadavg()[0]:.1f}")
     print("| mode | cut off | of those with pauses inside a sentence | decision, median / p90 | transcript, median / p90 |\n|---|---|---|---|---|")
@@ -77,7 +79,7 @@ async def main():
     for mode in o.modes.split(","):
         cut, waits, delays, details = [], [], [], []
         for utterance in chosen:
-            decisions, finals = await play(o.server.rstrip("/"), utterance, MODES[mode])
+            decisions, finals = await play(server, utterance, MODES[mode])
             is_cut = any(at < utterance["end"] for at, _ in decisions)
             cut.append((is_cut, utterance["open"]))
             waits += [at - utterance["end"] for at, _ in finals[-1:]]

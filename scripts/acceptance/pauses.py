@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Utterances with pauses inside them: what endpointing.py plays. Also by itself: pauses.py HTTP_URL FOLDER writes them as WAV.
+"""Utterances with pauses inside them: what endpointing.py plays. By itself it writes a set as WAV.
 
-Twelve are real recordings (Debian's pocketsphinx-testdata: LibriVox, read cards, commands), the rest is spoken by the
-server's own voices (Kokoro). Each is cut where its text has a `|`, and room noise of 0.3 to 1.0 s is put between: inside a
+usage: pauses.py HTTP_URL first|unseen FOLDER
+
+There are two sets of fifty. Twelve and eight of them are real recordings (Debian's pocketsphinx-testdata: LibriVox, read cards,
+commands), the rest is spoken by the server's own voices (Kokoro). Each is cut where its text has a `|`, and room noise of 0.3 to 1.0 s is put between: inside a
 phrase, after a filler, after a clause that waits for another. At `||` the words before it could have been all. The words are
 found by the server's own recogniser (word times), the cut by the least energy near the word's end. All is drawn from one
 seed. Needs: numpy, and a server.
@@ -73,6 +75,60 @@ SPOKEN = [
     ("af_nova", "You should try the soup, || it is really good today."),
     ("bm_lewis", "Actually, | I have changed my mind."),
 ]
+# Written when all was decided; nothing was fitted to these.
+UNSEEN = [
+    (BOOK + "0870.wav", "And Mr. John Dashwood | had then leisure to consider how much there might be prudently in his | power to do for them."),
+    (BOOK + "0880.wav", "He was not an ill-disposed | young man."),
+    (BOOK + "0890.wav", "Unless to be rather cold-hearted and | rather selfish is to be ill-disposed."),
+    (BOOK + "0920.wav", "Had he married a more amiable woman, he might have | been made still more respectable than he was."),
+    (BOOK + "0930.wav", "He might even | have been made amiable himself."),
+    ("cards/005.wav", "8 of | spades, 4 of clubs, 7 of hearts."),
+    ("goforward.raw", "Go | forward 10 meters."),
+    ("something.raw", "Go somewhere | and do something."),
+    ("am_michael", "I was wondering if you could | help me with my homework."),
+    ("af_heart", "What time does the | supermarket close on Sundays?"),
+    ("bm_george", "We need three chairs, || a table, || and some candles."),
+    ("bf_emma", "My brother plays the guitar, || but he never practises."),
+    ("am_adam", "How do I get to | the airport from here?"),
+    ("af_bella", "I want a ticket to | Glasgow for tomorrow morning."),
+    ("bf_isabella", "Hmm, | I would have to think about that."),
+    ("af_nicole", "If you see Peter, | please tell him that I called."),
+    ("af_sarah", "Last week we painted the kitchen || because the old colour was awful."),
+    ("am_eric", "Would you mind | opening the window a little?"),
+    ("af_sky", "The shop was closed, so | we ordered something online."),
+    ("bm_lewis", "Write me a poem about a river || that runs through a quiet town."),
+    ("af_nova", "How many people live in | Norway and Sweden together?"),
+    ("am_liam", "The best months are April, || May, || and the beginning of June."),
+    ("am_onyx", "She has been working at the hospital for | almost eleven years."),
+    ("bf_alice", "Put the big box in the | corner next to the sofa."),
+    ("bm_daniel", "I hope that | the weather stays like this."),
+    ("af_kore", "Can you find out when | the next bus leaves?"),
+    ("am_fenrir", "They bought a house where | the old school used to be."),
+    ("af_river", "He promised to write, || but we have heard nothing."),
+    ("bm_fable", "Is there a restaurant that you | would recommend near the harbour?"),
+    ("af_jessica", "My phone tells me that the | battery needs to be replaced."),
+    ("am_puck", "I enjoyed the concert, || although it was far too loud."),
+    ("af_alloy", "Well, | I suppose we could try again on Monday."),
+    ("af_aoede", "Take the pan off the heat, || and then stir in the butter."),
+    ("bf_lily", "Why does the moon | look bigger near the horizon?"),
+    ("am_echo", "What I meant was, um, | we should leave a bit earlier."),
+    ("am_michael", "There is a path behind the church || that goes all the way to the lake."),
+    ("af_heart", "Shall we play a game, || or would you rather read?"),
+    ("bm_george", "You can keep it until | you have finished the last chapter."),
+    ("bf_emma", "To be honest | I did not understand a single word."),
+    ("am_adam", "The dog is asleep, || and the children are in the garden."),
+    ("af_bella", "Which one is heavier, | a blue whale or an elephant?"),
+    ("am_eric", "I am calling from Dublin || and I have a question about my order."),
+    ("bf_isabella", "It would be nicer with | lemon instead of vinegar."),
+    ("af_sarah", "Before we begin | I have to tell you something important."),
+    ("bm_lewis", "Have a look at this picture, || it was taken in Greece."),
+    ("af_nova", "Sorry, | I did not mean to interrupt you."),
+    ("am_liam", "Set a timer for | twenty five minutes please."),
+    ("af_sky", "He drove the car into | the garage and locked the door."),
+    ("bf_alice", "I have never seen such a | beautiful sunset in my life."),
+    ("am_onyx", "Because of the snow | all flights have been cancelled."),
+]
+SETS = {"first": REAL + SPOKEN, "unseen": UNSEEN}
 
 
 def plain(word):
@@ -119,11 +175,11 @@ def faded(piece):
     return piece
 
 
-def utterances(server):
+def utterances(server, which):
     """A list of dicts: text, samples, pauses [(begin, end) in seconds], end (of speech, seconds), real, open (no pause
     stands where the words could have been all)."""
     draw, made = random.Random(20261121), []
-    for source, text in [(name, text) for name, text in REAL] + SPOKEN:
+    for source, text in SETS[which]:
         is_real = "." in source
         if is_real:
             data = open(os.path.join(CLIPS, source), "rb").read()
@@ -154,12 +210,12 @@ def utterances(server):
     return made
 
 
-def kept(server, folder):
+def kept(server, which, folder):
     """The same, written to a folder once and then read from it."""
     index = os.path.join(folder, "index.json")
     if not os.path.exists(index):
         os.makedirs(folder, exist_ok=True)
-        made = utterances(server)
+        made = utterances(server, which)
         for number, utterance in enumerate(made):
             with open(os.path.join(folder, f"{number:02}.wav"), "wb") as file:
                 file.write(wave_bytes(utterance.pop("samples")))
@@ -172,4 +228,4 @@ def kept(server, folder):
 
 
 if __name__ == "__main__":
-    kept(sys.argv[1].rstrip("/"), sys.argv[2])
+    kept(sys.argv[1].rstrip("/"), sys.argv[2], sys.argv[3])

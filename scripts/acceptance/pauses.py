@@ -4,8 +4,8 @@
 usage: pauses.py HTTP_URL first|unseen FOLDER
 
 There are two sets of fifty. Twelve and eight of them are real recordings (Debian's pocketsphinx-testdata: LibriVox, read cards,
-commands), the rest is spoken by the server's own voices (Kokoro). Each is cut where its text has a `|`, and room noise of 0.3 to 1.0 s is put between: inside a
-phrase, after a filler, after a clause that waits for another. At `||` the words before it could have been all. The words are
+commands), the rest is spoken by the server's own voices (Kokoro). Each is cut where its text has a `|`, and room noise of 0.3 to
+1.0 s is put between: inside a phrase, after a filler, after a clause that waits for another. At `||` the words before it could have been all. The words are
 found by the server's own recogniser (word times), the cut by the least energy near the word's end. All is drawn from one
 seed. Needs: numpy, and a server.
 """
@@ -21,7 +21,7 @@ LEAD_SECONDS, TAIL_SECONDS = 0.6, 3.0
 # A cut is moved to the quietest place within so many seconds of the word's end.
 SNAP_SECONDS = 0.12
 
-REAL = [
+FIRST = [
     (BOOK + "0870.wav", "And Mr. John Dashwood had then leisure | to consider how much there might be prudently in his power to do for them."),
     (BOOK + "0870.wav", "And Mr. John Dashwood had then leisure to consider | how much there might be | prudently in his power to do for them."),
     (BOOK + "0880.wav", "He was not an | ill-disposed young man."),
@@ -34,8 +34,6 @@ REAL = [
     ("something.raw", "Go somewhere and | do something."),
     ("cards/005.wav", "8 of spades, | 4 of clubs, | 7 of hearts."),
     ("cards/002.wav", "4 | Queen of clubs."),
-]
-SPOKEN = [
     ("af_heart", "I was thinking that we could | maybe go to the cinema tonight."),
     ("am_michael", "Can you tell me what the weather | is going to be like tomorrow?"),
     ("bf_emma", "I need to buy some bread, || some milk, || and a dozen eggs."),
@@ -75,7 +73,7 @@ SPOKEN = [
     ("af_nova", "You should try the soup, || it is really good today."),
     ("bm_lewis", "Actually, | I have changed my mind."),
 ]
-# Written when all was decided; nothing was fitted to these.
+# Written when all was decided. The eight recordings are of the first set, and cut elsewhere; nothing was fitted to the rest.
 UNSEEN = [
     (BOOK + "0870.wav", "And Mr. John Dashwood | had then leisure to consider how much there might be prudently in his | power to do for them."),
     (BOOK + "0880.wav", "He was not an ill-disposed | young man."),
@@ -128,7 +126,7 @@ UNSEEN = [
     ("bf_alice", "I have never seen such a | beautiful sunset in my life."),
     ("am_onyx", "Because of the snow | all flights have been cancelled."),
 ]
-SETS = {"first": REAL + SPOKEN, "unseen": UNSEEN}
+SETS = {"first": FIRST, "unseen": UNSEEN}
 
 
 def plain(word):

@@ -66,15 +66,19 @@ impl Doubts {
     /// Of what was audible this was said last; then it was stopped.
     pub(super) fn outlast_cut(&mut self, said: &str) {
         self.ducked = None;
-        self.utterances.values_mut().filter(|doubt| **doubt == Doubt::Any).for_each(|doubt| *doubt = Doubt::Echo);
+        self.are_at_most(Doubt::Echo);
         self.outlast(said);
+    }
+
+    /// Those that might have interrupted cannot any more.
+    fn are_at_most(&mut self, doubt: Doubt) {
+        self.utterances.values_mut().filter(|it| **it == Doubt::Any).for_each(|it| *it = doubt);
     }
 
     /// A text was typed that cuts off a reply of which so much was `audible`.
     fn typed(&mut self, now: Instant, audible: Duration) {
         self.typed = Some((now, audible));
-        let doubted = self.utterances.values_mut().filter(|doubt| **doubt == Doubt::Any);
-        doubted.for_each(|doubt| *doubt = Doubt::Rest(audible));
+        self.are_at_most(Doubt::Rest(audible));
     }
 
     /// What an utterance may be that begins beside nothing audible.
@@ -89,16 +93,16 @@ impl Doubts {
 }
 
 impl Machine {
-    /// A voice begins. False: nobody speaks or writes, and it has the floor at once.
+    /// A voice begins. False: nobody speaks or writes, nor has just been cut off, and it has the floor at once.
     pub(super) fn doubts(&mut self, now: Instant, utterance: &str) -> bool {
         // A client that pushes to talk means it.
         if self.settings.vad.is_none() {
             return false;
         }
         let Some(reply) = self.replies.front().filter(|reply| reply.is_perceived()) else {
-            let rest = self.doubts.rest(now);
-            self.doubts.utterances.extend(rest.map(|doubt| (utterance.to_owned(), doubt)));
-            return rest.is_some();
+            let Some(rest) = self.doubts.rest(now) else { return false };
+            self.doubts.utterances.insert(utterance.to_owned(), rest);
+            return true;
         };
         let (item_id, is_audible) = (reply.item_id.clone(), reply.is_audible());
         self.doubts.utterances.insert(utterance.to_owned(), Doubt::Any);
@@ -170,19 +174,25 @@ impl Machine {
 
     /// Whether a whole utterance was in doubt to its end: then it is no turn.
     pub(super) fn acquits(&mut self, utterance: &str, text: &str, spoken: Duration) -> bool {
-        let is_acquitted = match self.doubts.utterances.remove(utterance) {
+        let is_acquitted = match self.doubts.utterances.get(utterance) {
             Some(Doubt::Any) => true,
             Some(Doubt::Echo) => self.doubts.is_late_echo(text, is_echo),
-            Some(Doubt::Rest(audible)) => spoken <= audible + REVERBERATION || self.doubts.is_late_echo(text, is_echo),
+            Some(Doubt::Rest(audible)) => spoken <= *audible + REVERBERATION || self.doubts.is_late_echo(text, is_echo),
             None => false,
         };
+        self.is_over(utterance);
+        is_acquitted
+    }
+
+    /// Nothing more will be known of an utterance.
+    pub(super) fn is_over(&mut self, utterance: &str) {
+        self.doubts.utterances.remove(utterance);
         if self.doubts.utterances.values().all(|doubt| *doubt != Doubt::Any) {
             self.unduck();
         }
         if self.doubts.utterances.is_empty() {
             self.doubts.over.clear();
         }
-        is_acquitted
     }
 
     /// It is later.

@@ -36,12 +36,14 @@ pub(in crate::session) struct Base {
 }
 
 impl Base {
-    /// The conversation's sessions begin with `settings` from now on.
-    pub(in crate::session) fn store(&mut self, conversation_id: &str, settings: &Value) {
-        self.stored = self.read(settings).unwrap_or_else(|error| {
+    /// The conversation's sessions begin with `settings` from now on. Whether they did not before.
+    pub(in crate::session) fn store(&mut self, conversation_id: &str, settings: &Value) -> bool {
+        let stored = self.read(settings).unwrap_or_else(|error| {
             tracing::warn!(conversation_id, %error, "a conversation's settings are wrong and are ignored");
             SettingsPatch::default()
         });
+        let before = std::mem::replace(&mut self.stored, stored);
+        self.stored != before
     }
 
     /// What somebody has stored, perhaps beside another speech recogniser.

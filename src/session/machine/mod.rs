@@ -16,7 +16,6 @@ mod speaking;
 mod stored;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
@@ -301,11 +300,11 @@ impl Machine {
                 if is_none { self.nothing(now, &item_id, at) } else { self.said(now, *utterance) }
             }
             Heard::Nothing { item_id, at } => {
-                self.acquits(&item_id, "", Duration::ZERO);
+                self.is_over(&item_id);
                 self.nothing(now, &item_id, at);
             }
             Heard::Failed { item_id, error } => {
-                self.acquits(&item_id, "", Duration::ZERO);
+                self.is_over(&item_id);
                 self.complain(Complaint::of(&error, Some(item_id.clone())), None);
                 self.heard_out(now, &item_id);
             }

@@ -65,9 +65,11 @@ impl Machine {
                 self.effects.push(Effect::Cast { character_ids, reference, is_stored: true });
             }
             Input::Stored(settings) => {
-                self.base.store(&self.scene.conversation_id, &settings);
-                self.cast.settle(&self.base);
-                self.follow_base();
+                // Most changes of a conversation, as a title, are none of these.
+                if self.base.store(&self.scene.conversation_id, &settings) {
+                    self.cast.settle(&self.base);
+                    self.follow_base();
+                }
             }
             Input::Noted(messages) => messages.iter().for_each(|message| self.history.note(message)),
             Input::Dropped { message_id } => self.history.drop_entry(&message_id),

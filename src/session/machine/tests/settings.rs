@@ -11,6 +11,11 @@ fn set(value: &Value) -> Event {
     asked(Input::Settings(patch(value)))
 }
 
+/// This is stored with the conversation by now.
+fn stored(settings: Value) -> Event {
+    asked(Input::Stored(settings))
+}
+
 /// Each has something of its own.
 fn pair() -> [Character; 2] {
     let [olivia, max, _] = company();
@@ -78,7 +83,7 @@ fn what_is_stored_with_the_conversation_meanwhile_holds_from_the_next_reply_on()
     let [olivia, max] = pair();
     let mut machine = machine_of(&[max, olivia], None);
     machine.base.languages = vec!["de".to_owned()];
-    let mut store = |settings: Value| machine.step(Instant::now(), asked(Input::Stored(settings)));
+    let mut store = |settings: Value| machine.step(Instant::now(), stored(settings));
     let told = applied(store(json!({"temperature": 0.4, "turn_taking": "all", "vad": null, "languages": ["de"]})));
     let told = told.unwrap();
     assert_eq!((told.settings.temperature, told.settings.turn_taking), (0.4, TurnTaking::All));
@@ -91,16 +96,13 @@ fn what_is_stored_with_the_conversation_meanwhile_holds_from_the_next_reply_on()
     assert!(store(json!({"temperature": 0.4, "turn_taking": "all"})).is_empty(), "a new title changes no settings");
     assert_eq!(temperatures(&mut machine), ["0.4", "0.4"], "over a character's own");
     machine.step(Instant::now(), set(&json!({"temperature": 0.2})));
-    machine.step(
-        Instant::now(),
-        asked(Input::Stored(json!({"temperature": 0.5, "characters": {"max-001": {"top_k": 5}}}))),
-    );
+    machine.step(Instant::now(), stored(json!({"temperature": 0.5, "characters": {"max-001": {"top_k": 5}}})));
     assert_eq!(temperatures(&mut machine), ["0.2", "0.2"], "under what clients set");
     assert_eq!(answer(&mut machine, "Max, hello.").0.sampling.top_k, 5);
-    machine.step(Instant::now(), asked(Input::Stored(json!({"top_k": 8, "languages": ["de", "xx"]}))));
+    machine.step(Instant::now(), stored(json!({"top_k": 8, "languages": ["de", "xx"]})));
     assert_eq!(answer(&mut machine, "Max, hello.").0.sampling.top_k, 8, "only what is not possible is left out");
-    machine.step(Instant::now(), asked(Input::Stored(json!({"characters": {"max-001": {"top_k": 5}}}))));
-    let told = applied(machine.step(Instant::now(), asked(Input::Stored(json!({"temperature": "hot"}))))).unwrap();
+    machine.step(Instant::now(), stored(json!({"characters": {"max-001": {"top_k": 5}}})));
+    let told = applied(machine.step(Instant::now(), stored(json!({"temperature": "hot"})))).unwrap();
     assert_eq!(told.settings.characters.len(), 0, "what cannot be is ignored");
 }
 

@@ -169,19 +169,30 @@ fn a_personality_follows_the_characters_own_prompt() {
     assert_eq!(told(&dry, &other), "You are a clerk.");
 }
 
+/// "Hello", under the client's own id, to be answered in writing.
+fn hello(client_message_id: &str, reference: Option<&str>) -> Event {
+    let input = Input::Text {
+        text: "Hello".to_owned(),
+        client_message_id: Some(client_message_id.to_owned()),
+        terms: silently(),
+        character_ids: Vec::new(),
+    };
+    Event::Heard(Heard::Asked(Request { input, reference: reference.map(str::to_owned) }))
+}
+
+/// Of what is told.
+fn references(effects: &[Effect]) -> Vec<Option<&str>> {
+    effects
+        .iter()
+        .map(|effect| if let Effect::Tell(told) = effect { told.reference.as_deref() } else { None })
+        .collect()
+}
+
 #[test]
 fn a_message_sent_twice_is_stored_and_answered_once() {
     let mut machine = machine();
     let now = Instant::now();
-    let again = || {
-        let input = Input::Text {
-            text: "Hello".to_owned(),
-            client_message_id: Some("mine".to_owned()),
-            terms: silently(),
-            character_ids: Vec::new(),
-        };
-        Event::Heard(Heard::Asked(Request { input, reference: Some("r".to_owned()) }))
-    };
+    let again = || hello("mine", Some("r"));
     let effects = machine.step(now, again());
     assert_eq!(told(&effects)[0], "save m1 \"Hello\" Completed None");
     assert_eq!(told(&effects)[3], "think 1 silently [\"Hello\"]");
@@ -189,8 +200,7 @@ fn a_message_sent_twice_is_stored_and_answered_once() {
     let Effect::Save(save) = effects[0].clone() else { panic!() };
     let stored = machine.step(now, Event::Stored { save, outcome: Ok("m1".to_owned()) });
     assert_eq!(told(&stored), ["message_saved m1 Completed"; 2]);
-    let Effect::Tell(Told { reference, .. }) = &stored[0] else { panic!() };
-    assert_eq!(reference.as_deref(), Some("r"));
+    assert_eq!(references(&stored), [Some("r"), Some("r")]);
     assert_eq!(told(&machine.step(now, again())), ["message_saved m1 Completed"]);
 }
 
@@ -198,15 +208,7 @@ fn a_message_sent_twice_is_stored_and_answered_once() {
 fn a_message_sent_again_before_it_is_stored_is_acknowledged_and_answered_too() {
     let mut machine = machine();
     let now = Instant::now();
-    let again = |reference: Option<&str>| {
-        let input = Input::Text {
-            text: "Hello".to_owned(),
-            client_message_id: Some("mine".to_owned()),
-            terms: silently(),
-            character_ids: Vec::new(),
-        };
-        Event::Heard(Heard::Asked(Request { input, reference: reference.map(str::to_owned) }))
-    };
+    let again = |reference: Option<&str>| hello("mine", reference);
     let Effect::Save(save) = machine.step(now, again(Some("r1")))[0].clone() else { panic!() };
     let stop = || asked(Input::Interrupt { item_id: None, played_ms: None });
     let stopped = run(&mut machine, now, vec![stop()]);
@@ -215,11 +217,7 @@ fn a_message_sent_again_before_it_is_stored_is_acknowledged_and_answered_too() {
     assert_eq!(effects.iter().filter(|effect| effect.starts_with("think ")).count(), 1, "{effects:?}");
     let stored = machine.step(now, Event::Stored { save, outcome: Ok("m1".to_owned()) });
     assert_eq!(told(&stored), ["message_saved m1 Completed"; 2]);
-    let references = stored.iter().map(|effect| match effect {
-        Effect::Tell(told) => told.reference.as_deref(),
-        _ => None,
-    });
-    assert_eq!(references.collect::<Vec<_>>(), [Some("r1"), Some("r2")]);
+    assert_eq!(references(&stored), [Some("r1"), Some("r2")]);
 }
 
 /// As after a crash, or where nothing came of the reply.
@@ -237,17 +235,9 @@ fn a_message_that_nobody_answered_is_answered_when_it_is_sent_again() {
         metadata: json!({}),
         client_message_id: Some(format!("client-{id}")),
     };
-    let asks = |id: &str| message(id, Role::User, "How?", MessageStatus::Completed);
+    let asks = |id: &str| message(id, Role::User, "Hello", MessageStatus::Completed);
     let cut_off = message("a1", Role::Assistant, "", MessageStatus::Pending);
-    let again = |id: &str| {
-        let input = Input::Text {
-            text: "How?".to_owned(),
-            client_message_id: Some(format!("client-{id}")),
-            terms: silently(),
-            character_ids: Vec::new(),
-        };
-        asked(input)
-    };
+    let again = |id: &str| hello(&format!("client-{id}"), None);
     let mut machine = machine_with(&[character()], None, "A talk", vec![asks("u1"), asks("u2"), cut_off]);
     let now = Instant::now();
     assert_eq!(
@@ -268,26 +258,19 @@ fn a_message_that_nobody_answered_is_answered_when_it_is_sent_again() {
 fn a_message_that_could_not_be_stored_is_stored_when_it_is_sent_again() {
     let mut machine = machine();
     let now = Instant::now();
-    let sent = |text: &str, reference: &str| {
-        let input = Input::Text {
-            text: text.to_owned(),
-            client_message_id: Some("mine".to_owned()),
-            terms: silently(),
-            character_ids: Vec::new(),
-        };
-        Event::Heard(Heard::Asked(Request { input, reference: Some(reference.to_owned()) }))
-    };
-    let Effect::Save(first) = machine.step(now, sent("Hello", "r1"))[0].clone() else { panic!() };
+    let sent = |reference: &str| hello("mine", Some(reference));
+    let Effect::Save(first) = machine.step(now, sent("r1"))[0].clone() else { panic!() };
     let failed = machine.step(now, Event::Stored { save: first.clone(), outcome: Err(RecordError::Failed) });
     assert_eq!(told(&failed), ["error internal Some(\"m1\")"]);
-    let again = machine.step(now, sent("Hello", "r2"));
+    let again = machine.step(now, sent("r2"));
     assert_eq!(told(&again), ["save m1 \"Hello\" Completed None"], "it is stored, and not answered twice");
     let Effect::Save(second) = again[0].clone() else { panic!() };
     assert_eq!((&second.message, second.reference.as_deref()), (&first.message, Some("r2")));
-    assert_eq!(told(&machine.step(now, sent("Hello", "r3"))), [""; 0], "it is on its way");
+    assert_eq!(told(&machine.step(now, sent("r3"))), [""; 0], "it is on its way");
     let stored = machine.step(now, Event::Stored { save: second, outcome: Ok("m1".to_owned()) });
     assert_eq!(told(&stored), ["message_saved m1 Completed"; 2], "to both");
-    assert_eq!(told(&machine.step(now, sent("Hello", "r4"))), ["message_saved m1 Completed"]);
+    assert_eq!(references(&stored), [Some("r2"), Some("r3")]);
+    assert_eq!(told(&machine.step(now, sent("r4"))), ["message_saved m1 Completed"]);
 }
 
 #[test]

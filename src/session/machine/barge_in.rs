@@ -66,19 +66,19 @@ impl Doubts {
     /// Of what was audible this was said last; then it was stopped.
     pub(super) fn outlast_cut(&mut self, said: &str) {
         self.ducked = None;
-        self.are_at_most(Doubt::Echo);
+        self.demote(Doubt::Echo);
         self.outlast(said);
     }
 
     /// Those that might have interrupted cannot any more.
-    fn are_at_most(&mut self, doubt: Doubt) {
+    fn demote(&mut self, doubt: Doubt) {
         self.utterances.values_mut().filter(|it| **it == Doubt::Any).for_each(|it| *it = doubt);
     }
 
     /// A text was typed that cuts off a reply of which so much was `audible`.
     fn typed(&mut self, now: Instant, audible: Duration) {
         self.typed = Some((now, audible));
-        self.are_at_most(Doubt::Rest(audible));
+        self.demote(Doubt::Rest(audible));
     }
 
     /// What an utterance may be that begins beside nothing audible.
@@ -180,12 +180,12 @@ impl Machine {
             Some(Doubt::Rest(audible)) => spoken <= *audible + REVERBERATION || self.doubts.is_late_echo(text, is_echo),
             None => false,
         };
-        self.is_over(utterance);
+        self.end_doubt(utterance);
         is_acquitted
     }
 
     /// Nothing more will be known of an utterance.
-    pub(super) fn is_over(&mut self, utterance: &str) {
+    pub(super) fn end_doubt(&mut self, utterance: &str) {
         self.doubts.utterances.remove(utterance);
         if self.doubts.utterances.values().all(|doubt| *doubt != Doubt::Any) {
             self.unduck();

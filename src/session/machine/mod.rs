@@ -300,11 +300,11 @@ impl Machine {
                 if is_none { self.nothing(now, &item_id, at) } else { self.said(now, *utterance) }
             }
             Heard::Nothing { item_id, at } => {
-                self.is_over(&item_id);
+                self.end_doubt(&item_id);
                 self.nothing(now, &item_id, at);
             }
             Heard::Failed { item_id, error } => {
-                self.is_over(&item_id);
+                self.end_doubt(&item_id);
                 self.complain(Complaint::of(&error, Some(item_id.clone())), None);
                 self.heard_out(now, &item_id);
             }

@@ -13,6 +13,8 @@ pub const PACKET: Samples<SPEECH_HZ> = Samples::from_millis(20);
 pub const TAIL: Samples<SPEECH_HZ> = Samples(SPEECH_HZ as u64 * 13 / 2000);
 /// What packets are decoded at, in hertz.
 pub const PACKET_HZ: u32 = 48_000;
+/// What comes before the sound in a stream of packets, since libopus's encoder looks that far ahead.
+pub const PRE_SKIP: Samples<PACKET_HZ> = Samples(TAIL.0 * PACKET_HZ as u64 / SPEECH_HZ as u64);
 
 /// Transparent for speech, in bits per second.
 const BIT_RATE: i32 = 40_000;

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use crate::api::Limits;
 use crate::api::wire::{AudioChunk, Refusal};
-use crate::audio::packets::PACKET_HZ;
+use crate::audio::packets::{PACKET_HZ, PRE_SKIP};
 use crate::audio::resample::{ResampleError, Resampler};
 use crate::audio::wav::{WireError, decode_wire};
 use crate::audio::{MIC_HZ, Mic, PacketDecoder};
@@ -18,6 +18,8 @@ pub(super) struct Microphone {
     resampler: Option<Resampler<MIC_HZ>>,
     /// None before its first packet.
     packets: Option<PacketDecoder>,
+    /// What is still to be dropped of the first packets, in samples at [`PACKET_HZ`].
+    pre_skip: usize,
     allowance: Allowance,
 }
 
@@ -25,7 +27,7 @@ impl Microphone {
     /// More than real time lets a client catch up after its network has stalled.
     pub(super) fn new(limits: &Limits, now: Instant) -> Self {
         let allowance = Allowance::new(limits.microphone_burst.as_secs_f64(), limits.microphone_speed, now);
-        Self { resampler: None, packets: None, allowance }
+        Self { resampler: None, packets: None, pre_skip: PRE_SKIP.as_usize(), allowance }
     }
 
     /// Decodes a chunk and brings it to [`MIC_HZ`]. The resampler's last few milliseconds come with the next chunk.
@@ -42,6 +44,7 @@ impl Microphone {
     }
 
     /// The same for an Opus packet, which builds on those before it. One that is too long for its time is not decoded.
+    /// What the encoder put before the stream's sound is dropped, so that packets are heard as samples are.
     pub(super) fn take_packet(&mut self, packet: &[u8], now: Instant) -> Result<Mic, Refusal> {
         let length = PacketDecoder::length(packet).map_err(|error| inaudible(&error))?;
         self.spend(length.seconds(), now)?;
@@ -50,7 +53,11 @@ impl Microphone {
             None => PacketDecoder::new().map_err(|error| inaudible(&error))?,
         };
         let outcome = match decoder.decode(packet) {
-            Ok(samples) => self.resample(samples, PACKET_HZ).map_err(|error| inaudible(&error)),
+            Ok(samples) => {
+                let early = self.pre_skip.min(samples.len());
+                self.pre_skip -= early;
+                self.resample(&samples[early..], PACKET_HZ).map_err(|error| inaudible(&error))
+            }
             Err(error) => Err(inaudible(&error)),
         };
         self.packets = Some(decoder);

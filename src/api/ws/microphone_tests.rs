@@ -111,6 +111,34 @@ fn packets_are_heard_like_samples() {
     assert!(samples.as_slice().len() > 1_600, "a change of packing loses nothing");
 }
 
+/// How alike two sounds are: 1 where one is the other, louder or softer.
+fn likeness(ours: &[f32], theirs: &[f32]) -> f32 {
+    let product: f32 = ours.iter().zip(theirs).map(|(a, b)| a * b).sum();
+    let energy = |sound: &[f32]| sound.iter().take(ours.len().min(theirs.len())).map(|a| a * a).sum::<f32>();
+    product / (energy(ours) * energy(theirs)).sqrt()
+}
+
+/// An encoder's look-ahead of 312 samples comes before the sound; a packet of 2.5 ms holds 120.
+#[test]
+fn packets_of_any_length_are_heard_in_time() {
+    let now = Instant::now();
+    let sent = tone::<48_000>(48_000);
+    let expected = tone::<16_000>(16_000);
+    for length in [120, 240, 480, 960, 1_920] {
+        let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Audio).unwrap();
+        let mut microphone = Microphone::new(&Limits::default(), now);
+        let mut heard = Mic::default();
+        for frame in sent.as_slice().chunks_exact(length) {
+            let packet = encoder.encode_vec_float(frame, 1_500).unwrap();
+            heard.extend(&microphone.take_packet(&packet, now).unwrap());
+        }
+        let heard = heard.as_slice();
+        assert!((15_600..=15_896).contains(&heard.len()), "{length}: {}", heard.len());
+        let alike = likeness(&heard[1_600..], &expected.as_slice()[1_600..]);
+        assert!(alike > 0.99, "{length}: {alike}");
+    }
+}
+
 #[test]
 fn packets_that_are_none_are_refused_and_the_next_is_heard() {
     let now = Instant::now();

@@ -3,14 +3,12 @@
 use ogg::{PacketWriteEndInfo, PacketWriter};
 
 use super::{EncodeError, Encoder, Ending, Format};
-use crate::audio::packets::{PACKET, TAIL};
+use crate::audio::packets::{PACKET, PACKET_HZ, PRE_SKIP};
 use crate::audio::{PacketEncoder, SPEECH_HZ, Speech};
 
 /// Positions in Ogg count samples at 48 kHz, whatever the rate is.
-const TICKS: u64 = 48_000 / SPEECH_HZ as u64;
+const TICKS: u64 = (PACKET_HZ / SPEECH_HZ) as u64;
 const FRAMES_PER_PAGE: u64 = 10;
-/// In ticks: what a decoder drops at the beginning.
-const PRE_SKIP: u64 = TAIL.0 * TICKS;
 /// Of the one stream in the file.
 const SERIAL: u32 = 1;
 
@@ -26,7 +24,7 @@ impl Opus {
     pub(super) fn new() -> Result<Self, EncodeError> {
         let encoder = PacketEncoder::new()?;
         let mut pages = PacketWriter::new(Vec::new());
-        for header in [head(PRE_SKIP as u16), tags()] {
+        for header in [head(PRE_SKIP.0 as u16), tags()] {
             pages
                 .write_packet(header, SERIAL, PacketWriteEndInfo::EndPage, 0)
                 .map_err(|error| Format::Opus.failed(error))?;
@@ -62,7 +60,7 @@ impl Encoder for Opus {
 
     /// The decoder's delay has to be pushed out, which takes at least one more frame.
     fn finish(&mut self) -> Result<Ending, EncodeError> {
-        let end = PRE_SKIP + self.length * TICKS;
+        let end = PRE_SKIP.0 + self.length * TICKS;
         let frames = end.div_ceil(PACKET.0 * TICKS);
         while self.frames < frames {
             let packet = self.encoder.pad()?;

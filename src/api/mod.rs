@@ -214,13 +214,14 @@ fn router(house: &Arc<House>) -> Router {
         .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi::readable(description)))
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::no_such_method)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check));
-    access::with_cors(routes, &house.state.access.allowed_origins)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(house), access::check))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(axum::middleware::from_fn_with_state(house.state.limits.body_timeout, body::within))
-        .layer(axum::middleware::from_fn(problem::too_large))
+        .layer(axum::middleware::from_fn(problem::in_shape))
         .layer(CatchPanicLayer::custom(problem::after_panic))
-        .layer(axum::middleware::from_fn(openai::reshape))
+        .layer(axum::middleware::from_fn(openai::reshape));
+    // Around all that refuse, so that pages can read why.
+    access::with_cors(routes, &house.state.access.allowed_origins)
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(TraceLayer::new_for_http().make_span_with(server::span))
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))

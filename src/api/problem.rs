@@ -4,7 +4,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
@@ -15,6 +15,9 @@ use utoipa::ToSchema;
 use crate::audio::AudioError;
 use crate::provider::ProviderError;
 use crate::session::record::RecordError;
+
+/// In bytes, of a refusal that is not ours.
+const LONGEST_DETAIL: usize = 1000;
 
 /// A refusal as it is told.
 #[derive(Serialize, ToSchema)]
@@ -181,13 +184,22 @@ pub(super) async fn no_such_method(uri: Uri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }
 
-/// A body over its limit, which a layer refuses without a problem of its own.
-pub(super) async fn too_large(request: Request, next: Next) -> Response {
+/// What a layer or an extractor refuses in plain text: a body over its limit, a path that is not UTF-8.
+pub(super) async fn in_shape(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
-    if response.status() == StatusCode::PAYLOAD_TOO_LARGE && response.extensions().get::<Problem>().is_none() {
-        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request is too large").into_response();
+    let plain = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/plain");
+    if !response.headers().get(header::CONTENT_TYPE).is_none_or(plain) {
+        return response;
     }
-    response
+    match response.status() {
+        status @ StatusCode::PAYLOAD_TOO_LARGE => Problem::new(status, "too_large", "the request is too large"),
+        status @ StatusCode::BAD_REQUEST => {
+            let told = to_bytes(response.into_body(), LONGEST_DETAIL).await.unwrap_or_default();
+            Problem::new(status, "bad_request", String::from_utf8_lossy(&told))
+        }
+        _ => return response,
+    }
+    .into_response()
 }
 
 /// The panic itself is in the log, by the panic hook.

@@ -4,10 +4,10 @@ mod load;
 
 use std::time::Duration;
 
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, Method};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, StreamExt, future::join};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -437,11 +437,27 @@ async fn who_is_silent_is_closed_and_who_answers_pings_is_not() {
                 async move { open }
             })
             .for_each(|_| async {}),
-    )
-    .await;
+    );
+    // Read before the server gives its farewell up, which it does a second after it.
+    let late = async {
+        sleep(Duration::from_secs(1)).await;
+        silent.rest().await
+    };
+    let (waiting, (_, close)) = join(waiting, late).await;
     assert!(waiting.is_err(), "still open, and only pings came");
-    let (_, close) = silent.rest().await;
     assert_eq!(close, Some(4408));
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_utf_8_is_refused_as_all_else_is() {
+    let server = server().await;
+    for (path, code) in [("/api/characters/%ff", "/code"), ("/v1/models/%ff", "/error/code")] {
+        let answer = server.asking(Method::GET, path).send().await.unwrap();
+        let status = answer.status().as_u16();
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!((status, body.pointer(code)), (400, Some(&json!("bad_request"))), "{path}: {body}");
+        assert!(body.to_string().contains("UTF-8"), "{path}: {body}");
+    }
 }
 
 #[tokio::test]

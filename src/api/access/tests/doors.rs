@@ -232,6 +232,7 @@ async fn pages_of_listed_origins_may_read_with_a_key_of_their_own() {
         let text = format!("OPTIONS {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nOrigin: {origin}\r\n{ask}\r\n");
         server.request(&text).await
     };
+    let with = |origin: &str| format!("Origin: {origin}\r\n{}", bearer("sesame"));
     for path in ["/api/providers", "/v1/models"] {
         let (status, answer) = preflight("https://ours.example", path).await;
         assert_eq!((status, header(&answer, "access-control-allow-origin")), (200, Some("https://ours.example")));
@@ -239,7 +240,6 @@ async fn pages_of_listed_origins_may_read_with_a_key_of_their_own() {
         assert!(header(&answer, "access-control-allow-methods").unwrap().contains("PUT"));
         let (_, answer) = preflight("https://evil.example", path).await;
         assert!(header(&answer, "access-control-allow-origin").is_none(), "{answer}");
-        let with = |origin: &str| format!("Origin: {origin}\r\n{}", bearer("sesame"));
         let (status, answer) = server.get(path, &with("https://ours.example")).await;
         assert_eq!((status, header(&answer, "access-control-allow-origin")), (200, Some("https://ours.example")));
         assert!(header(&answer, "access-control-allow-credentials").is_none(), "cookies are for our own page");
@@ -249,6 +249,8 @@ async fn pages_of_listed_origins_may_read_with_a_key_of_their_own() {
         let (status, answer) = server.get(path, "Origin: https://ours.example\r\n").await;
         assert_eq!((status, header(&answer, "access-control-allow-origin")), (401, Some("https://ours.example")));
     }
+    let (status, answer) = server.get("/api/characters/%ff", &with("https://ours.example")).await;
+    assert_eq!((status, header(&answer, "access-control-allow-origin")), (400, Some("https://ours.example")));
 }
 
 #[tokio::test]
